@@ -1,0 +1,100 @@
+"""How the parts meet. Each Protocol is implemented in the room of its name and composed in conf/."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL.Image import Image
+from torch import Tensor
+
+from papo.types.problem import Problem, PromptGroup
+from papo.types.rollout import Responses, Rewards, RolloutBatch, TokenScores
+
+
+class ProblemSource(Protocol):
+    """An indexable data set. Reading an item may decode images; the length is known at once."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Problem: ...
+
+
+class Policy(Protocol):
+    """A vision-language model that can read prompts and score responses."""
+
+    def encode(self, problems: Sequence[Problem]) -> tuple[PromptGroup, ...]:
+        """Tokenises each prompt and processes each image once."""
+        ...
+
+    def score(
+        self,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        *,
+        masked_view: bool,
+        full_vocabulary: bool,
+    ) -> TokenScores:
+        """Scores the G contiguous responses of each group.
+
+        Always the full image; with `masked_view` also the masked image; with `full_vocabulary`
+        also exact entropies and, given both views, the exact perception KL. Gradient flows
+        wherever grad mode is on.
+        """
+        ...
+
+    def score_masked(
+        self,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+    ) -> Float[Tensor, "rollout token"]:
+        """log pi(o_t | q, I_mask) alone: one forward pass, of the masked image."""
+        ...
+
+
+class ImageMask(Protocol):
+    """Hides part of every image of a prompt. Deterministic given the generator's state."""
+
+    def __call__(
+        self,
+        group: PromptGroup,
+        generator: torch.Generator,
+        process_images: Callable[[Sequence[Image]], Float[Tensor, "patch pixel"]],
+    ) -> Float[Tensor, "patch pixel"]:
+        """Returns the patches of the masked images, shaped like `group.patches`.
+
+        `process_images` turns raw pictures into patches, for masks that act on the raw picture.
+        """
+        ...
+
+
+class RolloutEngine(Protocol):
+    """Samples G responses to each prompt."""
+
+    def sample(self, groups: Sequence[PromptGroup], num_responses: int, seed: int) -> Responses:
+        """Rows are `num_responses` contiguous responses per group; equal seeds, equal responses."""
+        ...
+
+
+class RewardFunction(Protocol):
+    """Grades responses. Model text is hostile input: implementations never evaluate it."""
+
+    def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> Rewards:
+        """One problem and one decoded response per rollout, in the same order."""
+        ...
+
+
+class Objective(Protocol):
+    """The training objective as a sum of named, weighted terms."""
+
+    def __call__(
+        self, batch: RolloutBatch, scores: TokenScores, *, minibatch: RolloutBatch, progress: float
+    ) -> dict[str, Tensor]:
+        """Terms of `batch`, normalised by the counts of the whole `minibatch` it was cut from.
+
+        Summed over the micro-batches of a minibatch, each term is the minibatch's.
+        `progress` runs from 0 to 1 over the training run (annealed weights read it).
+        """
+        ...
