@@ -10,6 +10,7 @@ from papo.types.protocols import (
     RolloutEngine,
 )
 from papo.types.rollout import Responses, Rewards, RolloutBatch, TokenScores
+from papo.types.seed import derive_seed
 
 __all__ = [
     "IMAGE_MARKER",
@@ -26,4 +27,5 @@ __all__ = [
     "RolloutEngine",
     "TokenScores",
     "View",
+    "derive_seed",
 ]

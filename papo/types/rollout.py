@@ -112,12 +112,16 @@ class RolloutBatch:
                 f"got {len(self.groups)} groups for {num_rollouts} rollouts"
             )
         if not self.response_mask.any(dim=1).all():
-            raise ValueError("a RolloutBatch holds no empty response; one row of response_mask is all False")
+            raise ValueError(
+                "a RolloutBatch holds no empty response; one row of response_mask is all False"
+            )
         for name in ("old_logprobs", "ref_logprobs", "masked_logprobs"):
             logprobs = getattr(self, name)
             # Padding must be 0.0 in every view: then its ratio is 1, its KL 0, its gradient finite.
             if logprobs is not None and not bool((logprobs[~self.response_mask] == 0.0).all()):
-                raise ValueError(f"{name} must be exactly 0.0 at padding; use papo.functional.zero_padding")
+                raise ValueError(
+                    f"{name} must be exactly 0.0 at padding; use papo.functional.zero_padding"
+                )
 
     @property
     def num_rollouts(self) -> int:
