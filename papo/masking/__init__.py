@@ -1,0 +1,18 @@
+"""Ways of hiding part of an image, one file each, and measures of how much was hidden.
+
+Each mask is an `ImageMask` (papo.types): it draws only from the generator it is handed and returns
+patches; it never changes the group it reads. Not here: when to mask and how the generator is seeded
+(papo.training).
+"""
+
+from papo.masking.blank import BlankMask
+from papo.masking.coverage import black_token_fraction, masked_fraction
+from papo.masking.random_patches import MASK_GRIDS, RandomPatchMask
+
+__all__ = [
+    "MASK_GRIDS",
+    "BlankMask",
+    "RandomPatchMask",
+    "black_token_fraction",
+    "masked_fraction",
+]
