@@ -1,0 +1,255 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from papo.functional import token_statistics
+
+BANNED = torch.tensor([2, 7])
+
+
+def naive_statistics(hidden, masked_hidden, weight, targets, temperature, banned):
+    """Dense log_softmax over the allowed columns, differentiated by autograd."""
+    allowed = [i for i in range(weight.shape[0]) if banned is None or i not in banned.tolist()]
+    column = {token: i for i, token in enumerate(allowed)}
+    picked = torch.tensor([column[int(t)] for t in targets])
+    log_p = torch.log_softmax((hidden @ weight[allowed].T) / temperature, dim=1)
+    log_q = torch.log_softmax((masked_hidden @ weight[allowed].T) / temperature, dim=1)
+    rows = torch.arange(len(targets))
+    p, q = log_p.exp(), log_q.exp()
+    return {
+        "logprobs": log_p[rows, picked],
+        "masked_logprobs": log_q[rows, picked],
+        "entropy": -(p * log_p).sum(1),
+        "masked_entropy": -(q * log_q).sum(1),
+        "perception_kl": (p * (log_p - log_q)).sum(1),
+    }
+
+
+@pytest.fixture
+def head():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    targets = torch.tensor([0, 1, 3, 4, 5, 6, 10])
+    return (
+        draw(7, 5).requires_grad_(),
+        draw(7, 5).requires_grad_(),
+        draw(11, 5).requires_grad_(),
+        targets,
+    )
+
+
+@pytest.mark.parametrize("banned", [None, BANNED])
+@pytest.mark.parametrize("chunk_size", [1, 3, 100])
+@pytest.mark.parametrize(
+    "field", ["logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl", "all"]
+)
+def test_values_and_gradients_match_the_dense_definition(head, banned, chunk_size, field):
+    hidden, masked_hidden, weight, targets = head
+    expected = naive_statistics(hidden, masked_hidden, weight, targets, 0.7, banned)
+    got = token_statistics(
+        hidden,
+        weight,
+        targets,
+        temperature=0.7,
+        banned_ids=banned,
+        full_vocabulary=True,
+        chunk_size=chunk_size,
+        masked_hidden=masked_hidden,
+    )
+    fields = list(expected) if field == "all" else [field]
+    row_weights = torch.linspace(-1.0, 2.0, len(targets), dtype=torch.float64)
+    naive_sum = sum((expected[name] * row_weights * (i + 1)).sum() for i, name in enumerate(fields))
+    our_sum = sum(
+        (getattr(got, name) * row_weights * (i + 1)).sum() for i, name in enumerate(fields)
+    )
+    for name in fields:
+        torch.testing.assert_close(getattr(got, name), expected[name], rtol=1e-12, atol=1e-13)
+    leaves = (hidden, masked_hidden, weight)
+    naive_grads = torch.autograd.grad(naive_sum, leaves, allow_unused=True)
+    our_grads = torch.autograd.grad(our_sum, leaves, allow_unused=True)
+    for ours, naive in zip(our_grads, naive_grads, strict=True):
+        naive = torch.zeros_like(ours) if naive is None else naive
+        torch.testing.assert_close(ours, naive, rtol=1e-10, atol=1e-13)
+
+
+def test_one_view_has_no_masked_fields_and_sampled_statistics_no_entropy(head):
+    hidden, masked_hidden, weight, targets = head
+    one = token_statistics(
+        hidden,
+        weight,
+        targets,
+        temperature=1.0,
+        banned_ids=None,
+        full_vocabulary=True,
+        chunk_size=4,
+    )
+    assert one.entropy is not None
+    assert one.masked_logprobs is one.masked_entropy is one.perception_kl is None
+    two = token_statistics(
+        hidden,
+        weight,
+        targets,
+        temperature=1.0,
+        banned_ids=None,
+        full_vocabulary=False,
+        chunk_size=4,
+        masked_hidden=masked_hidden,
+    )
+    assert two.masked_logprobs is not None
+    assert two.entropy is two.masked_entropy is two.perception_kl is None
+
+
+def test_banned_ids_never_leak_a_nan_and_receive_no_gradient(head):
+    hidden, masked_hidden, weight, targets = head
+    got = token_statistics(
+        hidden,
+        weight,
+        targets,
+        temperature=1.0,
+        banned_ids=BANNED,
+        full_vocabulary=True,
+        chunk_size=3,
+        masked_hidden=masked_hidden,
+    )
+    total = (
+        got.logprobs.sum() + got.entropy.sum() + got.perception_kl.sum() + got.masked_entropy.sum()
+    )
+    grads = torch.autograd.grad(total, (hidden, masked_hidden, weight))
+    assert all(torch.isfinite(grad).all() for grad in grads)
+    assert (grads[2][BANNED] == 0.0).all()
+
+
+def test_a_banned_target_is_impossible(head):
+    hidden, _, weight, _ = head
+    got = token_statistics(
+        hidden,
+        weight,
+        torch.full((7,), 2),
+        temperature=1.0,
+        banned_ids=BANNED,
+        full_vocabulary=False,
+        chunk_size=3,
+    )
+    assert (got.logprobs == -torch.inf).all()
+
+
+def test_bfloat16_states_are_accumulated_in_float32(head):
+    hidden, _, weight, targets = head
+    narrow_hidden, narrow_weight = hidden.detach().bfloat16(), weight.detach().bfloat16()
+    got = token_statistics(
+        narrow_hidden,
+        narrow_weight,
+        targets,
+        temperature=1.0,
+        banned_ids=None,
+        full_vocabulary=True,
+        chunk_size=3,
+    )
+    wide = token_statistics(
+        narrow_hidden.double(),
+        narrow_weight.double(),
+        targets,
+        temperature=1.0,
+        banned_ids=None,
+        full_vocabulary=True,
+        chunk_size=3,
+    )
+    assert got.logprobs.dtype == torch.float32
+    assert wide.logprobs.dtype == torch.float64
+    # bfloat16 logits would be wrong by about 1e-2.
+    torch.testing.assert_close(got.logprobs, wide.logprobs.float(), rtol=0, atol=2e-6)
+    torch.testing.assert_close(got.entropy, wide.entropy.float(), rtol=0, atol=2e-6)
+
+
+def test_autocast_does_not_narrow_the_head(head):
+    hidden, _, weight, targets = (t.detach().float() if t.is_floating_point() else t for t in head)
+
+    def score():
+        return token_statistics(
+            hidden,
+            weight,
+            targets,
+            temperature=1.0,
+            banned_ids=None,
+            full_vocabulary=False,
+            chunk_size=3,
+        ).logprobs
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = score()
+    torch.testing.assert_close(inside, score(), rtol=0, atol=0)
+
+
+def test_no_rows_give_empty_statistics(head):
+    _, _, weight, _ = head
+    got = token_statistics(
+        torch.zeros(0, 5, dtype=torch.float64),
+        weight,
+        torch.zeros(0, dtype=torch.long),
+        temperature=1.0,
+        banned_ids=None,
+        full_vocabulary=True,
+        chunk_size=3,
+    )
+    assert got.logprobs.shape == got.entropy.shape == (0,)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor any operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+def test_logits_of_the_whole_batch_never_exist():
+    hidden = torch.randn(512, 8, requires_grad=True)
+    weight = torch.randn(1000, 8, requires_grad=True)
+    with LargestTensor() as largest:
+        got = token_statistics(
+            hidden,
+            weight,
+            torch.zeros(512, dtype=torch.long),
+            temperature=1.0,
+            banned_ids=None,
+            full_vocabulary=True,
+            chunk_size=32,
+            masked_hidden=hidden * 0.5,
+        )
+        (got.logprobs.sum() + got.perception_kl.sum()).backward()
+    assert largest.numel == 32 * 1000
+
+
+def test_a_temperature_of_zero_names_its_key(head):
+    hidden, _, weight, targets = head
+    with pytest.raises(ValueError, match=r"rollout\.temperature"):
+        token_statistics(
+            hidden,
+            weight,
+            targets,
+            temperature=0.0,
+            banned_ids=None,
+            full_vocabulary=False,
+            chunk_size=3,
+        )
+
+
+def test_a_chunk_of_no_rows_is_refused(head):
+    hidden, _, weight, targets = head
+    with pytest.raises(ValueError, match="chunk_size"):
+        token_statistics(
+            hidden,
+            weight,
+            targets,
+            temperature=1.0,
+            banned_ids=None,
+            full_vocabulary=False,
+            chunk_size=0,
+        )
