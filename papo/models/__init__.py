@@ -1,0 +1,32 @@
+"""Policies: model families behind one adapter, loading, tiny random models, scoring."""
+
+from papo.models.adapter import SUPPORTED_FAMILIES, QwenVLAdapter, VisionFeatures
+from papo.models.loading import (
+    ModelCheck,
+    build_policy,
+    check_model,
+    count_parameters,
+    load_policy,
+    meta_model,
+)
+from papo.models.policy import Prefix, VisionLanguagePolicy
+from papo.models.prompt_encoder import PromptEncoder
+from papo.models.tiny import build_byte_tokenizer, build_tiny_model, build_tiny_policy
+
+__all__ = [
+    "SUPPORTED_FAMILIES",
+    "ModelCheck",
+    "Prefix",
+    "PromptEncoder",
+    "QwenVLAdapter",
+    "VisionFeatures",
+    "VisionLanguagePolicy",
+    "build_byte_tokenizer",
+    "build_policy",
+    "build_tiny_model",
+    "build_tiny_policy",
+    "check_model",
+    "count_parameters",
+    "load_policy",
+    "meta_model",
+]

@@ -1,0 +1,242 @@
+"""Loads a policy from a local folder or the hub, after checking that it is there and fits.
+
+`check_model` is cheap (no weights are read, nothing is downloaded but a configuration) and says
+what is missing before anything expensive; `load_policy` then loads.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from papo.models.adapter import SUPPORTED_FAMILIES
+from papo.models.policy import VisionLanguagePolicy
+from papo.models.prompt_encoder import PromptEncoder
+
+_GIB = 1024**3
+# Weights, their gradient and the two moments of AdamW, all float32 master copies.
+_TRAINING_BYTES_PER_PARAMETER = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCheck:
+    """What `check_model` found.
+
+    Attributes:
+        location: the folder or hub id the model will be loaded from.
+        family: `model_type` of its configuration.
+        num_parameters: of the whole model.
+        required_bytes: estimate for training: weights, gradient, optimiser, and the reference copy.
+        available_bytes: free memory of the device it will be trained on; None where unknown.
+    """
+
+    location: str
+    family: str
+    num_parameters: int
+    required_bytes: int
+    available_bytes: int | None
+
+
+def check_model(
+    *,
+    path: str | None,
+    hub_id: str | None,
+    revision: str | None,
+    with_reference: bool,
+    trust_remote_code: bool,
+) -> ModelCheck:
+    """Says whether a model can be loaded and trained here; reads its configuration only.
+
+    Raises:
+        FileNotFoundError: neither the folder nor the hub has it; names both and the override.
+        ValueError: no adapter for its family.
+        MemoryError: it does not fit; names the estimate, what is free and what to set.
+    """
+    location, config = _find_config(path, hub_id, revision, trust_remote_code)
+    if config.model_type not in SUPPORTED_FAMILIES:
+        raise ValueError(
+            f"no adapter for model family {config.model_type!r} of {location}; supported: "
+            f"{', '.join(SUPPORTED_FAMILIES)}. Set model= or model.path= to one of these."
+        )
+    num_parameters = count_parameters(config)
+    reference_bytes = 4 * num_parameters if with_reference else 0
+    required = _TRAINING_BYTES_PER_PARAMETER * num_parameters + reference_bytes
+    available = _available_bytes()
+    if available is not None and required > available:
+        raise MemoryError(
+            f"training {location} ({num_parameters / 1e9:.2f} B parameters) needs about "
+            f"{required / _GIB:.0f} GiB (weights, gradient, AdamW"
+            f"{', reference policy' if with_reference else ''}), and {available / _GIB:.0f} GiB are free. "
+            "Use a larger device, several devices (trainer=), or a smaller model: "
+            "model=tiny_qwen2_5_vl runs anywhere."
+        )
+    return ModelCheck(
+        location=location,
+        family=config.model_type,
+        num_parameters=num_parameters,
+        required_bytes=required,
+        available_bytes=available,
+    )
+
+
+def load_policy(
+    *,
+    path: str | None,
+    hub_id: str | None,
+    revision: str | None,
+    dtype: Literal["float32", "bfloat16", "float16"],
+    attn_implementation: str,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    gradient_checkpointing: bool,
+    freeze_vision: bool,
+    temperature: float,
+    scoring: Literal["shared", "padded"],
+    head_chunk_size: int,
+    trust_remote_code: bool,
+) -> VisionLanguagePolicy:
+    """Loads weights, tokenizer and image processor of a Qwen-VL model.
+
+    Args:
+        path: a local Hugging Face folder; wins over `hub_id`.
+        hub_id: a model id of the hub.
+        revision: commit or tag on the hub; None for the default branch.
+        dtype: of the weights. Train in float32 with autocast: bfloat16 weights lose updates of 1e-6.
+        attn_implementation: as transformers names it, e.g. sdpa or flash_attention_2.
+        min_pixels: images are enlarged to at least this many pixels; None keeps the processor's.
+        max_pixels: images are shrunk to at most this many pixels; None keeps the processor's.
+        gradient_checkpointing: recompute activations in backward; scoring is then padded.
+        freeze_vision: leave the vision tower as it is.
+        temperature: of the policy's distribution, `rollout.temperature`.
+        scoring: see VisionLanguagePolicy.
+        head_chunk_size: see VisionLanguagePolicy.
+        trust_remote_code: run code that comes with the model. Off unless you trust its author.
+    """
+    location, _ = _find_config(path, hub_id, revision, trust_remote_code)
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if path is not None:
+        source["revision"] = None
+    model = AutoModelForImageTextToText.from_pretrained(
+        location, dtype=getattr(torch, dtype), attn_implementation=attn_implementation, **source
+    )
+    tokenizer = AutoTokenizer.from_pretrained(location, **source)
+    image_processor = Qwen2VLImageProcessorPil.from_pretrained(
+        location, revision=source["revision"]
+    )
+    return build_policy(
+        model=model,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        gradient_checkpointing=gradient_checkpointing,
+        freeze_vision=freeze_vision,
+        temperature=temperature,
+        scoring=scoring,
+        head_chunk_size=head_chunk_size,
+    )
+
+
+def build_policy(
+    *,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    image_processor: Qwen2VLImageProcessorPil,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    gradient_checkpointing: bool,
+    freeze_vision: bool,
+    temperature: float,
+    scoring: Literal["shared", "padded"],
+    head_chunk_size: int,
+) -> VisionLanguagePolicy:
+    """Assembles a policy from parts already in memory."""
+    size = dict(image_processor.size)
+    if min_pixels is not None:
+        size["shortest_edge"] = min_pixels
+    if max_pixels is not None:
+        size["longest_edge"] = max_pixels
+    image_processor.size = size
+    policy = VisionLanguagePolicy(
+        model=model,
+        encoder=PromptEncoder(
+            tokenizer=tokenizer,
+            image_processor=image_processor,
+            image_token=tokenizer.convert_ids_to_tokens(model.config.image_token_id),
+        ),
+        temperature=temperature,
+        scoring=scoring,
+        head_chunk_size=head_chunk_size,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    if freeze_vision:
+        policy.adapter.vision_tower.requires_grad_(False)
+    return policy
+
+
+def count_parameters(config: PreTrainedConfig) -> int:
+    """Number of parameters of the model a configuration describes; allocates nothing."""
+    return sum(p.numel() for p in meta_model(config).parameters())
+
+
+def meta_model(config: PreTrainedConfig) -> nn.Module:
+    """The model on the meta device: every shape, no memory."""
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForImageTextToText.from_config(config)
+    return model
+
+
+def _find_config(
+    path: str | None, hub_id: str | None, revision: str | None, trust_remote_code: bool
+) -> tuple[str, PreTrainedConfig]:
+    if path is not None:
+        folder = Path(path).expanduser()
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"model.path must be a Hugging Face folder with a config.json; got {path!r}"
+            )
+        return str(folder), AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if hub_id is None:
+        raise ValueError("a model needs a place to come from; set model.path= or model.hub_id=")
+    try:
+        config = AutoConfig.from_pretrained(
+            hub_id, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        cached = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+        raise FileNotFoundError(
+            f"model {hub_id!r} is neither on the reachable hub nor in the local cache "
+            f"({'a configuration is cached, but unreadable' if cached else 'nothing is cached'}). "
+            "Set model.path=FOLDER to a downloaded copy, or model=tiny_qwen2_5_vl for a random tiny model "
+            f"of the same architecture. Cause: {str(error).splitlines()[0]}"
+        ) from error
+    return hub_id, config
+
+
+def _available_bytes() -> int | None:
+    """Free memory of all visible GPUs together, or of the machine where there is none."""
+    if torch.cuda.is_available():
+        return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    try:
+        with open("/proc/meminfo") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None

@@ -1,0 +1,194 @@
+"""Samples G responses per prompt from one prefill of the prompt."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from papo.types import PromptGroup, Responses, derive_seed
+
+# Below this share of unfinished rows the finished ones are dropped from the cache.
+_COMPACT_BELOW = 0.75
+
+
+class DecodingPolicy(Protocol):
+    """What the sampler needs of a policy."""
+
+    temperature: float
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]: ...
+
+    def prefill(self, groups: Sequence[PromptGroup]) -> Any: ...
+
+    def extend(
+        self,
+        prefix: Any,
+        token_ids: Int[Tensor, "row token"],
+        token_mask: Bool[Tensor, "row token"],
+    ) -> Float[Tensor, "row token hidden"]: ...
+
+    def next_token_logprobs(
+        self, hidden: Float[Tensor, "row hidden"]
+    ) -> Float[Tensor, "row vocab"]: ...
+
+    def decode_responses(
+        self,
+        groups: Sequence[PromptGroup],
+        ids: Int[Tensor, "rollout token"],
+        mask: Bool[Tensor, "rollout token"],
+    ) -> tuple[str, ...]: ...
+
+
+class SharedPrefillSampler:
+    """Reads each prompt once, expands the cache to G rows, decodes token by token.
+
+    The log-probability kept of a token is that of the untruncated policy, as scoring computes it:
+    top-p shapes what is drawn, not what is recorded.
+
+    Args:
+        policy: the policy that writes.
+        temperature: must be the policy's, since scoring divides logits by it too.
+        top_p: draws come from the smallest set of tokens whose probability reaches it.
+        max_response_tokens: a response is cut at this length.
+        max_rows: responses decoded side by side; bounds the memory of the cache.
+
+    Raises:
+        ValueError: an impossible setting.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: DecodingPolicy,
+        temperature: float,
+        top_p: float,
+        max_response_tokens: int,
+        max_rows: int,
+    ) -> None:
+        if temperature != policy.temperature:
+            raise ValueError(
+                "sampling and scoring divide by the same temperature; got "
+                f"rollout.temperature={temperature} and model.temperature={policy.temperature}"
+            )
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top-p is a probability above 0; got {top_p}. Set rollout.top_p.")
+        if max_response_tokens < 1:
+            raise ValueError(
+                "a response has room for at least one token; got "
+                f"{max_response_tokens}. Set rollout.max_response_tokens."
+            )
+        self.policy = policy
+        self.top_p = top_p
+        self.max_response_tokens = max_response_tokens
+        self.max_rows = max_rows
+
+    @torch.no_grad()
+    def sample(self, groups: Sequence[PromptGroup], num_responses: int, seed: int) -> Responses:
+        """Returns `num_responses` contiguous responses per group.
+
+        The draws of a response depend on (seed, index of its group, index of the response) alone.
+        """
+        if num_responses < 1 or num_responses > self.max_rows:
+            raise ValueError(
+                f"a group of {num_responses} responses must fit into max_rows={self.max_rows}; "
+                "set rollout.num_responses or rollout.max_rows"
+            )
+        groups_at_once = self.max_rows // num_responses
+        parts = [
+            self._decode(groups[start : start + groups_at_once], num_responses, seed, start)
+            for start in range(0, len(groups), groups_at_once)
+        ]
+        longest = max(mask.shape[1] for _, mask, _ in parts)
+
+        def stack(index: int) -> Tensor:
+            padded = [
+                torch.nn.functional.pad(part[index], (0, longest - part[index].shape[1]))
+                for part in parts
+            ]
+            return torch.cat(padded)
+
+        ids, mask, logprobs = stack(0), stack(1), stack(2)
+        lengths = mask.sum(dim=1)
+        last_ids = ids[torch.arange(ids.shape[0]), lengths - 1]
+        finished = torch.isin(last_ids, torch.tensor(self.policy.end_token_ids))
+        return Responses(
+            ids=ids,
+            mask=mask,
+            logprobs=logprobs,
+            finished=finished,
+            texts=self.policy.decode_responses(groups, ids, mask),
+        )
+
+    def _decode(
+        self, groups: Sequence[PromptGroup], num_responses: int, seed: int, first_index: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, mask and log-probabilities on the CPU, cut at the longest response."""
+        draws = torch.cat(
+            [
+                _uniform_draws(
+                    derive_seed(seed, first_index + index), num_responses, self.max_response_tokens
+                )
+                for index in range(len(groups))
+            ]
+        )
+        num_rows = draws.shape[0]
+        prefix = self.policy.prefill(groups).expand(num_responses)
+        device = prefix.last_hidden.device
+        draws = draws.to(device)
+        end_ids = torch.tensor(self.policy.end_token_ids, device=device)
+        ids = torch.zeros(num_rows, self.max_response_tokens, dtype=torch.long, device=device)
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        recorded: Tensor | None = None
+        rows = torch.arange(num_rows, device=device)  # which response each row of the cache writes
+        active = torch.ones(num_rows, dtype=torch.bool, device=device)
+        for step in range(self.max_response_tokens):
+            logprobs = self.policy.next_token_logprobs(prefix.last_hidden)
+            tokens = draw_tokens(logprobs, draws[rows, step], self.top_p)
+            token_logprobs = logprobs.gather(1, tokens[:, None])[:, 0]
+            if recorded is None:
+                recorded = torch.zeros(ids.shape, dtype=logprobs.dtype, device=device)
+            ids[rows[active], step] = tokens[active]
+            mask[rows[active], step] = True
+            recorded[rows[active], step] = token_logprobs[active]
+            active = active & ~torch.isin(tokens, end_ids)
+            num_active = int(active.sum())
+            if num_active == 0 or step + 1 == self.max_response_tokens:
+                break
+            if num_active < _COMPACT_BELOW * rows.shape[0]:
+                kept = active.nonzero()[:, 0]
+                prefix, rows, tokens = prefix.select(kept), rows[kept], tokens[kept]
+                active = torch.ones_like(rows, dtype=torch.bool)
+            self.policy.extend(prefix, tokens[:, None], active[:, None])
+        assert recorded is not None
+        longest = int(mask.sum(dim=1).max())
+        return ids[:, :longest].cpu(), mask[:, :longest].cpu(), recorded[:, :longest].cpu()
+
+
+def _uniform_draws(
+    seed: int, num_responses: int, num_tokens: int
+) -> Float[Tensor, "rollout token"]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(num_responses, num_tokens, generator=generator, dtype=torch.float64)
+
+
+def draw_tokens(
+    logprobs: Float[Tensor, "row vocab"], draws: Float[Tensor, " row"], top_p: float
+) -> Int[Tensor, " row"]:
+    """Inverse-CDF sampling from the top-p nucleus.
+
+    The nucleus is the smallest set of most likely tokens whose probability reaches `top_p`
+    (arXiv:1904.09751, section 3.1); `draws` are uniform on [0, 1).
+    """
+    probabilities, order = logprobs.exp().sort(dim=-1, descending=True, stable=True)
+    cumulative = probabilities.double().cumsum(dim=-1)
+    # A token belongs to the nucleus when what comes before it does not reach top_p yet.
+    in_nucleus = (cumulative - probabilities.double()) < top_p
+    in_nucleus &= probabilities > 0
+    in_nucleus[:, 0] = True
+    last = in_nucleus.sum(dim=-1, keepdim=True) - 1
+    target = draws[:, None].double() * cumulative.gather(1, last)
+    chosen = torch.searchsorted(cumulative, target, right=True)
+    return order.gather(1, torch.minimum(chosen, last))[:, 0]
