@@ -1,8 +1,52 @@
 """The maths: pure tensor -> tensor functions; torch alone."""
 
+from papo.functional.advantages import group_advantages
+from papo.functional.divergence import (
+    SAMPLED_ESTIMATORS,
+    SampledEstimator,
+    estimate_divergence,
+    jensen_shannon,
+    kl_k1,
+    kl_k2,
+    kl_k2_straight_through,
+    kl_k3,
+    kl_k3_weighted,
+    log_ratio,
+    total_variation,
+)
 from papo.functional.logprobs import TokenStatistics, token_statistics
+from papo.functional.perception import (
+    most_dependent_tokens,
+    perception_kl,
+    restricted_perception_kl,
+)
+from papo.functional.reduce import sequence_mean, token_mean, zero_padding
+from papo.functional.schedules import linear_decay
+from papo.functional.surrogate import ClipEvents, clip_events, clipped_surrogate
 
 __all__ = [
+    "SAMPLED_ESTIMATORS",
+    "ClipEvents",
+    "SampledEstimator",
     "TokenStatistics",
+    "clip_events",
+    "clipped_surrogate",
+    "estimate_divergence",
+    "group_advantages",
+    "jensen_shannon",
+    "kl_k1",
+    "kl_k2",
+    "kl_k2_straight_through",
+    "kl_k3",
+    "kl_k3_weighted",
+    "linear_decay",
+    "log_ratio",
+    "most_dependent_tokens",
+    "perception_kl",
+    "restricted_perception_kl",
+    "sequence_mean",
+    "token_mean",
     "token_statistics",
+    "total_variation",
+    "zero_padding",
 ]

@@ -189,11 +189,11 @@ class _HeadStatistics(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         dtype = _working_dtype(hidden, weight)
         wide_weight = _wide_operand(weight, hidden, dtype)
-        new = lambda wanted: hidden.new_empty(len(targets), dtype=dtype) if wanted else None  # noqa: E731
         two_views = masked_hidden is not None
-        logprobs, masked_logprobs = new(True), new(two_views)
-        entropy, masked_entropy = new(full_vocabulary), new(full_vocabulary and two_views)
-        perception_kl = new(full_vocabulary and two_views)
+        exact_two_views = two_views and full_vocabulary
+        logprobs, masked_logprobs, entropy, masked_entropy, perception_kl = (
+            hidden.new_empty(len(targets), dtype=dtype) for _ in range(5)
+        )
         for rows in _chunks(len(targets), chunk_size):
             log_p = _log_softmax(hidden[rows], wide_weight, banned_ids, temperature, dtype)
             logprobs[rows] = _pick(log_p, targets[rows])
@@ -210,7 +210,13 @@ class _HeadStatistics(torch.autograd.Function):
                 log_q = _finite(log_q, banned_ids)
                 masked_entropy[rows] = -q.mul_(log_q).sum(1)
                 perception_kl[rows] = p.mul_(log_p.sub_(log_q)).sum(1)
-        return logprobs, masked_logprobs, entropy, masked_entropy, perception_kl
+        return (
+            logprobs,
+            masked_logprobs if two_views else None,
+            entropy if full_vocabulary else None,
+            masked_entropy if exact_two_views else None,
+            perception_kl if exact_two_views else None,
+        )
 
     @staticmethod
     @once_differentiable
@@ -225,8 +231,8 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
     needs_hidden, needs_masked, needs_weight = ctx.needs_input_grad[:3]
     dtype = _working_dtype(hidden, weight)
     wide_weight = _wide_operand(weight, hidden, dtype)
-    grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-    grad_masked = torch.empty_like(masked_hidden) if needs_masked else None
+    grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
+    grad_masked = torch.zeros_like(masked_hidden) if needs_masked else None
     grad_weight = torch.zeros_like(weight, dtype=dtype) if needs_weight else None
     reads_kl = grads[4] is not None
     reads_p = grads[0] is not None or grads[2] is not None or reads_kl
@@ -244,10 +250,8 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
             grad_weight.add_(_matmul(grad_logits.t(), state[rows], dtype))
 
     for rows in _chunks(len(targets), chunk_size):
-        of = lambda grad, rows=rows: None if grad is None else grad[rows]  # noqa: E731
-        grad_logprob, grad_masked_logprob, grad_entropy, grad_masked_entropy, grad_kl = map(
-            of, grads
-        )
+        chunk_grads = (None if grad is None else grad[rows] for grad in grads)
+        grad_logprob, grad_masked_logprob, grad_entropy, grad_masked_entropy, grad_kl = chunk_grads
         if reads_p:
             log_p = _log_softmax(hidden[rows], wide_weight, banned_ids, temperature, dtype)
             p = log_p.exp()
@@ -260,19 +264,15 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
             grad = _log_p_gradient(
                 q, log_q, targets[rows], grad_masked_logprob, grad_masked_entropy
             )
-            if reads_kl:  # dKL/dz_q = q - p
+            if grad_kl is not None:  # dKL/dz_q = q - p
                 grad.addcmul_(q.sub_(p), grad_kl[:, None].expand_as(q))
             send(grad, masked_hidden, grad_masked, rows)
         if reads_p and (needs_hidden or needs_weight):
             grad = _log_p_gradient(p, log_p, targets[rows], grad_logprob, grad_entropy)
-            if reads_kl:  # dKL/dz_p = p (log p - log q - KL)
+            if grad_kl is not None:  # dKL/dz_p = p (log p - log q - KL)
                 log_ratio = log_p.sub_(log_q)
                 kl = (p * log_ratio).sum(1, keepdim=True)
                 grad.addcmul_(log_ratio.sub_(kl).mul_(p), grad_kl[:, None].expand_as(p))
             send(grad, hidden, grad_hidden, rows)
-    if needs_hidden and not reads_p:
-        grad_hidden.zero_()
-    if needs_masked and not reads_q:
-        grad_masked.zero_()
     grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
     return grad_hidden, grad_masked, grad_weight, None, None, None, None, None

@@ -1,0 +1,30 @@
+"""The group-relative advantage of GRPO."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def group_advantages(
+    rewards: Float[Tensor, " rollout"], *, num_responses: int, epsilon: float
+) -> Float[Tensor, " rollout"]:
+    """A_i = (R_i - mean R) / (std R + epsilon) within each group of contiguous rollouts.
+
+    The standard deviation is the unbiased one, as in the official code (epsilon 1e-6); a group of
+    uniform reward gets exactly 0 up to rounding of its mean. DeepSeekMath, arXiv:2402.03300v3.
+
+    Raises:
+        ValueError: fewer than 2 responses per prompt, or rewards are not whole groups.
+    """
+    if num_responses < 2:
+        raise ValueError(
+            "group_advantages compares the responses to one prompt, so it needs at least 2; "
+            f"got num_responses={num_responses}. Set rollout.num_responses (official PAPO: 5)."
+        )
+    if len(rewards) % num_responses:
+        raise ValueError(
+            f"group_advantages needs whole groups; got {len(rewards)} rewards "
+            f"for groups of {num_responses}"
+        )
+    groups = rewards.reshape(-1, num_responses)
+    deviations = groups - groups.mean(dim=1, keepdim=True)
+    return (deviations / (groups.std(dim=1, keepdim=True) + epsilon)).reshape(-1)

@@ -1,0 +1,73 @@
+"""The clipped policy-gradient surrogate, and which of its clips bind."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from papo.functional.divergence import log_ratio
+
+
+def clipped_surrogate(
+    logprobs: Float[Tensor, "rollout token"],
+    old_logprobs: Float[Tensor, "rollout token"],
+    advantages: Float[Tensor, " rollout"],
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None,
+    log_ratio_max: float | None,
+) -> Float[Tensor, "rollout token"]:
+    """-min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) per token, rho = pi / pi_old; minimised.
+
+    With `dual_clip` c, a negative advantage costs at most c |A| (arXiv:1912.09729). Asymmetric
+    clipping: DAPO, arXiv:2503.14476.
+
+    Args:
+        log_ratio_max: clamp log rho to this many nats; None leaves it alone (official PAPO: 20).
+    """
+    ratio = log_ratio(old_logprobs, logprobs, maximum=log_ratio_max).exp()
+    advantage = advantages[:, None]
+    clipped_ratio = ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = torch.maximum(-advantage * ratio, -advantage * clipped_ratio)
+    if dual_clip is None:
+        return loss
+    return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipEvents:
+    """Where a clip binds, so that the surrogate has no gradient (padding is not excluded).
+
+    Attributes:
+        low: A < 0 and rho < 1 - clip_low.
+        high: A > 0 and rho > 1 + clip_high.
+        dual: A < 0 and rho > dual_clip.
+    """
+
+    low: Bool[Tensor, "rollout token"]
+    high: Bool[Tensor, "rollout token"]
+    dual: Bool[Tensor, "rollout token"]
+
+
+def clip_events(
+    logprobs: Float[Tensor, "rollout token"],
+    old_logprobs: Float[Tensor, "rollout token"],
+    advantages: Float[Tensor, " rollout"],
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None,
+) -> ClipEvents:
+    """Returns which tokens each clip of `clipped_surrogate` holds back.
+
+    The official code logs low + high as `pg_clipfrac_higher` and dual as `pg_clipfrac_lower`.
+    """
+    ratio = (logprobs - old_logprobs).exp()
+    advantage = advantages[:, None]
+    return ClipEvents(
+        low=(advantage < 0) & (ratio < 1 - clip_low),
+        high=(advantage > 0) & (ratio > 1 + clip_high),
+        dual=(advantage < 0) & (ratio > (torch.inf if dual_clip is None else dual_clip)),
+    )
