@@ -1,0 +1,25 @@
+"""Answer extraction, grading in killable worker processes, the format rule, and their weighting.
+
+`MathReward` is loaded on first use: a grading worker imports this package too, and must start
+without paying for torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from papo.rewards.grading_pool import GradingPool, Verdict
+    from papo.rewards.math_reward import MathReward
+
+__all__ = ["GradingPool", "MathReward", "Verdict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MathReward":
+        from papo.rewards.math_reward import MathReward
+
+        return MathReward
+    if name in ("GradingPool", "Verdict"):
+        from papo.rewards import grading_pool
+
+        return getattr(grading_pool, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
