@@ -104,7 +104,7 @@ def load_policy(
     gradient_checkpointing: bool,
     freeze_vision: bool,
     temperature: float,
-    scoring: Literal["shared", "padded"],
+    scoring: str,
     head_chunk_size: int,
     trust_remote_code: bool,
 ) -> VisionLanguagePolicy:
@@ -160,7 +160,7 @@ def build_policy(
     gradient_checkpointing: bool,
     freeze_vision: bool,
     temperature: float,
-    scoring: Literal["shared", "padded"],
+    scoring: str,
     head_chunk_size: int,
 ) -> VisionLanguagePolicy:
     """Assembles a policy from parts already in memory."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -97,7 +96,7 @@ class VisionLanguagePolicy(nn.Module):
         model: PreTrainedModel,
         encoder: PromptEncoder,
         temperature: float,
-        scoring: Literal["shared", "padded"],
+        scoring: str,
         head_chunk_size: int,
         gradient_checkpointing: bool,
     ) -> None:
@@ -118,9 +117,7 @@ class VisionLanguagePolicy(nn.Module):
         self.head_chunk_size = head_chunk_size
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+            model.activation_checkpointing_enable({"use_reentrant": False})
 
         self.model.eval()
 
@@ -208,7 +205,11 @@ class VisionLanguagePolicy(nn.Module):
         ]
         return tuple(
             prefixes[row // num_responses]
-            + self.encoder.tokenizer.decode(ids[row][mask[row]].tolist(), skip_special_tokens=True)
+            + str(
+                self.encoder.tokenizer.decode(
+                    ids[row][mask[row]].tolist(), skip_special_tokens=True
+                )
+            )
             for row in range(ids.shape[0])
         )
 

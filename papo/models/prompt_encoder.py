@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -38,7 +39,7 @@ class PromptEncoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
-        self.image_token_id = int(tokenizer.convert_tokens_to_ids(image_token))
+        self.image_token_id = tokenizer.get_vocab()[image_token]
 
     def render(self, problem: Problem) -> str:
         """The prompt text, with one image token per image and the assistant's turn opened.
@@ -52,14 +53,16 @@ class PromptEncoder:
                 f"problem {problem.id!r} of {problem.source!r}: one {IMAGE_MARKER} per image is needed; "
                 f"got {len(segments) - 1} markers for {len(problem.images)} images"
             )
-        content: list[dict[str, str]] = []
+        content: list[Any] = []
         for index, segment in enumerate(segments):
             if index:
                 content.append({"type": "image"})
             if segment:
                 content.append({"type": "text", "text": segment})
         rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            cast(Any, [{"role": "user", "content": content}]),
+            tokenize=False,
+            add_generation_prompt=True,
         )
         return str(rendered)
 

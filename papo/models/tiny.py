@@ -3,7 +3,7 @@
 They run the same adapter, processor, masking and training code as the 3B model, on any machine.
 """
 
-from typing import Literal
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -64,7 +64,7 @@ def build_byte_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_tiny_model(
     *,
-    family: Literal["qwen2_5_vl", "qwen3_vl"],
+    family: str,
     tokenizer: PreTrainedTokenizerFast,
     hidden_size: int,
     num_layers: int,
@@ -90,7 +90,7 @@ def build_tiny_model(
         )
     half = head_dim // 2
     section = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
@@ -104,7 +104,7 @@ def build_tiny_model(
         "initializer_range": initializer_range,
         "tie_word_embeddings": True,
     }
-    vision = {
+    vision: dict[str, Any] = {
         "depth": vision_depth,
         "hidden_size": vision_hidden_size,
         "intermediate_size": 2 * vision_hidden_size,
@@ -113,14 +113,12 @@ def build_tiny_model(
         "initializer_range": initializer_range,
     }
 
-    def token_id(token: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(token))
-
-    special = {
-        "image_token_id": token_id("<|image_pad|>"),
-        "video_token_id": token_id("<|video_pad|>"),
-        "vision_start_token_id": token_id("<|vision_start|>"),
-        "vision_end_token_id": token_id("<|vision_end|>"),
+    token_ids = tokenizer.get_vocab()
+    special: dict[str, Any] = {
+        "image_token_id": token_ids["<|image_pad|>"],
+        "video_token_id": token_ids["<|video_pad|>"],
+        "vision_start_token_id": token_ids["<|vision_start|>"],
+        "vision_end_token_id": token_ids["<|vision_end|>"],
         "tie_word_embeddings": True,
     }
     with torch.random.fork_rng(devices=[]):
@@ -168,7 +166,7 @@ def build_tiny_model(
 
 def build_tiny_policy(
     *,
-    family: Literal["qwen2_5_vl", "qwen3_vl"],
+    family: str,
     hidden_size: int,
     num_layers: int,
     num_heads: int,
@@ -183,7 +181,7 @@ def build_tiny_policy(
     gradient_checkpointing: bool,
     freeze_vision: bool,
     temperature: float,
-    scoring: Literal["shared", "padded"],
+    scoring: str,
     head_chunk_size: int,
     seed: int,
 ) -> VisionLanguagePolicy:

@@ -1,7 +1,7 @@
 """Samples G responses per prompt from one prefill of the prompt."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from papo.types import PromptGroup, Responses, derive_seed
 _COMPACT_BELOW = 0.75
 
 
+@runtime_checkable
 class DecodingPolicy(Protocol):
     """What the sampler needs of a policy."""
 

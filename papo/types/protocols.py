@@ -1,7 +1,7 @@
 """How the parts meet. Each Protocol is implemented in the room of its name and composed in conf/."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,7 @@ from papo.types.problem import Problem, PromptGroup
 from papo.types.rollout import Responses, Rewards, RolloutBatch, TokenScores
 
 
+@runtime_checkable
 class ProblemSource(Protocol):
     """An indexable data set. Reading an item may decode images; the length is known at once."""
 
@@ -20,6 +21,7 @@ class ProblemSource(Protocol):
     def __getitem__(self, index: int) -> Problem: ...
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A vision-language model that can read prompts and score responses."""
 
@@ -54,6 +56,7 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
 class ImageMask(Protocol):
     """Hides part of every image of a prompt. Deterministic given the generator's state."""
 
@@ -70,6 +73,7 @@ class ImageMask(Protocol):
         ...
 
 
+@runtime_checkable
 class RolloutEngine(Protocol):
     """Samples G responses to each prompt."""
 
@@ -78,6 +82,7 @@ class RolloutEngine(Protocol):
         ...
 
 
+@runtime_checkable
 class RewardFunction(Protocol):
     """Grades responses. Model text is hostile input: implementations never evaluate it."""
 
@@ -86,6 +91,7 @@ class RewardFunction(Protocol):
         ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """The training objective as a sum of named, weighted terms."""
 

@@ -6,6 +6,7 @@ tokens, padded on the right. Log-probabilities in nats, exactly 0.0 at padding i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -134,7 +135,7 @@ class RolloutBatch:
     def select_groups(self, start: int, stop: int) -> "RolloutBatch":
         """Returns the rollouts of groups start..stop-1 (a minibatch or micro-batch of whole groups)."""
         rows = slice(start * self.num_responses, stop * self.num_responses)
-        rowwise = {
+        rowwise: dict[str, Any] = {
             f.name: value[rows]
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor)

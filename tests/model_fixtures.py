@@ -1,0 +1,70 @@
+"""Tiny policies and problems that several rooms test with."""
+
+import numpy as np
+from PIL import Image
+
+TINY = {
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "vision_hidden_size": 64,
+    "vision_depth": 2,
+    "vision_num_heads": 4,
+    "initializer_range": 0.2,
+    "min_pixels": 28 * 28,
+    "max_pixels": 128 * 128,
+    "gradient_checkpointing": False,
+    "freeze_vision": False,
+    "temperature": 1.0,
+    "scoring": "shared",
+    "head_chunk_size": 16,
+    "seed": 0,
+}
+
+
+def tiny_policy(family="qwen2_5_vl", **overrides):
+    from papo.models import build_tiny_policy
+
+    return build_tiny_policy(family=family, **{**TINY, **overrides})
+
+
+def noise_image(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def problem(question="<image>What?", images=None, answer="1", id="p"):
+    from papo.types import Problem
+
+    if images is None:
+        images = (noise_image(60, 90),)
+    return Problem(id=id, question=question, answer=answer, images=images, source="test")
+
+
+def mixed_problems():
+    """One image, no image, two images of different size; questions of different length."""
+    return [
+        problem(id="one"),
+        problem("no image at all", images=(), id="text"),
+        problem(
+            "<image> and <image>: which is longer? Ω",
+            images=(noise_image(60, 60, 1), noise_image(100, 30, 2)),
+            id="two",
+        ),
+    ]
+
+
+def with_noise_as_masked_view(groups):
+    """Groups whose masked patches are the processed patches with every other one set to -1."""
+    from dataclasses import replace
+
+    masked = []
+    for group in groups:
+        if group.patches is not None:
+            patches = group.patches.clone()
+            patches[::2] = -1.0
+            group = replace(group, masked_patches=patches)
+        masked.append(group)
+    return tuple(masked)

@@ -1,0 +1,160 @@
+import json
+
+import pytest
+import torch
+from model_fixtures import mixed_problems, noise_image, problem, tiny_policy
+from transformers import AutoModelForImageTextToText
+
+from papo.models import (
+    build_byte_tokenizer,
+    build_policy,
+    build_tiny_model,
+    check_model,
+    load_policy,
+)
+from papo.models import loading
+
+LOAD = {
+    "hub_id": None,
+    "revision": None,
+    "dtype": "float32",
+    "attn_implementation": "sdpa",
+    "min_pixels": None,
+    "max_pixels": None,
+    "gradient_checkpointing": False,
+    "freeze_vision": False,
+    "temperature": 1.0,
+    "scoring": "shared",
+    "head_chunk_size": 64,
+    "trust_remote_code": False,
+}
+CHECK = {"revision": None, "with_reference": True, "trust_remote_code": False}
+
+
+def test_the_byte_tokenizer_returns_any_text():
+    tokenizer = build_byte_tokenizer()
+    text = "∠ABC = 30°, 中文, \\frac{1}{2}\n\t€"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == text
+
+
+def test_positions_are_those_of_the_hugging_face_model(family):
+    policy = tiny_policy(family)
+    for group in policy.encode(mixed_problems()):
+        types = (group.prompt_ids == policy.adapter.image_token_id).long()[None]
+        expected, delta = policy.model.model.get_rope_index(
+            group.prompt_ids[None], mm_token_type_ids=types, image_grid_thw=group.image_grid_thw
+        )
+        assert torch.equal(group.position_ids, expected[:, 0])
+        assert group.next_position == group.prompt_ids.shape[0] + int(delta)
+
+
+def test_the_prompt_length_is_exact_without_processing_images(family):
+    policy = tiny_policy(family)
+    for each in [*mixed_problems(), problem(images=(noise_image(500, 40),))]:
+        assert policy.prompt_length(each) == policy.encode([each])[0].prompt_ids.shape[0]
+
+
+@pytest.mark.parametrize("question", ["no marker", "<image><image>"])
+def test_markers_must_match_images(question):
+    with pytest.raises(ValueError, match="markers for 1 images"):
+        tiny_policy().encode([problem(question)])
+
+
+def test_image_tokens_written_in_a_question_are_an_error():
+    with pytest.raises(ValueError, match="one image token per image"):
+        tiny_policy().encode([problem("<image> <|image_pad|>")])
+
+
+def test_a_thought_opened_by_the_template_is_given_to_the_grader():
+    policy = tiny_policy()
+    tokenizer = policy.encoder.tokenizer
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
+    groups = policy.encode([problem()])
+    ids = torch.tensor([tokenizer("</think> \\boxed{1}", add_special_tokens=False)["input_ids"]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    assert policy.decode_responses(groups, ids, mask) == ("<think>\n</think> \\boxed{1}",)
+
+
+def test_a_saved_policy_loads_into_hugging_face_and_back(tmp_path, family):
+    policy = tiny_policy(family)
+    policy.save_pretrained(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    for (name, mine), (other, theirs) in zip(
+        policy.model.state_dict().items(), loaded.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(mine, theirs), name
+    again = load_policy(path=str(tmp_path), **LOAD)
+    assert again.end_token_ids == policy.end_token_ids
+    for mine, theirs in zip(
+        policy.encode(mixed_problems()), again.encode(mixed_problems()), strict=True
+    ):
+        assert torch.equal(mine.prompt_ids, theirs.prompt_ids)
+        if mine.patches is not None:
+            assert torch.equal(mine.patches, theirs.patches)
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone():
+    state = torch.get_rng_state()
+    first, second, other = (tiny_policy(seed=s).model.state_dict() for s in (3, 3, 4))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_a_missing_folder_is_named_with_the_key(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model\.path must be a Hugging Face folder"):
+        check_model(path=str(tmp_path), hub_id=None, **CHECK)
+
+
+def test_no_place_at_all_is_an_error():
+    with pytest.raises(ValueError, match=r"set model\.path= or model\.hub_id="):
+        check_model(path=None, hub_id=None, **CHECK)
+
+
+def test_an_unreachable_hub_names_the_model_and_the_override(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("We couldn't connect to the hub")
+
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", offline)
+    with pytest.raises(FileNotFoundError, match=r"'some/model'.*model\.path=FOLDER"):
+        check_model(path=None, hub_id="some/model", **CHECK)
+
+
+def test_an_unsupported_family_is_named_with_the_supported_ones(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ValueError, match=r"'llama'.*qwen2_5_vl, qwen3_vl"):
+        check_model(path=str(tmp_path), hub_id=None, **CHECK)
+
+
+def test_a_model_that_does_not_fit_is_refused_before_its_weights_are_read(tmp_path, monkeypatch):
+    tiny_policy().model.config.save_pretrained(tmp_path)  # a configuration, no weights
+    monkeypatch.setattr(loading, "_available_bytes", lambda: 1024)
+    with pytest.raises(MemoryError, match="model=tiny_qwen2_5_vl"):
+        check_model(path=str(tmp_path), hub_id=None, **CHECK)
+
+
+def test_the_check_counts_parameters_without_allocating(tmp_path):
+    policy = tiny_policy()
+    policy.model.config.save_pretrained(tmp_path)
+    found = check_model(path=str(tmp_path), hub_id=None, **CHECK)
+    assert found.num_parameters == sum(p.numel() for p in policy.parameters())
+    assert found.required_bytes == 20 * found.num_parameters
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"temperature": 0.0}, r"rollout\.temperature"),
+        ({"scoring": "packed"}, r"model\.scoring"),
+        ({"num_heads": 3}, "hidden_size=64 over num_heads=3"),
+        ({"family": "qwen9"}, r"model\.family"),
+    ],
+)
+def test_impossible_settings_name_their_key(setting, message):
+    with pytest.raises(ValueError, match=message):
+        if "family" in setting:
+            tiny_policy(setting["family"])
+        else:
+            tiny_policy(**setting)

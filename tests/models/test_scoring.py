@@ -1,0 +1,224 @@
+import pytest
+import torch
+from model_fixtures import mixed_problems, problem, tiny_policy, with_noise_as_masked_view
+
+from papo.rollout import SharedPrefillSampler
+
+
+def sampled(policy, groups, num_responses=3, max_response_tokens=9):
+    sampler = SharedPrefillSampler(
+        policy=policy,
+        temperature=policy.temperature,
+        top_p=1.0,
+        max_response_tokens=max_response_tokens,
+        max_rows=64,
+    )
+    return sampler.sample(groups, num_responses, seed=1)
+
+
+def ragged(responses):
+    """The same responses, cut to lengths 1, 2, 3, ... in turn."""
+    mask = responses.mask.clone()
+    for row in range(mask.shape[0]):
+        mask[row, 1 + row % mask.shape[1] :] = False
+    return responses.ids, mask
+
+
+def plain_hf_logprobs(policy, group, ids):
+    """log-probabilities of a response by one plain forward of the Hugging Face model."""
+    sequence = torch.cat([group.prompt_ids, ids])[None]
+    inputs = {}
+    if group.patches is not None:
+        inputs = {
+            "pixel_values": group.patches,
+            "image_grid_thw": group.image_grid_thw,
+            "mm_token_type_ids": (sequence == policy.adapter.image_token_id).long(),
+        }
+    policy.model.model.rope_deltas = None  # cached state of an earlier call
+    logits = policy.model(input_ids=sequence, **inputs).logits[
+        0, group.prompt_ids.shape[0] - 1 : -1
+    ]
+    logits = logits / policy.temperature
+    logits[:, list(policy.banned_token_ids)] = -torch.inf
+    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("scoring", ["shared", "padded"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_scores_equal_a_plain_forward_of_the_model(family, scoring, temperature):
+    policy = tiny_policy(family, scoring=scoring, temperature=temperature)
+    groups = policy.encode(mixed_problems())
+    ids, mask = ragged(sampled(policy, groups))
+    with torch.no_grad():
+        scores = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
+        for row in range(ids.shape[0]):
+            length = int(mask[row].sum())
+            expected = plain_hf_logprobs(policy, groups[row // 3], ids[row, :length])
+            torch.testing.assert_close(scores.logprobs[row, :length], expected, rtol=0, atol=1e-5)
+            assert (scores.logprobs[row, length:] == 0).all()
+
+
+def test_one_dimensional_positions_would_be_noticed():
+    # Negative control of the test above: positions that ignore the image are wrong by more than 1e-3.
+    policy = tiny_policy()
+    groups = policy.encode([problem()])
+    responses = sampled(policy, groups)
+    adapter = type(policy.adapter)
+    correct = adapter.positions
+    with torch.no_grad():
+        honest = policy.score(
+            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
+        )
+
+        def flat(self, ids, grid):
+            return torch.arange(ids.shape[0]).expand(3, -1), ids.shape[0]
+
+        adapter.positions = flat
+        try:
+            wrong_groups = policy.encode([problem()])
+        finally:
+            adapter.positions = correct
+        wrong = policy.score(
+            wrong_groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
+        )
+    assert (honest.logprobs - wrong.logprobs).abs().max() > 1e-3
+
+
+def test_shared_and_padded_scoring_give_the_same_gradients(family):
+    gradients = {}
+    for scoring in ("shared", "padded"):
+        policy = tiny_policy(family, scoring=scoring)
+        groups = with_noise_as_masked_view(policy.encode(mixed_problems()))
+        ids, mask = ragged(sampled(policy, groups))
+        scores = policy.score(groups, ids, mask, masked_view=True, full_vocabulary=True)
+        loss = scores.logprobs.sum() - scores.masked_logprobs.sum() + scores.perception_kl.sum()
+        loss.backward()
+        gradients[scoring] = {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}
+    assert gradients["shared"].keys() == gradients["padded"].keys()
+    largest = max(float(g.abs().max()) for g in gradients["padded"].values())
+    for name, gradient in gradients["shared"].items():
+        torch.testing.assert_close(
+            gradient, gradients["padded"][name], rtol=0, atol=2e-5 * largest, msg=name
+        )
+
+
+def test_gradient_reaches_the_vision_tower_through_both_views(family):
+    policy = tiny_policy(family)
+    groups = with_noise_as_masked_view(policy.encode([problem()]))
+    responses = sampled(policy, groups)
+    for field in ("logprobs", "masked_logprobs"):
+        policy.zero_grad()
+        scores = policy.score(
+            groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=False
+        )
+        getattr(scores, field).sum().backward()
+        towers = [p.grad for p in policy.adapter.vision_tower.parameters()]
+        assert any(g is not None and bool((g != 0).any()) for g in towers), field
+
+
+def test_a_frozen_vision_tower_gets_no_gradient():
+    policy = tiny_policy(freeze_vision=True)
+    groups = policy.encode([problem()])
+    responses = sampled(policy, groups)
+    policy.score(
+        groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
+    ).logprobs.sum().backward()
+    assert all(p.grad is None for p in policy.adapter.vision_tower.parameters())
+
+
+def test_gradient_checkpointing_changes_nothing(family):
+    results = []
+    for checkpointing in (False, True):
+        policy = tiny_policy(family, gradient_checkpointing=checkpointing).train()
+        groups = policy.encode(mixed_problems())
+        responses = sampled(policy, groups)
+        scores = policy.score(
+            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
+        )
+        scores.logprobs.sum().backward()
+        embedding = policy.model.get_input_embeddings().weight.grad
+        results.append((responses.ids, scores.logprobs.detach(), embedding))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=1e-5)
+    scale = float(results[0][2].abs().max())
+    torch.testing.assert_close(results[0][2], results[1][2], rtol=0, atol=2e-5 * scale)
+
+
+def test_the_masked_view_reads_the_masked_patches(family):
+    policy = tiny_policy(family)
+    groups = with_noise_as_masked_view(policy.encode([problem()]))
+    responses = sampled(policy, groups)
+    with torch.no_grad():
+        scores = policy.score(
+            groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=True
+        )
+        alone = policy.score_masked(groups, responses.ids, responses.mask)
+    assert (scores.logprobs - scores.masked_logprobs).abs().max() > 1e-3
+    assert scores.perception_kl.max() > 1e-4
+    torch.testing.assert_close(alone, scores.masked_logprobs, rtol=0, atol=1e-6)
+
+
+def test_a_text_only_prompt_has_two_equal_views():
+    policy = tiny_policy()
+    groups = policy.encode([problem("only words", images=())])
+    responses = sampled(policy, groups)
+    with torch.no_grad():
+        scores = policy.score(
+            groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=True
+        )
+    assert torch.equal(scores.logprobs, scores.masked_logprobs)
+    torch.testing.assert_close(
+        scores.perception_kl, torch.zeros_like(scores.perception_kl), rtol=0, atol=1e-6
+    )
+
+
+def test_a_missing_masked_view_is_an_error():
+    policy = tiny_policy()
+    groups = policy.encode([problem()])
+    responses = sampled(policy, groups)
+    with pytest.raises(ValueError, match="no masked view"):
+        policy.score(groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=False)
+
+
+def test_the_vision_tower_runs_once_per_view():
+    policy = tiny_policy()
+    groups = with_noise_as_masked_view(policy.encode(mixed_problems()))
+    responses = sampled(policy, groups, num_responses=4)
+    rows = []
+    hook = policy.adapter.vision_tower.register_forward_hook(
+        lambda module, inputs, kwargs, output: rows.append(inputs[0].shape[0]), with_kwargs=True
+    )
+    with torch.no_grad():
+        policy.score(groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=False)
+    hook.remove()
+    num_patches = sum(g.patches.shape[0] for g in groups if g.patches is not None)
+    assert rows == [num_patches, num_patches]
+
+
+def test_a_sampled_image_token_is_scored_as_a_token_not_as_a_slot():
+    policy = tiny_policy()
+    groups = policy.encode([problem()])
+    ids = torch.tensor([[5, 6, policy.adapter.image_token_id, 7]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    for scoring in ("shared", "padded"):
+        policy.scoring = scoring
+        scores = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
+        assert torch.isfinite(scores.logprobs[0, [0, 1, 3]]).all()
+        assert scores.logprobs[0, 2] == -torch.inf  # the policy can never have written it
+
+
+def test_a_copied_policy_scores_with_its_own_weights():
+    from copy import deepcopy
+
+    policy = tiny_policy()
+    copied = deepcopy(policy)
+    groups = policy.encode([problem()])
+    responses = sampled(policy, groups)
+    score = {"masked_view": False, "full_vocabulary": False}
+    with torch.no_grad():
+        before = copied.score(groups, responses.ids, responses.mask, **score).logprobs
+        for parameter in policy.parameters():
+            parameter.zero_()
+        after = copied.score(groups, responses.ids, responses.mask, **score).logprobs
+    assert torch.equal(before, after)
+    assert (before[responses.mask] < 0).all()

@@ -1,0 +1,141 @@
+import pytest
+import torch
+from model_fixtures import mixed_problems, tiny_policy
+
+from papo.rollout import SharedPrefillSampler, draw_tokens
+
+
+def sampler(policy, **overrides):
+    settings = {"temperature": 1.0, "top_p": 1.0, "max_response_tokens": 12, "max_rows": 64}
+    return SharedPrefillSampler(policy=policy, **{**settings, **overrides})
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_sampled_logprobs_equal_scored_ones(family, top_p):
+    policy = tiny_policy(family)
+    groups = policy.encode(mixed_problems())
+    responses = sampler(policy, top_p=top_p).sample(groups, 5, seed=1)
+    with torch.no_grad():
+        scores = policy.score(
+            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
+        )
+    torch.testing.assert_close(responses.logprobs, scores.logprobs, rtol=0, atol=1e-5)
+
+
+def test_equal_seeds_give_equal_responses_however_they_are_batched():
+    policy = tiny_policy()
+    groups = policy.encode(mixed_problems())
+    together = sampler(policy).sample(groups, 4, seed=1)
+    apart = sampler(policy, max_rows=4).sample(groups, 4, seed=1)
+    other = sampler(policy).sample(groups, 4, seed=2)
+    assert torch.equal(together.ids[together.mask], apart.ids[apart.mask])
+    assert together.texts == apart.texts
+    assert together.texts != other.texts
+
+
+def test_the_responses_to_one_prompt_differ():
+    policy = tiny_policy()
+    responses = sampler(policy).sample(policy.encode(mixed_problems()[:1]), 8, seed=1)
+    assert len(set(responses.texts)) > 1
+
+
+def test_finished_rows_leave_the_cache_and_nothing_changes():
+    # An end token of probability about 1/8 per step finishes rows at different times.
+    policy = tiny_policy(initializer_range=0.02)
+    groups = policy.encode(mixed_problems())
+    ends = list(range(0, 256, 8))
+    type_ = type(policy)
+    original = type_.end_token_ids
+    type_.end_token_ids = property(lambda self: tuple(ends))
+    widths = []
+    extend = policy.extend
+
+    def counting(prefix, ids, mask):
+        widths.append(ids.shape[0])
+        return extend(prefix, ids, mask)
+
+    policy.extend = counting
+    try:
+        responses = sampler(policy, max_response_tokens=30).sample(groups, 8, seed=1)
+    finally:
+        type_.end_token_ids = original
+    assert widths[0] == 24
+    assert widths[-1] < widths[0]
+    assert responses.finished.any()
+    lengths = responses.mask.sum(dim=1)
+    assert lengths.unique().numel() > 3
+    with torch.no_grad():
+        scores = policy.score(
+            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
+        )
+    torch.testing.assert_close(responses.logprobs, scores.logprobs, rtol=0, atol=1e-5)
+    for row in range(24):
+        written = responses.ids[row][responses.mask[row]].tolist()
+        assert not any(i in ends for i in written[:-1])
+        assert bool(responses.finished[row]) == (written[-1] in ends)
+
+
+def test_each_prompt_is_read_once():
+    policy = tiny_policy()
+    groups = policy.encode(mixed_problems())
+    rows = []
+    prefill = policy.prefill
+    policy.prefill = lambda groups: rows.append(len(groups)) or prefill(groups)
+    towers = []
+    hook = policy.adapter.vision_tower.register_forward_hook(lambda *args: towers.append(1))
+    sampler(policy).sample(groups, 8, seed=0)
+    hook.remove()
+    assert rows == [3]
+    assert len(towers) == 1
+
+
+def test_vision_tokens_are_never_sampled():
+    policy = tiny_policy()
+    with torch.no_grad():  # make the image token by far the most likely one
+        weight = policy.model.get_input_embeddings().weight
+        weight[policy.adapter.image_token_id] = 50 * weight.mean(dim=0)
+    responses = sampler(policy, max_response_tokens=30).sample(
+        policy.encode(mixed_problems()), 8, seed=0
+    )
+    assert not torch.isin(responses.ids, torch.tensor(policy.banned_token_ids)).any()
+
+
+def test_draws_follow_the_distribution():
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    draws = (torch.arange(10_000) + 0.5) / 10_000
+    tokens = draw_tokens(probabilities.log().expand(10_000, 4), draws, 1.0)
+    torch.testing.assert_close(tokens.bincount(minlength=4) / 10_000, probabilities)
+
+
+def test_the_nucleus_is_the_smallest_set_that_reaches_top_p():
+    # 0.5 + 0.3 reaches 0.8 exactly, so 0.15 and 0.05 are out; renormalised: 0.625 and 0.375.
+    probabilities = torch.tensor([0.05, 0.3, 0.5, 0.15], dtype=torch.float64)
+    draws = (torch.arange(8_000) + 0.5) / 8_000
+    tokens = draw_tokens(probabilities.log().expand(8_000, 4), draws, 0.8)
+    assert tokens.bincount(minlength=4).tolist() == [0, 3000, 5000, 0]
+
+
+def test_a_token_of_probability_zero_is_never_drawn():
+    logprobs = torch.tensor([[-torch.inf, 0.0]])
+    assert draw_tokens(logprobs, torch.tensor([1.0 - 1e-7]), 1.0).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ({"temperature": 0.5}, "rollout.temperature"),
+        ({"top_p": 0.0}, "rollout.top_p"),
+        ({"top_p": 1.5}, "rollout.top_p"),
+        ({"max_response_tokens": 0}, "rollout.max_response_tokens"),
+    ],
+)
+def test_impossible_settings_name_their_key(setting, key):
+    with pytest.raises(ValueError, match=key):
+        sampler(tiny_policy(), **setting)
+
+
+def test_a_group_larger_than_max_rows_is_an_error():
+    policy = tiny_policy()
+    with pytest.raises(ValueError, match=r"rollout\.max_rows"):
+        sampler(policy, max_rows=2).sample(policy.encode(mixed_problems()), 3, seed=0)
