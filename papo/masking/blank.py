@@ -14,8 +14,6 @@ from papo.types import PromptGroup
 class BlankMask:
     """Blackens every image entirely: mask ratio 1 on any grid (arXiv:2507.06448v5, ablation)."""
 
-    seed = 0  # Nothing is drawn; training reads a seed of every mask.
-
     def __call__(
         self,
         group: PromptGroup,

@@ -185,10 +185,14 @@ def test_at_ratio_60_a_raw_grid_leaves_13_percent_of_tokens_black_and_a_token_gr
 def test_the_measure_catches_masks_that_mask_nothing_or_single_pixels(two_images):
     untouched = replace(two_images, masked_patches=two_images.patches.clone())
     assert masked_fraction(untouched) == 0.0
-    # Zeroing 60 % of single values changes every patch and hides none.
-    noise = torch.rand(two_images.patches.shape, generator=generator()) < 0.6
-    speckled = replace(two_images, masked_patches=two_images.patches.masked_fill(noise, 0.0))
+    # Blackening 60 % of single values changes every patch and hides none.
+    black = BlankMask()(two_images, generator(), process_images)
+    noise = torch.rand(black.shape, generator=generator()) < 0.6
+    speckled = replace(two_images, masked_patches=torch.where(noise, black, two_images.patches))
+    assert masked_fraction(speckled) == 1.0
     assert black_token_fraction(speckled, process_images, merge_size=2) == 0.0
+    hidden = replace(two_images, masked_patches=black)
+    assert black_token_fraction(hidden, process_images, merge_size=2) == 1.0
 
 
 @pytest.mark.parametrize("grid", ["raw", "patch", "token"])

@@ -1,0 +1,57 @@
+"""A stored picture becomes an RGB image; whatever is wrong with it becomes a ProblemError."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from papo.data.problem_error import ProblemError
+
+
+def decode_image(stored: Any, folder: Path | None) -> Image.Image:
+    """Returns the picture, upright, in RGB, transparency flattened on white.
+
+    Args:
+        stored: a path, encoded bytes, or the {"bytes", "path"} of a data set's image column.
+        folder: where relative paths start and which they must not leave; None trusts paths.
+
+    Raises:
+        ProblemError: there is no such picture, or it cannot be decoded.
+    """
+    encoded, path = stored, None
+    if isinstance(stored, Mapping):
+        encoded, path = stored.get("bytes"), stored.get("path")
+    elif isinstance(stored, str):
+        encoded, path = None, stored
+    name = path or "an image"
+    try:
+        if encoded is None:
+            encoded = _inside(path, folder).read_bytes()
+        with Image.open(io.BytesIO(encoded)) as image:
+            return _rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # Decoders fed hostile bytes raise more than OSError.
+        raise ProblemError(
+            "broken_image", f"{name} cannot be read as a picture: {error}"
+        ) from error
+
+
+def _inside(path: str | None, folder: Path | None) -> Path:
+    if not path:
+        raise ValueError("neither bytes nor a path")
+    if folder is None:
+        return Path(path)
+    resolved = (folder / path).resolve()
+    # A table from elsewhere must not read files of this machine.
+    if not resolved.is_relative_to(folder.resolve()):
+        raise ValueError(f"its path leaves the data folder {folder}")
+    return resolved
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    # Black lines on a transparent ground would vanish on black, which convert("RGB") puts below.
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")

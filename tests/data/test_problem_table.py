@@ -1,0 +1,375 @@
+"""Tables of every supported layout become the same problems; what is missing is named at once."""
+
+import io
+import json
+import socket
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from papo.data import ProblemError, ProblemTable
+
+GEOMETRY3K = Path(__file__).parents[2] / ".." / "shared" / "geometry3k"
+SUFFIX = "Think, then answer in \\boxed{}."
+
+
+def png(color="red", size=(30, 20), mode="RGB"):
+    encoded = io.BytesIO()
+    Image.new(mode, size, color).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def table(**changes):
+    settings = {
+        "source": "test",
+        "path": None,
+        "hub_id": None,
+        "revision": None,
+        "split": "train",
+        "question_column": "problem",
+        "answer_column": "answer",
+        "images_column": "images",
+        "id_column": None,
+        "truth_columns": (),
+        "prompt_suffix": SUFFIX,
+        "limit": None,
+        "max_prompt_tokens": 100,
+        "strict": False,
+        "num_threads": 2,
+    }
+    return ProblemTable(**{**settings, **changes})
+
+
+ROWS = [
+    {"problem": "<image>How many?", "answer": "3", "images": [{"bytes": png(), "path": "0.png"}]},
+    {
+        "problem": "Compare <image> with <image>.",
+        "answer": "A",
+        "images": [{"bytes": png("blue"), "path": None}, {"bytes": png("green"), "path": None}],
+    },
+    {"problem": "One and one?", "answer": "2", "images": []},
+]
+
+
+def write_parquet(folder, rows=ROWS, name="train.parquet"):
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return folder
+
+
+def write_jsonl(folder, rows, name="train.jsonl"):
+    (folder / name).write_text("\n".join(json.dumps(row) for row in rows))
+    return folder
+
+
+def test_parquet_rows_become_problems_with_suffix_images_and_ids(tmp_path):
+    problems = table(path=str(write_parquet(tmp_path)))
+    assert len(problems) == 3
+    one, two, text_only = problems[0], problems[1], problems[2]
+    assert one.question == f"<image>How many?\n\n{SUFFIX}"
+    assert (one.answer, one.id, one.source, one.truth) == ("3", "train-0", "test", None)
+    assert [image.getpixel((0, 0)) for image in one.images] == [(255, 0, 0)]
+    assert [image.getpixel((0, 0)) for image in two.images] == [(0, 0, 255), (0, 128, 0)]
+    assert text_only.images == ()
+    assert [problems[0].id, len(problems)] == [one.id, 3]
+
+
+@pytest.mark.parametrize(
+    "name", ["train-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
+)
+def test_a_folder_cloned_from_the_hub_is_found(tmp_path, name):
+    assert len(table(path=str(write_parquet(tmp_path, name=name)))) == 3
+
+
+def test_shards_follow_one_another(tmp_path):
+    write_parquet(tmp_path, ROWS[:1], "train-00000-of-00002.parquet")
+    write_parquet(tmp_path, ROWS[1:], "train-00001-of-00002.parquet")
+    problems = table(path=str(tmp_path))
+    assert [problems[i].answer for i in range(len(problems))] == ["3", "A", "2"]
+
+
+def test_the_original_virl39k_layout_reads_paths_and_unwraps_boxed_answers(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(png())
+    row = {
+        "question": "<image>Area?",
+        "answer": "\\boxed{\\frac{1}{2}}",
+        "image": ["images/a.jpg"],
+        "qid": "q-7",
+    }
+    write_parquet(tmp_path, [row], "39Krelease.parquet")
+    problem = table(
+        path=str(tmp_path / "39Krelease.parquet"),
+        question_column="question",
+        images_column="image",
+        id_column="qid",
+    )[0]
+    assert (problem.id, problem.answer) == ("q-7", "\\frac{1}{2}")
+    assert problem.images[0].size == (30, 20)
+
+
+def test_json_lines_with_image_paths_and_numbers_as_answers(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    rows = [
+        {"problem": "<image>How many?", "answer": 3, "images": "a.png", "id": 17},
+        {"problem": "Text only?", "answer": "yes", "images": None, "id": 18},
+    ]
+    problems = table(path=str(write_jsonl(tmp_path, rows)), id_column="id")
+    assert (problems[0].answer, problems[0].id) == ("3", "17")
+    assert problems[0].images[0].getpixel((0, 0)) == (255, 0, 0)
+    assert problems[1].images == ()
+
+
+def hub_dataset(rows=ROWS, **extra_columns):
+    features = datasets.Features(
+        {
+            "images": datasets.List(datasets.Image()),
+            "problem": datasets.Value("string"),
+            "answer": datasets.Value("string"),
+            **{name: datasets.Value("string") for name in extra_columns},
+        }
+    )
+    rows = [{**row, **extra_columns} for row in rows]
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+def test_a_hub_data_set_reads_like_a_local_one(monkeypatch):
+    asked = {}
+
+    def load_dataset(hub_id, **kwargs):
+        asked.update(kwargs, hub_id=hub_id)
+        # The letter in ground_truth must never be taken for the answer.
+        return hub_dataset(ground_truth="B")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("papo.data.table.check_hub", lambda *args, **kwargs: None)
+    problems = table(hub_id="hiyouga/geometry3k", revision="abc", split="validation")
+    assert [problems[i].answer for i in range(3)] == ["3", "A", "2"]
+    assert problems[1].images[1].getpixel((0, 0)) == (0, 128, 0)
+    assert asked == {"hub_id": "hiyouga/geometry3k", "revision": "abc", "split": "validation"}
+
+
+def test_a_path_wins_over_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("asked the hub"))
+    assert len(table(path=str(write_parquet(tmp_path)), hub_id="hiyouga/geometry3k")) == 3
+
+
+def test_limit_reads_the_first_problems(tmp_path):
+    problems = table(path=str(write_parquet(tmp_path)), limit=2)
+    assert len(problems) == 2
+    with pytest.raises(IndexError):
+        problems[2]
+
+
+def test_truth_columns_are_taken_where_the_table_has_them(tmp_path):
+    write_parquet(tmp_path, [{**ROWS[0], "facts": ["Equals(a, 3)"]}])
+    problem = table(path=str(tmp_path), truth_columns=("facts", "text_facts"))[0]
+    assert problem.truth == {"facts": ["Equals(a, 3)"]}
+
+
+def test_a_question_that_already_ends_with_the_suffix_keeps_one(tmp_path):
+    write_parquet(tmp_path, [{**ROWS[0], "problem": f"<image>How many? {SUFFIX}"}])
+    assert table(path=str(tmp_path))[0].question.count(SUFFIX) == 1
+
+
+def test_transparent_pictures_are_flattened_on_white(tmp_path):
+    stored = {"bytes": png((0, 0, 0, 0), mode="RGBA"), "path": "a.png"}
+    image = table(path=str(write_parquet(tmp_path, [{**ROWS[0], "images": [stored]}])))[0].images[0]
+    assert (image.mode, image.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+
+
+@pytest.mark.skipif(not GEOMETRY3K.is_dir(), reason="needs ../shared/geometry3k")
+def test_every_problem_of_the_local_geometry3k_is_usable():
+    problems = table(
+        path=str(GEOMETRY3K), id_column="problem_id", truth_columns=("facts", "text_facts")
+    )
+    problems.preflight()
+    usable, report = problems.usable(lambda problem: len(problem.images))
+    assert (len(usable), report.kept, report.dropped) == (2002, 2002, {})
+    first = usable[0]
+    assert first.id == "0"
+    assert first.answer == "15"
+    assert first.question.startswith("<image>\\triangle R S T")
+    assert first.truth["facts"][0] == "Equals(LengthOf(Line(T, R)), x+21)"
+    assert np.asarray(first.images[0]).ndim == 3
+
+
+# Bad input
+
+
+def broken(change):
+    return {**ROWS[0], **change}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "message"),
+    [
+        (
+            broken({"images": [{"bytes": b"no picture", "path": "x.png"}]}),
+            "broken_image",
+            "x.png cannot",
+        ),
+        (
+            broken({"images": [{"bytes": png()[:60], "path": "x.png"}]}),
+            "broken_image",
+            "x.png cannot",
+        ),
+        (
+            broken({"images": [{"bytes": None, "path": "gone.png"}]}),
+            "broken_image",
+            "gone.png cannot",
+        ),
+        (broken({"images": []}), "image_markers", "1 <image> markers for 0 images"),
+        (broken({"problem": "<image><image>?"}), "image_markers", "2 <image> markers for 1 images"),
+        (broken({"problem": "no marker"}), "image_markers", "0 <image> markers for 1 images"),
+        (broken({"answer": " "}), "empty_answer", "'answer' is empty"),
+        (broken({"answer": "\\boxed{ }"}), "empty_answer", "'answer' is empty"),
+        (broken({"answer": None}), "empty_answer", "'answer' is empty"),
+        (broken({"problem": ""}), "empty_question", "'problem' is empty"),
+    ],
+)
+def test_a_bad_row_says_which_problem_and_what(tmp_path, row, reason, message):
+    schema = pa.Table.from_pylist(ROWS[:1]).schema
+    pq.write_table(pa.Table.from_pylist([row], schema=schema), tmp_path / "train.parquet")
+    with pytest.raises(ProblemError, match=message) as error:
+        table(path=str(tmp_path))[0]
+    assert error.value.reason == reason
+    assert "problem train-0 of test" in str(error.value)
+
+
+def test_an_image_path_cannot_leave_the_data_folder(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png())
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in ("../secret.png", str(tmp_path / "secret.png")):
+        write_jsonl(folder, [{"problem": "<image>?", "answer": "1", "images": [path]}])
+        with pytest.raises(ProblemError, match="leaves the data folder"):
+            table(path=str(folder))[0]
+
+
+def test_a_decompression_bomb_is_a_broken_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ProblemError, match="decompression bomb"):
+        table(path=str(write_parquet(tmp_path)))[0]
+
+
+def test_a_missing_folder_names_itself_and_the_override(tmp_path):
+    with pytest.raises(ValueError, match=r"no such folder or file: data\.path=.*nowhere"):
+        table(path=str(tmp_path / "nowhere"), hub_id="hiyouga/geometry3k").preflight()
+
+
+def test_a_folder_without_the_split_lists_what_it_holds(tmp_path):
+    write_parquet(tmp_path)
+    with pytest.raises(ValueError, match=r"no split 'test'.*found train\.parquet.*data\.split="):
+        table(path=str(tmp_path), split="test").preflight()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("problem,answer")
+    with pytest.raises(ValueError, match=r"neither a folder nor a \.parquet or \.jsonl"):
+        table(path=str(tmp_path / "train.csv")).preflight()
+
+
+def test_a_truncated_parquet_file_names_the_file(tmp_path):
+    file = write_parquet(tmp_path) / "train.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"train\.parquet cannot be read as parquet"):
+        len(table(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("line", ["{not json", "[1, 2]"])
+def test_a_bad_json_line_names_file_and_line(tmp_path, line):
+    (tmp_path / "train.jsonl").write_text(f'{{"problem": "a"}}\n\n{line}\n')
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 3 is not"):
+        len(table(path=str(tmp_path)))
+
+
+def test_an_empty_table_is_refused(tmp_path):
+    (tmp_path / "train.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="holds no problem"):
+        len(table(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("key", ["question_column", "answer_column"])
+def test_a_missing_column_names_those_there_are(tmp_path, key):
+    with pytest.raises(ValueError, match=rf"no column 'nope', only .*Set data\.{key}="):
+        len(table(path=str(write_parquet(tmp_path)), **{key: "nope"}))
+
+
+def test_neither_path_nor_hub_id_is_refused():
+    with pytest.raises(ValueError, match=r"data\.path=FOLDER or data\.hub_id="):
+        table()
+
+
+@pytest.mark.parametrize("key", ["limit", "max_prompt_tokens", "num_threads"])
+def test_counts_below_one_are_refused(key):
+    with pytest.raises(ValueError, match=rf"data\.{key} counts from 1; got 0"):
+        table(path="anywhere", **{key: 0})
+
+
+# The hub out of reach
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return tmp_path
+
+
+def test_offline_without_a_cached_copy_names_data_set_and_override(empty_cache, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ValueError, match=r"hiyouga/geometry3k is not in the local cache.*data\.path=FOLDER"
+    ):
+        table(hub_id="hiyouga/geometry3k").preflight()
+
+
+@pytest.mark.parametrize(
+    "folder", ["datasets/hiyouga___geometry3k", "hub/datasets--hiyouga--geometry3k/snapshots"]
+)
+def test_a_cached_copy_needs_no_hub(empty_cache, monkeypatch, folder):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (empty_cache / folder).mkdir(parents=True)
+    table(hub_id="hiyouga/geometry3k").preflight()
+
+
+def test_an_unreachable_hub_is_reported(empty_cache, monkeypatch):
+    def no_route(*args, **kwargs):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", no_route)
+    with pytest.raises(ValueError, match=r"the hub cannot be reached.*data\.path=FOLDER"):
+        len(table(hub_id="hiyouga/geometry3k"))
+
+
+def test_a_silent_hub_is_given_up_on_in_time(empty_cache, monkeypatch):
+    monkeypatch.setattr("papo.data.availability.HUB_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *a, **k: time.sleep(5))
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"no answer within 0\.2 s"):
+        table(hub_id="hiyouga/geometry3k").preflight()
+    assert time.monotonic() - started < 3
+
+
+def test_an_answering_hub_passes_the_preflight(empty_cache, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *a, **k: None)
+    table(hub_id="hiyouga/geometry3k").preflight()
+
+
+def test_a_split_the_hub_does_not_have_is_reported(monkeypatch):
+    def load_dataset(*args, **kwargs):
+        raise ValueError('Unknown split "nope". Should be one of ["train"].')
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("papo.data.table.check_hub", lambda *args, **kwargs: None)
+    with pytest.raises(ValueError, match=r'Unknown split "nope".*data\.split='):
+        len(table(hub_id="hiyouga/geometry3k", split="nope"))
