@@ -102,8 +102,11 @@ def total_variation(
     grad_p E_p[max(0, 1 - r)] = E_p[1[r < 1] grad log p]: bounded where k3 explodes (r > 1).
     """
     ratio = log_ratio(p_logprobs, q_logprobs, maximum=log_ratio_max).detach().exp()
-    seen = (ratio < 1).to(ratio.dtype)
-    return _with_gradient((1 - ratio).clamp(min=0), p_logprobs, seen, q_logprobs, -ratio * seen)
+    seen = ratio < 1
+    # Selected, not multiplied: r may be infinite where it does not count.
+    towards_q = -ratio.where(seen, 0.0)
+    value = (1 - ratio).clamp(min=0)
+    return _with_gradient(value, p_logprobs, seen.to(ratio.dtype), q_logprobs, towards_q)
 
 
 def jensen_shannon(
@@ -132,6 +135,7 @@ def estimate_divergence(
     """Returns the named estimator per token (see the table above), nats; >= 0 for all but k1.
 
     Args:
+        estimator: a name from the table.
         p_logprobs: log p of the sampled tokens.
         q_logprobs: log q of the same tokens.
         old_logprobs: log-probabilities under the policy that drew them (k3_weighted reads it).

@@ -69,6 +69,8 @@ def restricted_perception_kl(
     averages.
 
     Args:
+        token_kl: per-token perception KL, nats.
+        mask: True where the policy sampled the token.
         counted: responses that count at all (gating by correctness); None for all.
         top_p: keep this share of each response's tokens; None for all.
         maximum: cut values here, nats; a cut token has no gradient. None for no cut.

@@ -23,13 +23,14 @@ def token_mean(
     mask: Bool[Tensor, "rollout token"],
     *,
     num_tokens: int,
+    count_epsilon: float,
 ) -> Float[Tensor, ""]:
     """sum of the masked-in values / num_tokens: every token weighs the same (DAPO, official PAPO).
 
-    Args:
-        num_tokens: masked-in tokens of the whole minibatch.
+    `num_tokens` counts the sampled tokens of the whole minibatch; `count_epsilon` is added to it
+    (official code: 1e-8).
     """
-    return zero_padding(values, mask).sum() / num_tokens
+    return zero_padding(values, mask).sum() / (num_tokens + count_epsilon)
 
 
 def sequence_mean(
@@ -37,11 +38,13 @@ def sequence_mean(
     mask: Bool[Tensor, "rollout token"],
     *,
     num_rollouts: int,
+    count_epsilon: float,
 ) -> Float[Tensor, ""]:
     """1/G sum_i 1/|o_i| sum_t: every response weighs the same (the printed GRPO and PAPO objectives).
 
-    Args:
-        num_rollouts: rollouts of the whole minibatch.
+    `num_rollouts` counts the rollouts of the whole minibatch; `count_epsilon` is added to each
+    |o_i| (official code: 1e-8).
     """
-    per_response = zero_padding(values, mask).sum(dim=1) / mask.sum(dim=1)
+    lengths = mask.sum(dim=1).to(values.dtype) + count_epsilon
+    per_response = zero_padding(values, mask).sum(dim=1) / lengths
     return per_response.sum() / num_rollouts

@@ -24,8 +24,7 @@ def clipped_surrogate(
     With `dual_clip` c, a negative advantage costs at most c |A| (arXiv:1912.09729). Asymmetric
     clipping: DAPO, arXiv:2503.14476.
 
-    Args:
-        log_ratio_max: clamp log rho to this many nats; None leaves it alone (official PAPO: 20).
+    log rho is first clamped to +-log_ratio_max nats (official PAPO: 20; None leaves it alone).
     """
     ratio = log_ratio(old_logprobs, logprobs, maximum=log_ratio_max).exp()
     advantage = advantages[:, None]

@@ -1,0 +1,14 @@
+"""The error that stops a run whose loss is no longer a number."""
+
+
+class NonFiniteTermError(FloatingPointError):
+    """A weighted term of the objective is NaN or infinite; `term` names it, `value` is what it was."""
+
+    def __init__(self, term: str, value: float) -> None:
+        super().__init__(
+            f"the objective's term {term!r} is {value}: stop here, no update can repair it. The "
+            "weights or the log-probabilities of this batch are already broken; look at the last "
+            "steps' diagnostics, and lower the term's weight or the learning rate."
+        )
+        self.term = term
+        self.value = value
