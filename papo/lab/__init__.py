@@ -1,0 +1,34 @@
+"""PerceptionLab: drawn scenes whose truth is known, so every error of a response has a name.
+
+Here: the scenes, the grammar and its exact grading, the tokenizer and config of a tiny
+vision-language model, its shipped warm start, and the before/after report. Not here: loading the
+model (the generic loader reads the warm-start folder like any other) and the training itself.
+"""
+
+from papo.lab.demonstrations import demonstration, encode_responses
+from papo.lab.grading import Category, Grade, LabReward, grade_response
+from papo.lab.model import WARM_START, save_untrained_model, weights_sha256
+from papo.lab.report import LabReport, SetReport, compare_reports, evaluate_lab, summarize_grades
+from papo.lab.scene import PerceptionLabProblems, held_out_sets
+from papo.lab.vocabulary import build_tokenizer, write_tokenizer
+
+__all__ = [
+    "WARM_START",
+    "Category",
+    "Grade",
+    "LabReport",
+    "LabReward",
+    "PerceptionLabProblems",
+    "SetReport",
+    "build_tokenizer",
+    "compare_reports",
+    "demonstration",
+    "encode_responses",
+    "evaluate_lab",
+    "grade_response",
+    "held_out_sets",
+    "save_untrained_model",
+    "summarize_grades",
+    "weights_sha256",
+    "write_tokenizer",
+]

@@ -1,0 +1,194 @@
+"""The before/after table: accuracy and error shares per test set, with 95 % intervals.
+
+Several responses to one problem are not independent, so every interval is over problems: the share
+within each problem is one observation, and the interval is its mean -/+ 1.96 standard errors.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from papo.lab.grading import Category, Grade, grade_responses
+from papo.types import Policy, ProblemSource, RolloutEngine, derive_seed
+
+NORMAL_QUANTILE_95 = 1.96
+PROMPTS_AT_ONCE = 64
+"""Prompts encoded and rolled out together in an evaluation; bounds its memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A share of responses with its 95 % interval, each between 0 and 1."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetReport:
+    """What became of the responses to one test set.
+
+    Attributes:
+        num_problems, num_responses: problems, and responses to each of them.
+        accuracy: boxed answer right, by luck or not.
+        shares: every category, keyed by its name.
+    """
+
+    num_problems: int
+    num_responses: int
+    accuracy: Share
+    shares: Mapping[str, Share]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabReport:
+    """One report per test set, keyed by the set's name."""
+
+    sets: Mapping[str, SetReport]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns nested dicts of plain numbers, ready for JSON."""
+        return {name: asdict(report) for name, report in self.sets.items()}
+
+    def scalars(self) -> dict[str, float]:
+        """Returns flat metrics, `<set>/accuracy` and `<set>/<category>`, for a logger."""
+        return {
+            f"{name}/{key}": share.value
+            for name, report in self.sets.items()
+            for key, share in {"accuracy": report.accuracy, **report.shares}.items()
+        }
+
+
+def clustered_share(hits: Sequence[Sequence[bool]]) -> Share:
+    """Returns the mean over problems of the share within each problem, with its 95 % interval.
+
+    Normal interval from the standard deviation between problems, which counts the dependence of
+    responses to one problem in full. Where all problems agree the deviation is 0 and says nothing;
+    the interval is then the rule of three: it reaches 3 / num_problems away from the value. Cut to
+    [0, 1].
+
+    Args:
+        hits: one row per problem, one entry per response; rows may differ in length.
+    """
+    per_problem = [sum(row) / len(row) for row in hits]
+    value = statistics.fmean(per_problem)
+    deviation = statistics.stdev(per_problem) if len(per_problem) > 1 else 0.0
+    if deviation > 0.0:
+        half_width = NORMAL_QUANTILE_95 * deviation / math.sqrt(len(per_problem))
+    else:
+        half_width = 3.0 / len(per_problem)
+    return Share(value=value, low=max(0.0, value - half_width), high=min(1.0, value + half_width))
+
+
+def summarize_grades(grades: Sequence[Sequence[Grade]]) -> SetReport:
+    """Returns accuracy and the share of every category.
+
+    Args:
+        grades: one row per problem, one grade per response, all rows of one length.
+
+    Raises:
+        ValueError: there are no grades, or the rows differ in length.
+    """
+    lengths = {len(row) for row in grades}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            "a report needs the same number of graded responses to every problem, at least one; "
+            f"got rows of {sorted(lengths)}"
+        )
+    return SetReport(
+        num_problems=len(grades),
+        num_responses=lengths.pop(),
+        accuracy=clustered_share([[grade.answer_right for grade in row] for row in grades]),
+        shares={
+            category.value: clustered_share(
+                [[grade.category is category for grade in row] for row in grades]
+            )
+            for category in Category
+        },
+    )
+
+
+def evaluate_lab(
+    policy: Policy,
+    engine: RolloutEngine,
+    problem_sets: Mapping[str, ProblemSource],
+    *,
+    num_problems: int,
+    num_responses: int,
+    seed: int,
+) -> LabReport:
+    """Samples and grades responses to the first problems of every set.
+
+    Equal seeds, sets and numbers give the same problems and the same sampling noise, so reports
+    before and after training are paired.
+
+    Args:
+        policy: encodes the prompts; the one that `engine` samples from.
+        engine: samples the responses at its own temperature.
+        problem_sets: sources of PerceptionLab problems, by the name the report gives them.
+        num_problems: read from the start of each set.
+        num_responses: sampled per problem.
+        seed: of the sampling.
+
+    Raises:
+        ValueError: a set holds fewer than `num_problems` problems.
+    """
+    reports = {}
+    for name, problems in problem_sets.items():
+        if not 1 <= num_problems <= len(problems):
+            raise ValueError(
+                f"the set {name!r} holds {len(problems)} problems; got num_problems={num_problems}. "
+                "Lower the number of evaluated problems or raise the size of the set."
+            )
+        rows: list[list[Grade]] = []
+        for chunk_index, chunk in enumerate(_chunks(range(num_problems), PROMPTS_AT_ONCE)):
+            chunk_problems = [problems[index] for index in chunk]
+            groups = policy.encode(chunk_problems)
+            chunk_seed = derive_seed(seed, "lab", name, chunk_index)
+            texts = engine.sample(groups, num_responses, chunk_seed).texts
+            repeated = [problem for problem in chunk_problems for _ in range(num_responses)]
+            rows.extend(
+                list(row) for row in _chunks(grade_responses(repeated, texts), num_responses)
+            )
+        reports[name] = summarize_grades(rows)
+    return LabReport(sets=reports)
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def compare_reports(reports: Mapping[str, LabReport]) -> Table:
+    """Returns a table of one row per share and one column per (test set, report).
+
+    Args:
+        reports: e.g. {"before": ..., "after": ...}; all with the same test sets.
+    """
+    set_names = list(next(iter(reports.values())).sets)
+    table = Table(title="PerceptionLab: share of responses, % [95 % interval]")
+    table.add_column("")
+    for set_name, moment in _columns(set_names, reports):
+        table.add_column(f"{set_name}\n{moment}", justify="right")
+    for row_name in ("accuracy", *Category):
+        label = str(row_name).replace("_", " ")
+        cells = []
+        for set_name, moment in _columns(set_names, reports):
+            report = reports[moment].sets[set_name]
+            share = report.accuracy if row_name == "accuracy" else report.shares[row_name]
+            cells.append(_percent(share))
+        table.add_row(label, *cells, end_section=row_name == "accuracy")
+    return table
+
+
+def _columns(set_names: Sequence[str], moments: Iterable[str]) -> list[tuple[str, str]]:
+    return [(set_name, moment) for set_name in set_names for moment in moments]
+
+
+def _percent(share: Share) -> str:
+    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"

@@ -1,0 +1,289 @@
+"""Makes PerceptionLab's warm start from nothing: a tiny vision-language model that half-ignores pictures.
+
+    python scripts/warm_start_lab.py --output outputs/warm_start [--seed 1]
+
+Three stages of imitation (negative log-likelihood of demonstrations, fresh scenes at every step):
+read clean drawings, read hard ones, then imitate sloppy transcripts that often guess a reading from
+the question. The result is an ordinary Hugging Face folder plus recipe.json: the command, the
+seeds, the versions, the hash of the weights and the measured accuracy. On a CPU with one thread
+(set here) the weights depend on the seed alone, as long as versions and processor are the same.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import transformers
+from jaxtyping import Float
+from rich.console import Console
+from torch import Tensor
+
+from papo.lab import (
+    PerceptionLabProblems,
+    compare_reports,
+    demonstration,
+    encode_responses,
+    evaluate_lab,
+    held_out_sets,
+    save_untrained_model,
+    weights_sha256,
+)
+from papo.models import VisionLanguagePolicy, load_policy
+from papo.rollout import SharedPrefillSampler
+from papo.types import Problem, PromptGroup, derive_seed
+
+ZIPF_EXPONENT = 1.0
+BATCH_SIZE = 64
+MAX_GRAD_NORM = 1.0
+LEARNING_RATE_WARMUP_STEPS = 20
+MAX_RESPONSE_TOKENS = 24
+NUM_MEASURED_PROBLEMS = 500
+NUM_MEASURED_RESPONSES = 4
+NUM_CHECKED_PROBLEMS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of imitation.
+
+    Attributes:
+        uniform_steps: steps at the start with uniform numbers, so that reading pays from the start.
+        clean_steps: steps at difficulty 0; then it rises linearly, by 1 in `ramp_steps` steps.
+        ramp_steps: 0 means full difficulty from the first step on.
+        sloppiness: probability that a demonstrated reading is a guess.
+    """
+
+    name: str
+    steps: int
+    learning_rate: float
+    uniform_steps: int
+    clean_steps: int
+    ramp_steps: int
+    sloppiness: float
+
+    def difficulty(self, step: int) -> float:
+        if self.ramp_steps == 0:
+            return 1.0
+        return min(1.0, max(0.0, (step - self.clean_steps) / self.ramp_steps))
+
+
+STAGES = (
+    Stage(
+        name="read clean drawings",
+        steps=450,
+        learning_rate=2e-3,
+        uniform_steps=200,
+        clean_steps=150,
+        ramp_steps=450,
+        sloppiness=0.0,
+    ),
+    Stage(
+        name="read hard drawings",
+        steps=600,
+        learning_rate=1e-3,
+        uniform_steps=0,
+        clean_steps=0,
+        ramp_steps=0,
+        sloppiness=0.0,
+    ),
+    Stage(
+        name="imitate sloppy transcripts",
+        steps=100,
+        learning_rate=1e-3,
+        uniform_steps=0,
+        clean_steps=0,
+        ramp_steps=0,
+        sloppiness=0.7,
+    ),
+)
+
+
+def load(folder: Path) -> VisionLanguagePolicy:
+    """Returns the policy of a folder, loaded as any other model is."""
+    return load_policy(
+        path=str(folder),
+        hub_id=None,
+        revision=None,
+        dtype="float32",
+        attn_implementation="sdpa",
+        min_pixels=None,
+        max_pixels=None,
+        gradient_checkpointing=False,
+        freeze_vision=False,
+        temperature=1.0,
+        scoring="shared",
+        head_chunk_size=BATCH_SIZE * MAX_RESPONSE_TOKENS,
+        trust_remote_code=False,
+    )
+
+
+class BatchEncoder:
+    """Encodes many scenes at once: prompts of one question differ in nothing but their picture."""
+
+    def __init__(self, policy: VisionLanguagePolicy) -> None:
+        self.policy = policy
+        self.templates: dict[str, PromptGroup] = {}
+
+    def __call__(self, problems: Sequence[Problem]) -> list[PromptGroup]:
+        patches = self.policy.process_images([problem.images[0] for problem in problems])
+        return [
+            replace(self._template(problem), problem=problem, patches=own)
+            for problem, own in zip(problems, patches.chunk(len(problems)), strict=True)
+        ]
+
+    def _template(self, problem: Problem) -> PromptGroup:
+        if problem.question not in self.templates:
+            self.templates[problem.question] = self.policy.encode([problem])[0]
+        return self.templates[problem.question]
+
+
+def train_stage(
+    policy: VisionLanguagePolicy, stage: Stage, stage_index: int, *, seed: int
+) -> Iterator[Float[Tensor, ""]]:
+    """Trains `policy` in place and yields the loss of every step, in nats per token."""
+    encode = BatchEncoder(policy)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.learning_rate, weight_decay=0.0)
+    rng = np.random.default_rng(derive_seed(seed, "demonstrations", stage_index))
+    for step in range(stage.steps):
+        scenes = PerceptionLabProblems(
+            seed=derive_seed(seed, "scenes", stage_index),
+            prior="uniform" if step < stage.uniform_steps else "training",
+            zipf_exponent=ZIPF_EXPONENT,
+            difficulty=stage.difficulty(step),
+            size=stage.steps * BATCH_SIZE,
+        )
+        problems = [scenes[step * BATCH_SIZE + i] for i in range(BATCH_SIZE)]
+        texts = [
+            demonstration(p, rng, sloppiness=stage.sloppiness, zipf_exponent=ZIPF_EXPONENT)
+            for p in problems
+        ]
+        ids, mask = encode_responses(policy.encoder.tokenizer, texts)
+        for group in optimizer.param_groups:
+            group["lr"] = stage.learning_rate * min(1.0, (step + 1) / LEARNING_RATE_WARMUP_STEPS)
+        scores = policy.score(encode(problems), ids, mask, masked_view=False, full_vocabulary=False)
+        loss = -scores.logprobs.sum() / mask.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), MAX_GRAD_NORM)
+        optimizer.step()
+        yield loss.detach()
+
+
+def make_warm_start(
+    output: Path, *, seed: int, max_steps: int | None, console: Console
+) -> dict[str, Any]:
+    """Writes the warm start into `output` and returns its recipe.
+
+    Args:
+        output: an empty or new folder.
+        seed: of weights, scenes and demonstrations.
+        max_steps: cuts every stage to at most this many steps (a smoke run); None for the recipe.
+        console: where progress is printed.
+
+    Raises:
+        ValueError: the folder holds something already, or max_steps < 1.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"the folder {output} already holds files; set --output to a new one")
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"every stage needs at least 1 step; got {max_steps}. Set --steps.")
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    save_untrained_model(output, seed=seed)
+    policy = load(output)
+    stages = [replace(s, steps=min(s.steps, max_steps or s.steps)) for s in STAGES]
+    for stage_index, stage in enumerate(stages):
+        for step, loss in enumerate(train_stage(policy, stage, stage_index, seed=seed), start=1):
+            if not torch.isfinite(loss):
+                raise ValueError(f"the loss of stage {stage.name!r} became {loss} at step {step}")
+            if step % 50 == 0 or step == stage.steps:
+                elapsed = time.perf_counter() - start
+                console.print(
+                    f"{stage.name}: step {step}/{stage.steps}, loss {loss:.3f}, {elapsed:.0f} s"
+                )
+    policy.model.save_pretrained(output)
+
+    engine = SharedPrefillSampler(
+        policy=policy,
+        temperature=1.0,
+        top_p=1.0,
+        max_response_tokens=MAX_RESPONSE_TOKENS,
+        max_rows=256,
+    )
+    num_problems = NUM_MEASURED_PROBLEMS if max_steps is None else NUM_CHECKED_PROBLEMS
+    sets = held_out_sets(zipf_exponent=ZIPF_EXPONENT, difficulty=1.0, size=num_problems)
+    report = evaluate_lab(
+        policy,
+        engine,
+        sets,
+        num_problems=num_problems,
+        num_responses=NUM_MEASURED_RESPONSES,
+        seed=seed,
+    )
+    check = evaluate_lab(
+        policy,
+        engine,
+        sets,
+        num_problems=NUM_CHECKED_PROBLEMS,
+        num_responses=NUM_MEASURED_RESPONSES,
+        seed=seed,
+    )
+    console.print(compare_reports({"warm start": report}))
+    steps_argument = "" if max_steps is None else f" --steps {max_steps}"
+    recipe = {
+        "command": f"python scripts/warm_start_lab.py --output DIR --seed {seed}{steps_argument}",
+        "seed": seed,
+        "seconds": round(time.perf_counter() - start),
+        "zipf_exponent": ZIPF_EXPONENT,
+        "batch_size": BATCH_SIZE,
+        "max_grad_norm": MAX_GRAD_NORM,
+        "learning_rate_warmup_steps": LEARNING_RATE_WARMUP_STEPS,
+        "stages": [asdict(stage) for stage in stages],
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
+        },
+        "weights_sha256": weights_sha256(output),
+        "measured": report.to_dict(),
+        "check": {
+            "num_problems": NUM_CHECKED_PROBLEMS,
+            "num_responses": NUM_MEASURED_RESPONSES,
+            "seed": seed,
+            "accuracy": {name: s.accuracy.value for name, s in check.sets.items()},
+        },
+    }
+    (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    return recipe
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description="Make PerceptionLab's warm start from nothing.")
+    parser.add_argument("--output", type=Path, required=True, help="new folder to write")
+    parser.add_argument("--seed", type=int, default=1, help="of weights and scenes (shipped: 1)")
+    parser.add_argument("--steps", type=int, help="cut every stage to this many steps (smoke run)")
+    options = parser.parse_args(arguments)
+    transformers.utils.logging.disable_progress_bar()
+    console = Console()
+    try:
+        recipe = make_warm_start(
+            options.output, seed=options.seed, max_steps=options.steps, console=console
+        )
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    console.print(f"wrote {options.output} in {recipe['seconds']} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,166 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from papo.lab import PerceptionLabProblems, held_out_sets
+from papo.lab.scene import (
+    IMAGE_SIZE,
+    NUMBERS,
+    OPERATIONS,
+    PRIOR_ORDER,
+    SIDES,
+    draw_scene,
+    prior_probabilities,
+)
+from papo.types import IMAGE_MARKER
+
+
+def make_problems(**changes):
+    settings = {
+        "seed": 3,
+        "prior": "training",
+        "zipf_exponent": 1.0,
+        "difficulty": 1.0,
+        "size": 10_000,
+    }
+    return PerceptionLabProblems(**{**settings, **changes})
+
+
+def test_a_problem_depends_on_seed_and_index_alone():
+    forward = [make_problems()[i] for i in range(5)]
+    problems = make_problems(size=5)
+    backward = [problems[i] for i in reversed(range(5))][::-1]
+    for one, other in zip(forward, backward, strict=True):
+        assert one.id == other.id
+        assert one.truth == other.truth
+        assert one.images[0].tobytes() == other.images[0].tobytes()
+
+
+def test_another_seed_or_index_gives_another_picture():
+    pictures = {
+        make_problems(seed=seed)[i].images[0].tobytes() for seed in (3, 4) for i in range(20)
+    }
+    assert len(pictures) == 40
+
+
+def test_the_truth_is_the_arithmetic_of_what_is_asked():
+    results = {
+        "area": lambda a, b: a * b,
+        "sum": lambda a, b: a + b,
+        "difference": lambda a, b: max(a, b) - min(a, b),
+    }
+    problems = make_problems()
+    for i in range(100):
+        problem = problems[i]
+        truth = problem.truth
+        assert truth["a"] in NUMBERS
+        assert truth["b"] in NUMBERS
+        assert truth["operation"] in problem.question
+        assert problem.question.count(IMAGE_MARKER) == len(problem.images) == 1
+        assert truth["result"] == results[truth["operation"]](truth["a"], truth["b"])
+        assert problem.answer == str(truth["result"])
+
+
+def test_the_boxes_hold_the_ink_that_tells_numbers_apart():
+    # Two clean drawings from the same random state differ in the written numbers alone, so every
+    # differing pixel lies in the boxes, and each box holds some.
+    for state in range(20):
+        one, boxes = draw_scene(np.random.default_rng(state), 3, 8, difficulty=0.0)
+        other, other_boxes = draw_scene(np.random.default_rng(state), 4, 7, difficulty=0.0)
+        differs = (np.asarray(one) != np.asarray(other)).any(axis=-1)
+        for side in SIDES:
+            left, top = (min(boxes[side][i], other_boxes[side][i]) for i in (0, 1))
+            right, bottom = (max(boxes[side][i], other_boxes[side][i]) for i in (2, 3))
+            assert differs[top:bottom, left:right].any()
+            differs[top:bottom, left:right] = False
+        assert not differs.any()
+
+
+def test_every_box_lies_in_the_picture_at_full_difficulty():
+    problems = make_problems()
+    for i in range(200):
+        problem = problems[i]
+        assert problem.images[0].size == (IMAGE_SIZE, IMAGE_SIZE)
+        for left, top, right, bottom in problem.truth["boxes"].values():
+            assert 0 <= left < right <= IMAGE_SIZE
+            assert 0 <= top < bottom <= IMAGE_SIZE
+
+
+def test_difficulty_adds_noise_and_lowers_contrast():
+    def spread(difficulty):
+        pixels = [
+            np.asarray(make_problems(difficulty=difficulty)[i].images[0], dtype=float)[..., 0]
+            for i in range(30)
+        ]
+        # The median absolute deviation sees the noise of the board, not the few strokes.
+        noise = np.mean([np.median(np.abs(p - np.median(p))) for p in pixels])
+        return noise, np.mean([np.percentile(p, 99) - np.median(p) for p in pixels])
+
+    (clean_noise, clean_contrast), (hard_noise, hard_contrast) = spread(0.0), spread(1.0)
+    assert clean_noise == 0.0
+    # A normal deviate of standard deviation 12 has a median absolute deviation of 0.6745 * 12.
+    assert hard_noise == pytest.approx(8.1, abs=1.0)
+    assert hard_contrast < clean_contrast
+
+
+def test_prior_probabilities_by_hand():
+    # Ranks 1..8 under 1/rank: the harmonic number of 8 is 761/280 = 2.717857.
+    table = prior_probabilities("area", "a", prior="training", zipf_exponent=1.0)
+    first, second = PRIOR_ORDER["area", "a"][:2]
+    assert table[first] == pytest.approx(280 / 761)
+    assert table[second] == pytest.approx(140 / 761)
+    assert math.fsum(table.values()) == pytest.approx(1.0)
+    uniform = prior_probabilities("area", "a", prior="uniform", zipf_exponent=1.0)
+    assert set(uniform.values()) == {1 / 8}
+
+
+def test_every_order_of_the_prior_holds_each_number_once():
+    assert set(PRIOR_ORDER) == {(operation, side) for operation in OPERATIONS for side in SIDES}
+    for order in PRIOR_ORDER.values():
+        assert sorted(order) == list(NUMBERS)
+
+
+@pytest.mark.parametrize(("prior", "expected"), [("training", 280 / 761), ("uniform", 1 / 8)])
+def test_drawn_problems_follow_the_prior(prior, expected):
+    problems = make_problems(prior=prior, difficulty=0.0)
+    truths = [problems[i].truth for i in range(1500)]
+    assert min(Counter(t["operation"] for t in truths).values()) > 400
+    hits = [t[side] == PRIOR_ORDER[t["operation"], side][0] for t in truths for side in SIDES]
+    # 3000 draws: one standard error is below 0.009.
+    assert sum(hits) / len(hits) == pytest.approx(expected, abs=0.035)
+
+
+def test_the_held_out_sets_are_fixed_and_differ_in_their_prior():
+    settings = {"zipf_exponent": 1.0, "difficulty": 1.0, "size": 10}
+    sets = held_out_sets(**settings)
+    assert {name: problems.prior for name, problems in sets.items()} == {
+        "training prior": "training",
+        "counter-prior": "uniform",
+    }
+    again = held_out_sets(**settings)
+    for name, problems in sets.items():
+        assert problems[7].images[0].tobytes() == again[name][7].images[0].tobytes()
+        # Nobody trains with such a seed by accident.
+        assert problems.seed > 2**32
+
+
+def test_iterating_ends_at_the_size():
+    assert len(list(make_problems(size=3))) == len(make_problems(size=3)) == 3
+    with pytest.raises(IndexError):
+        make_problems(size=3)[3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"difficulty": 1.5}, "data.difficulty"),
+        ({"zipf_exponent": -1.0}, "data.zipf_exponent"),
+        ({"size": 0}, "data.size"),
+        ({"seed": -1}, "data.seed"),
+    ],
+)
+def test_an_impossible_setting_names_its_key(changes, key):
+    with pytest.raises(ValueError, match=key):
+        make_problems(**changes)
