@@ -184,6 +184,12 @@ class VisionLanguagePolicy(nn.Module):
         """Normalised patches of pictures, for masks that act on the raw picture."""
         return self.encoder.process_images(images)[0]
 
+    def pictures(
+        self, patches: Float[Tensor, "patch pixel"], image_grid_thw: Int[Tensor, "image 3"]
+    ) -> tuple[Image, ...]:
+        """What the vision tower sees, as pictures."""
+        return self.encoder.pictures(patches, image_grid_thw)
+
     def prompt_length(self, problem: Problem) -> int:
         """Exact number of prompt tokens of a problem, without processing its images."""
         return self.encoder.prompt_length(problem)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -72,7 +72,7 @@ class PromptEncoder:
         return match.group() if match else ""
 
     def process_images(
-        self, images: Sequence[Image]
+        self, images: Sequence[Image.Image]
     ) -> tuple[Float[Tensor, "patch pixel"], Int[Tensor, "image 3"]]:
         """Normalised patches of all images, merged cells contiguous, and the grid of each image."""
         processed = self.image_processor(
@@ -80,7 +80,34 @@ class PromptEncoder:
         )
         return processed["pixel_values"], processed["image_grid_thw"]
 
-    def num_image_tokens(self, image: Image) -> int:
+    def pictures(
+        self, patches: Float[Tensor, "patch pixel"], image_grid_thw: Int[Tensor, "image 3"]
+    ) -> tuple[Image.Image, ...]:
+        """What the vision tower sees, as pictures: undoes the normalisation and the cutting."""
+        processor = self.image_processor
+        side, merge, frames = (
+            processor.patch_size,
+            processor.merge_size,
+            processor.temporal_patch_size,
+        )
+        mean, deviation = (
+            torch.tensor(values)[:, None, None]
+            for values in (processor.image_mean, processor.image_std)
+        )
+        pictures = []
+        sizes = image_grid_thw.prod(dim=1).tolist()
+        for part, (_, rows, columns) in zip(
+            patches.split(sizes), image_grid_thw.tolist(), strict=True
+        ):
+            cells = (rows // merge, columns // merge, merge, merge)
+            # A still picture is repeated along time; the first frame is the picture.
+            pixels = part.reshape(*cells, 3, frames, side, side)[..., 0, :, :]
+            pixels = pixels.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * side, columns * side)
+            levels = ((pixels * deviation + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+            pictures.append(Image.fromarray(levels.permute(1, 2, 0).numpy()))
+        return tuple(pictures)
+
+    def num_image_tokens(self, image: Image.Image) -> int:
         """Image tokens a picture will take, without processing it."""
         patches = self.image_processor.get_number_of_image_patches(image.height, image.width)
         return int(patches) // self.image_processor.merge_size**2
