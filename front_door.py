@@ -1,0 +1,124 @@
+"""What train.py, evaluate.py and analyze.py share: the only code that knows Hydra."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+ALLOWED_TARGETS = ("papo.", "torch.optim.", "lightning.pytorch.", "transformers.")
+"""What a configuration may construct. Loading a file by configuration (torch.load) is not among it."""
+
+# Mistakes of configuration and circumstance: one message says what to do, a traceback would hide it.
+USER_ERRORS = (
+    ValueError,
+    FileNotFoundError,
+    MemoryError,
+    ArithmeticError,
+    OSError,
+    OmegaConfBaseException,
+)
+
+_failures: list[str] = []
+
+
+def experiment_name() -> str:
+    """The chosen experiment, or `lab` where none was."""
+    if not HydraConfig.initialized():
+        return "lab"
+    return str(HydraConfig.get().runtime.choices.get("experiment") or "lab")
+
+
+OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)
+
+
+def instantiate(node: DictConfig, *, without: tuple[str, ...] = ()) -> Any:
+    """Constructs what a node of the configuration describes; the one call of Hydra's instantiate.
+
+    Args:
+        node: with a `_target_`; with `_partial_: true` the result still wants arguments.
+        without: keys that are not the constructor's.
+
+    Raises:
+        ValueError: a `_target_` outside `ALLOWED_TARGETS`.
+        Exception: what the constructor raised, not Hydra's wrapping of it.
+    """
+    plain = OmegaConf.to_container(node, resolve=True)
+    for target in _targets(plain):
+        if not target.startswith(ALLOWED_TARGETS):
+            raise ValueError(
+                f"a configuration constructs only objects of {', '.join(ALLOWED_TARGETS)}; "
+                f"got _target_: {target}"
+            )
+    try:
+        return hydra.utils.instantiate(
+            {key: value for key, value in plain.items() if key not in without}, _convert_="all"
+        )
+    except InstantiationException as error:
+        if isinstance(error.__cause__, TypeError) and "unexpected keyword" in str(error.__cause__):
+            raise ValueError(f"unknown key: {error.__cause__}") from error
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
+
+
+def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
+    """Refuses keys that nothing reads: a silently ignored setting is a bug.
+
+    Raises:
+        ValueError: an unknown key at the top level of the configuration.
+    """
+    if unknown := sorted(set(config) - set(known)):
+        raise ValueError(
+            f"unknown key {unknown[0]}; known: {', '.join(sorted(known))}. "
+            "Was it meant for one of these groups?"
+        )
+
+
+def run_dir() -> Path:
+    """The folder of this run; under --multirun, of this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def clear_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Prints one message for a user's error and lets the other jobs of a multirun go on.
+
+    HYDRA_FULL_ERROR=1 shows the traceback.
+    """
+
+    @wraps(task)
+    def wrapped(config: DictConfig) -> Any:
+        try:
+            return task(config)
+        except USER_ERRORS as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            message = str(error) or type(error).__name__
+            print(f"error: {message}", file=sys.stderr)
+            _failures.append(message)
+            return None
+
+    return wrapped
+
+
+def exit_code() -> int:
+    """1 where a job of this process failed, else 0."""
+    return 1 if _failures else 0
+
+
+def _targets(node: Any) -> Iterable[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _targets(item)

@@ -1,0 +1,31 @@
+"""metrics.csv, timings.csv, and the same numbers for every logger."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from papo.training.papo import FinishedStep
+from papo.training.tables import append_csv
+
+
+class RecordMetrics(Callback):
+    """Writes a row per rollout; the loggers' x-axis counts rollouts, not optimiser steps."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        step = finished_step(pl_module)
+        folder = Path(trainer.default_root_dir)
+        append_csv(folder / "metrics.csv", step.metrics)
+        append_csv(folder / "timings.csv", {"rollout_step": step.rollout_step, **step.seconds})
+        timings = {f"seconds/{phase}": value for phase, value in step.seconds.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({**step.metrics, **timings}, step=step.rollout_step)
+
+
+def finished_step(module: LightningModule) -> FinishedStep:
+    """The step that has just ended."""
+    step = module.last_step
+    assert isinstance(step, FinishedStep), "callbacks run after a training step of PAPOModule"
+    return step

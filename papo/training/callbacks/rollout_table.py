@@ -1,0 +1,128 @@
+"""What the policy wrote, next to what it saw: a table of responses every few rollouts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from PIL.Image import Image
+
+from papo.functional import kl_k3
+from papo.training.callbacks.record import finished_step
+from papo.training.collect import cut
+from papo.training.tables import append_jsonl
+
+
+class RolloutTable(Callback):
+    """Writes rollouts.jsonl, and the pictures of both views under rollouts/.
+
+    The perception KL of a token (k3, nats) is that of the policy right after the update.
+
+    Args:
+        every_rollouts: after the first rollout and every n-th; 0 writes nothing.
+        num_prompts: how many prompts of a rollout are shown, with all their responses.
+
+    Raises:
+        ValueError: a negative number.
+    """
+
+    def __init__(self, *, every_rollouts: int, num_prompts: int) -> None:
+        for name, value in (("every_rollouts", every_rollouts), ("num_prompts", num_prompts)):
+            if value < 0:
+                raise ValueError(
+                    f"the rollout table needs {name} >= 0; got {value}. "
+                    f"Set callbacks.rollout_table.{name}."
+                )
+        self.every_rollouts = every_rollouts
+        self.num_prompts = num_prompts
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        step, module = finished_step(pl_module), pl_module
+        if self.every_rollouts == 0 or (
+            step.rollout_step != 1 and step.rollout_step % self.every_rollouts
+        ):
+            return
+        folder = Path(trainer.default_root_dir)
+        policy: Any = module.policy_module.policy
+        rows = list(self._rows(folder, policy, step))
+        for row in rows:
+            append_jsonl(folder / "rollouts.jsonl", row)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _log_to_wandb(logger, folder, rows, step.rollout_step)
+
+    @torch.no_grad()
+    def _rows(self, folder: Path, policy: Any, step: Any) -> Any:
+        draft, batch = step.rollout.draft, step.rollout.batch
+        shown = batch.select_groups(0, min(self.num_prompts, len(draft.groups)))
+        for index, part in enumerate(cut(shown, 1)):
+            group = part.groups[0]
+            images, masked_images, token_kl = [], [], None
+            if group.patches is not None:
+                images = _save_pictures(
+                    folder,
+                    f"{step.rollout_step:06d}_{index}",
+                    policy.pictures(group.patches, group.image_grid_thw),
+                )
+            if group.masked_patches is not None:
+                masked_images = _save_pictures(
+                    folder,
+                    f"{step.rollout_step:06d}_{index}_masked",
+                    policy.pictures(group.masked_patches, group.image_grid_thw),
+                )
+                scores = policy.score(
+                    part.groups,
+                    part.response_ids,
+                    part.response_mask,
+                    masked_view=True,
+                    full_vocabulary=False,
+                )
+                token_kl = kl_k3(scores.logprobs, scores.masked_logprobs, log_ratio_max=None).cpu()
+            mask = part.response_mask.cpu()
+            for j in range(part.num_responses):
+                row = index * part.num_responses + j
+                yield {
+                    "rollout_step": step.rollout_step,
+                    "problem": group.problem.id,
+                    "prompt": group.problem.question,
+                    "answer": group.problem.answer,
+                    "images": images,
+                    "masked_images": masked_images,
+                    "response": draft.responses.texts[row],
+                    "reward": float(draft.rewards.total[row]),
+                    "correct": bool(draft.rewards.correct[row]),
+                    "token_ids": part.response_ids[j][part.response_mask[j]].tolist(),
+                    "perception_kl": None if token_kl is None else token_kl[j][mask[j]].tolist(),
+                }
+
+
+def _save_pictures(folder: Path, name: str, pictures: Sequence[Image]) -> list[str]:
+    (folder / "rollouts").mkdir(exist_ok=True)
+    paths = [f"rollouts/{name}_{i}.png" for i in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.save(folder / path)
+    return paths
+
+
+def _log_to_wandb(
+    logger: WandbLogger, folder: Path, rows: list[dict[str, Any]], rollout_step: int
+) -> None:
+    import wandb
+
+    columns = ["image", "masked_image", "prompt", "response", "answer", "reward", "perception_kl"]
+    table = wandb.Table(columns=columns)
+    for row in rows:
+        pictures = [
+            wandb.Image(str(folder / row[key][0])) if row[key] else None
+            for key in ("images", "masked_images")
+        ]
+        token_kl = row["perception_kl"]
+        mean = None if not token_kl else sum(token_kl) / len(token_kl)
+        table.add_data(
+            *pictures, row["prompt"], row["response"], row["answer"], row["reward"], mean
+        )
+    logger.log_metrics({"rollouts": table}, step=rollout_step)

@@ -1,0 +1,255 @@
+"""PAPO under Lightning: each training step collects a rollout and updates the policy on it."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NoReturn
+
+import numpy
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from papo.objective import NonFiniteTermError, PAPOObjective
+from papo.training.collect import Collector, Rollout, cut
+from papo.training.failures import NonFiniteLoss
+from papo.training.metrics import UpdateMeans, rollout_metrics
+from papo.training.policy import PolicyModule
+from papo.types import RolloutBatch, TokenScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FinishedStep:
+    """What callbacks read after a training step.
+
+    Attributes:
+        rollout_step: how many rollouts are finished, this one included.
+        rollout: what was collected.
+        metrics: numbers that a resumed run reproduces to the bit.
+        seconds: wall time of the phases rollout, reward, score and update.
+    """
+
+    rollout_step: int
+    rollout: Rollout
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+
+
+class PAPOModule(LightningModule):
+    """Trains a policy: one training step is one rollout and its optimiser steps.
+
+    The state of a run is the policy, the optimiser and three counters; the reference belongs to the
+    collector, outside the module tree, so that it is neither trained nor saved.
+
+    Args:
+        policy_module: what is trained.
+        collector: makes rollouts.
+        objective: the terms of the loss.
+        failure_folder: where the batch of a non-finite loss goes.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy_module: PolicyModule,
+        collector: Collector,
+        objective: PAPOObjective,
+        failure_folder: Path,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy_module = policy_module
+        self.collector = collector
+        self.objective = objective
+        self.settings = collector.settings
+        self.failure_folder = failure_folder
+        self.rollout_step = 0
+        self.update_step = 0
+        self.prompts_drawn = 0
+        self.last_step: FinishedStep | None = None
+        self.policy_module.train()
+
+    @property
+    def num_rollouts(self) -> int:
+        return self.settings.num_rollouts
+
+    def train_dataloader(self) -> range:
+        """The rollouts still to do. Problems are drawn by position inside the step: a loader that
+        held them would be prefetched, and would have a state of its own to save.
+        """
+        return range(self.rollout_step, self.num_rollouts)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.policy_module.configure_optimizers()
+
+    def on_fit_start(self) -> None:
+        if self.collector.reference is not None:
+            self.collector.reference.to(self.device)
+
+    def training_step(self, rollout_index: int, batch_index: int) -> None:
+        self.policy_module.eval()  # gradient checkpointing, active in train mode, forbids the cache
+        rollout = self.collector.collect(self.rollout_step, self.prompts_drawn)
+        self.policy_module.train()
+        started = perf_counter()
+        update_metrics = self._update(rollout.batch)
+        seconds = {**rollout.seconds, "update": perf_counter() - started}
+        self.rollout_step += 1
+        self.prompts_drawn += rollout.prompts_drawn
+        self.last_step = FinishedStep(
+            rollout_step=self.rollout_step,
+            rollout=rollout,
+            metrics={
+                "rollout_step": self.rollout_step,
+                "update_step": self.update_step,
+                "prompts_drawn": self.prompts_drawn,
+                **rollout_metrics(rollout),
+                **update_metrics,
+            },
+            seconds=seconds,
+        )
+
+    def _update(self, batch: RolloutBatch) -> dict[str, float]:
+        """One optimiser step per minibatch. Terms are normalised by the minibatch, so gradients of
+        its micro-batches add up to its own.
+        """
+        optimizer: Any = self.optimizers()
+        means = UpdateMeans()
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for minibatch in cut(batch, self.settings.prompts_per_minibatch):
+            optimizer.zero_grad()
+            for part in cut(minibatch, self.settings.prompts_per_microbatch):
+                scores = self._score(part)
+                terms = self._terms(part, scores, minibatch)
+                self.manual_backward(terms["total"])
+                means.add("loss", terms)
+                means.add("policy", self.objective.diagnostics(part, scores, minibatch))
+            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+            if not bool(torch.isfinite(grad_norm)):
+                self._stop("the gradient norm", grad_norm, minibatch, None)
+            optimizer.step()
+            self.update_step += 1
+            means.finish_minibatch(float(grad_norm))
+        return {**means.means(), "update/learning_rate": float(optimizer.param_groups[0]["lr"])}
+
+    def _score(self, part: RolloutBatch) -> TokenScores:
+        scores: TokenScores = self.policy_module.policy.score(
+            part.groups,
+            part.response_ids,
+            part.response_mask,
+            masked_view=self.objective.needs_masked_view,
+            full_vocabulary=self.objective.needs_full_vocabulary,
+        )
+        return scores
+
+    def _terms(
+        self, part: RolloutBatch, scores: TokenScores, minibatch: RolloutBatch
+    ) -> dict[str, Tensor]:
+        progress = self.rollout_step / self.num_rollouts
+        try:
+            terms = self.objective(part, scores, minibatch=minibatch, progress=progress)
+        except NonFiniteTermError as error:
+            self._stop(f"the term {error.term}", error.value, part, scores)
+        if not bool(torch.isfinite(terms["total"])):
+            self._stop("the total loss", terms["total"], part, scores)
+        return terms
+
+    def _stop(
+        self,
+        quantity: str,
+        value: Tensor | float,
+        part: RolloutBatch,
+        scores: TokenScores | None,
+    ) -> NoReturn:
+        file = self.failure_folder / f"rollout_{self.rollout_step + 1:06d}.pt"
+        write_batch(file, {quantity: float(value)}, part, scores)
+        raise NonFiniteLoss(quantity=quantity, rollout_step=self.rollout_step, batch_file=file)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        reference = self.collector.reference
+        checkpoint["papo"] = {
+            "rollout_step": self.rollout_step,
+            "update_step": self.update_step,
+            "prompts_drawn": self.prompts_drawn,
+            "reference": None if reference is None else reference.fingerprint,
+        }
+        checkpoint["random_state"] = _random_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state, reference = checkpoint["papo"], self.collector.reference
+        if reference is not None and state["reference"] not in (None, reference.fingerprint):
+            raise ValueError(
+                "the initial policy differs from the one this run began with, so its reference policy "
+                "cannot be restored; got another model behind the same model= settings. Restore the "
+                "model, or start a new run in another run_dir."
+            )
+        self.rollout_step = state["rollout_step"]
+        self.update_step = state["update_step"]
+        self.prompts_drawn = state["prompts_drawn"]
+        # Lightning's own loop state would count these rollouts a second time: the loader already
+        # begins at rollout_step, and nothing here reads the trainer's global_step.
+        checkpoint.pop("loops")
+        _restore_random_state(checkpoint["random_state"])
+
+
+def write_batch(
+    file: Path, broken: Mapping[str, float], part: RolloutBatch, scores: TokenScores | None
+) -> None:
+    """Writes what a non-finite loss was computed from: tensors and plain values only."""
+
+    def tensors(owner: object, names: tuple[str, ...]) -> dict[str, Tensor]:
+        found = {name: getattr(owner, name) for name in names}
+        return {name: value.detach().cpu() for name, value in found.items() if value is not None}
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "broken": dict(broken),
+            "batch": tensors(
+                part,
+                (
+                    "response_ids",
+                    "response_mask",
+                    "old_logprobs",
+                    "ref_logprobs",
+                    "masked_logprobs",
+                    "advantages",
+                    "correct",
+                ),
+            ),
+            "scores": {}
+            if scores is None
+            else tensors(
+                scores,
+                ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl"),
+            ),
+            "prompts": [
+                {
+                    "id": group.problem.id,
+                    "question": group.problem.question,
+                    **tensors(group, ("prompt_ids", "patches", "masked_patches", "image_grid_thw")),
+                }
+                for group in part.groups
+            ],
+        },
+        file,
+    )
+
+
+def _random_state() -> dict[str, Any]:
+    name, keys, *rest = numpy.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype("int64")), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    numpy.random.set_state((name, keys.numpy().astype("uint32"), *rest))
+    torch.set_rng_state(state["torch"])
+    torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,74 @@
+"""Tables that grow by a row per rollout and can be cut back to a rollout."""
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def append_csv(path: Path, row: Mapping[str, float]) -> None:
+    """Appends a row; the first row decides the columns, `rollout_step` comes first.
+
+    Raises:
+        ValueError: the row has other columns than the table.
+    """
+    columns = _columns(path)
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if columns is None:
+            columns = list(row)
+            writer.writerow(columns)
+        if set(columns) != set(row):
+            raise ValueError(f"{path.name} has columns {columns}; got a row with {list(row)}")
+        # repr gives the shortest text that reads back as the same number.
+        writer.writerow([repr(row[name]) for name in columns])
+        _to_disk(file)
+
+
+def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
+    """Appends one record as a line of JSON."""
+    with path.open("a") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        _to_disk(file)
+
+
+def truncate_csv(path: Path, last_step: int) -> None:
+    """Keeps the header and the whole rows of rollouts up to `last_step`."""
+    if path.exists():
+        header, *rows = _whole_lines(path) or [""]
+        _rewrite(path, [header, *(row for row in rows if int(row.split(",", 1)[0]) <= last_step)])
+
+
+def truncate_jsonl(path: Path, last_step: int) -> None:
+    """Keeps the whole records whose `rollout_step` is up to `last_step`."""
+    if path.exists():
+        lines = _whole_lines(path)
+        _rewrite(path, [line for line in lines if json.loads(line)["rollout_step"] <= last_step])
+
+
+def _columns(path: Path) -> list[str] | None:
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    with path.open(newline="") as file:
+        return next(csv.reader(file))
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines that end in a line break: a killed run may leave half of one."""
+    return path.read_text().split("\n")[:-1]
+
+
+def _rewrite(path: Path, lines: list[str]) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w") as file:
+        file.writelines(line + "\n" for line in lines if line)
+        _to_disk(file)
+    os.replace(unfinished, path)
+
+
+def _to_disk(file: Any) -> None:
+    # A checkpoint must never survive a power cut that its table rows did not.
+    file.flush()
+    os.fsync(file.fileno())
