@@ -29,7 +29,6 @@ _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})")
 _RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*(?::|\\colon)\s*(\d+(?:\.\d+)?)")
 _MAGNITUDES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _MAGNITUDE = re.compile(rf"(\d)\s*({'|'.join(_MAGNITUDES)})\b", re.IGNORECASE)
-_ONLY_IN_PARENTHESES = re.compile(r"\(([^(),\[\]]*)\)")
 
 
 def canonicalise(text: str) -> str:
@@ -56,9 +55,21 @@ def canonicalise(text: str) -> str:
         text = rf"{number[1]}\times 10^{{{int(number[2])}}}"
     if ratio := _RATIO.fullmatch(text):
         text = rf"\frac{{{ratio[1]}}}{{{ratio[2]}}}"
-    while inner := _ONLY_IN_PARENTHESES.fullmatch(text):
-        text = inner[1].strip()
+    while _is_parenthesised(text):
+        text = text[1:-1].strip()
     return text
+
+
+def _is_parenthesised(text: str) -> bool:
+    """True if one pair of parentheses holds the whole text, and the text is no point or interval."""
+    if not (text.startswith("(") and text.endswith(")")) or "," in text:
+        return False
+    depth = 0
+    for index, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return index == len(text) - 1
+    return False
 
 
 _CHOICE = re.compile(
@@ -116,7 +127,9 @@ def split_list(text: str) -> list[str]:
     members.append(text[start:].strip())
     members = [member for member in members if member]
     if len(members) == 1 and len(_PLUS_MINUS.findall(text)) == 1:
-        return [_PLUS_MINUS.sub("", text).strip(), _PLUS_MINUS.sub("-", text).strip()]
+        # In front, the plus of "\pm 3" would only be in the way of comparing names and units.
+        plus = "" if text.startswith(r"\pm") else "+"
+        return [_PLUS_MINUS.sub(plus, text).strip(), _PLUS_MINUS.sub("-", text).strip()]
     return members
 
 
@@ -210,8 +223,9 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 
 _FUNCTION_WORDS = frozenset(
-    "sin cos tan cot sec csc log exp sqrt max min lim mod gcd lcm det arcsin arccos arctan pmatrix "
-    "bmatrix vmatrix matrix begin end array cases".split()
+    {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "exp", "sqrt"}
+    | {"max", "min", "lim", "mod", "gcd", "lcm", "det"}
+    | {"begin", "end", "pmatrix", "bmatrix", "vmatrix", "matrix", "array", "cases"}
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 

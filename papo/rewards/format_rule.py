@@ -1,17 +1,13 @@
 r"""The published format rule: think, then box the answer. Linear in the length of the text."""
 
-from typing import Literal, get_args
-
-FormatRule = Literal["think_then_box", "close_think_then_box"]
+FORMAT_RULES = ("think_then_box", "close_think_then_box")
 """`think_then_box` wants the opening `<think>`; `close_think_then_box` is for chat templates that
 write it themselves (Qwen3-VL Thinking), so that the response starts inside it."""
-
-FORMAT_RULES: tuple[str, ...] = get_args(FormatRule)
 
 _LANDMARKS = ("</think>", r"\boxed{", "}")
 
 
-def follows_format(text: str, rule: FormatRule) -> bool:
+def follows_format(text: str, rule: str) -> bool:
     r"""True if the response thinks in `<think> </think>` and then writes a box.
 
     Equal to `re.fullmatch(r"<think>.*</think>.*\\boxed\{.*\}.*", text, re.DOTALL)`, the official

@@ -89,6 +89,7 @@ class GradingPool:
         verdicts: dict[int, Verdict] = {}
         waiting = deque(enumerate(gradings))
         try:
+            self._drop_dead_workers()
             while len(self._workers) < min(self._num_workers, len(waiting)):
                 self._workers.append(_Worker(self._deadline_seconds))
             with selectors.DefaultSelector() as selector:
@@ -101,6 +102,12 @@ class GradingPool:
             self.close()
             raise
         return [verdicts[index] for index in range(len(gradings))]
+
+    def _drop_dead_workers(self) -> None:
+        """A worker that was killed while idle must not cost the next answer its verdict."""
+        for worker in [worker for worker in self._workers if not worker.is_alive()]:
+            worker.kill()
+            self._workers.remove(worker)
 
     def _collect(
         self,
@@ -196,7 +203,8 @@ class _Worker:
         self.index: int | None = None
         self.give_up_at = 0.0
         self.last_answer = ""
-        atexit.register(self.kill)
+        self._owner = os.getpid()
+        atexit.register(self._kill_at_exit)
         self._await_start()
 
     def give_next(
@@ -217,8 +225,8 @@ class _Worker:
             self._requests.write(json.dumps(request).encode("ascii") + b"\n")
             self._requests.flush()
         except BrokenPipeError:
-            # It died while idle; reading its end of file will say so.
-            logger.warning("a grading worker was gone before it was asked")
+            # It died a moment ago; its end of file says so when the reply is read.
+            logger.debug("a grading worker was gone before it was asked")
         selector.register(self.replies, selectors.EVENT_READ, self)
 
     def read_verdict(self) -> Verdict | None:
@@ -234,9 +242,12 @@ class _Worker:
         out_of_time = self._process.returncode == -signal.SIGPROF
         return Verdict.TIMEOUT if out_of_time else Verdict.CRASH
 
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """Ends the process at once and reaps it. Harmless when it is gone already."""
-        atexit.unregister(self.kill)
+        atexit.unregister(self._kill_at_exit)
         self._process.kill()
         self._process.wait()
         self.replies.close()
@@ -244,6 +255,11 @@ class _Worker:
             self._requests.close()
         except BrokenPipeError:
             logger.debug("a grading worker ended with a request unread")
+
+    def _kill_at_exit(self) -> None:
+        # A forked child that exits must not take its parent's workers along.
+        if self._owner == os.getpid():
+            self.kill()
 
     def _await_start(self) -> None:
         stop_at = time.monotonic() + _START_SECONDS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from papo.rewards.extraction import close_up_tags, last_boxed, last_boxed_lenient
-from papo.rewards.format_rule import FORMAT_RULES, FormatRule, follows_format
+from papo.rewards.format_rule import FORMAT_RULES, follows_format
 from papo.rewards.grader_names import GRADER_NAMES
 from papo.rewards.grading_pool import Grading, GradingPool, Verdict
 from papo.types import Problem, Rewards
@@ -43,7 +43,7 @@ class MathReward:
         format_weight: float,
         deadline_seconds: float,
         num_workers: int,
-        format_rule: FormatRule = "think_then_box",
+        format_rule: str = "think_then_box",
     ) -> None:
         if grader not in GRADER_NAMES:
             raise ValueError(

@@ -1,0 +1,81 @@
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RIGHT = {"prediction": "\\boxed{1}", "answer": "1", "expected": True, "note": "one is one"}
+DISPUTED = {"prediction": "\\boxed{1}", "answer": "2", "expected": True, "note": "one is two"}
+
+
+def check_grader(path, *arguments):
+    return subprocess.run(
+        [sys.executable, "scripts/check_grader.py", str(path), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("check_grader", ROOT / "scripts/check_grader.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["check_grader"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["check_grader"]
+
+
+def write(path, *rows):
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def test_agreement_and_disagreements_are_printed(tmp_path):
+    result = check_grader(write(tmp_path / "cases.jsonl", RIGHT, "", DISPUTED))
+    assert result.returncode == 0, result.stderr
+    for grader in ("mathruler", "math_verify", "combined"):
+        assert f"{grader}: 1/2 agree" in result.stdout
+    assert "line 3: rejects" in result.stdout
+    assert "one is two" in result.stdout
+
+
+@pytest.mark.parametrize(("minimum", "status"), [("1", 0), ("2", 1)])
+def test_the_exit_status_tells_whether_the_minimum_was_reached(tmp_path, minimum, status):
+    path = write(tmp_path / "cases.jsonl", RIGHT, DISPUTED)
+    result = check_grader(path, "--grader", "combined", "--minimum", minimum)
+    assert result.returncode == status, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{not json", "line 2: not JSON"),
+        ("[1]", "line 2: an object"),
+        ({"prediction": "a", "answer": "b"}, "line 2: column 'expected'"),
+        ({"prediction": "a", "answer": 4, "expected": True}, "line 2: column 'answer'"),
+    ],
+)
+def test_a_malformed_line_is_named_by_number(tmp_path, row, message, script, monkeypatch, capsys):
+    path = write(tmp_path / "cases.jsonl", RIGHT, row)
+    monkeypatch.setattr(sys, "argv", ["check_grader.py", str(path)])
+    assert script.main() == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_file_is_named(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check_grader.py", str(tmp_path / "nowhere.jsonl")])
+    assert script.main() == 2
+    assert "nowhere.jsonl" in capsys.readouterr().err
+
+
+def test_a_minimum_that_nobody_would_measure_is_refused(script, tmp_path, monkeypatch, capsys):
+    arguments = ["--grader", "mathruler", "--minimum", "1", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["check_grader.py", *arguments])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "combined" in capsys.readouterr().err
