@@ -179,7 +179,7 @@ def train_stage(
 
 
 def make_warm_start(
-    output: Path, *, seed: int, max_steps: int | None, console: Console
+    output: Path, *, seed: int, max_steps: int | None, num_measured: int, console: Console
 ) -> dict[str, Any]:
     """Writes the warm start into `output` and returns its recipe.
 
@@ -187,6 +187,7 @@ def make_warm_start(
         output: an empty or new folder.
         seed: of weights, scenes and demonstrations.
         max_steps: cuts every stage to at most this many steps (a smoke run); None for the recipe.
+        num_measured: problems of each test set that the recipe's accuracy is measured on.
         console: where progress is printed.
 
     Raises:
@@ -219,23 +220,18 @@ def make_warm_start(
         max_response_tokens=MAX_RESPONSE_TOKENS,
         max_rows=256,
     )
-    num_problems = NUM_MEASURED_PROBLEMS if max_steps is None else NUM_CHECKED_PROBLEMS
-    sets = held_out_sets(zipf_exponent=ZIPF_EXPONENT, difficulty=1.0, size=num_problems)
-    report = evaluate_lab(
-        policy,
-        engine,
-        sets,
-        num_problems=num_problems,
-        num_responses=NUM_MEASURED_RESPONSES,
-        seed=seed,
-    )
-    check = evaluate_lab(
-        policy,
-        engine,
-        sets,
-        num_problems=NUM_CHECKED_PROBLEMS,
-        num_responses=NUM_MEASURED_RESPONSES,
-        seed=seed,
+    sets = held_out_sets(zipf_exponent=ZIPF_EXPONENT, difficulty=1.0, size=num_measured)
+    num_checked = min(NUM_CHECKED_PROBLEMS, num_measured)
+    report, check = (
+        evaluate_lab(
+            policy,
+            engine,
+            sets,
+            num_problems=num_problems,
+            num_responses=NUM_MEASURED_RESPONSES,
+            seed=seed,
+        )
+        for num_problems in (num_measured, num_checked)
     )
     console.print(compare_reports({"warm start": report}))
     steps_argument = "" if max_steps is None else f" --steps {max_steps}"
@@ -258,7 +254,7 @@ def make_warm_start(
         "weights_sha256": weights_sha256(output),
         "measured": report.to_dict(),
         "check": {
-            "num_problems": NUM_CHECKED_PROBLEMS,
+            "num_problems": num_checked,
             "num_responses": NUM_MEASURED_RESPONSES,
             "seed": seed,
             "accuracy": {name: s.accuracy.value for name, s in check.sets.items()},
@@ -278,7 +274,11 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     try:
         recipe = make_warm_start(
-            options.output, seed=options.seed, max_steps=options.steps, console=console
+            options.output,
+            seed=options.seed,
+            max_steps=options.steps,
+            num_measured=NUM_MEASURED_PROBLEMS,
+            console=console,
         )
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,195 @@
+import json
+import math
+import random
+from io import StringIO
+
+import pytest
+import torch
+from rich.console import Console
+
+from papo.lab import (
+    Category,
+    PerceptionLabProblems,
+    compare_reports,
+    evaluate_lab,
+    held_out_sets,
+    summarize_grades,
+)
+from papo.lab.grading import Grade, write_response
+from papo.lab.report import PROMPTS_AT_ONCE, clustered_share
+from papo.types import PromptGroup, Responses
+
+
+def grades(*rows):
+    return [[Grade(category=Category(name)) for name in row] for row in rows]
+
+
+def test_golden_interval_by_hand():
+    # Shares within problems 1, 1/2, 0, 1/2: mean 1/2, sample variance (1/4 + 1/4) / 3 = 1/6,
+    # standard error sqrt(1/6 / 4) = 0.204124, so 1/2 -/+ 1.96 * 0.204124 = 0.099917, 0.900083.
+    share = clustered_share([[True, True], [True, False], [False, False], [False, True]])
+    assert share.value == 0.5
+    assert share.low == pytest.approx(0.5 - 1.96 * math.sqrt(1 / 24))
+    assert share.high == pytest.approx(0.900083, abs=1e-6)
+
+
+def test_repeating_the_same_responses_does_not_narrow_the_interval():
+    rng = random.Random(0)
+    once = [[rng.random() < 0.3] for _ in range(50)]
+    often = [row * 8 for row in once]
+    assert clustered_share(often) == clustered_share(once)
+
+
+def test_unanimous_problems_do_not_claim_certainty():
+    # The rule of three: 0 of 60 problems excludes no rate below 3 / 60.
+    never = clustered_share([[False]] * 60)
+    assert (never.value, never.low, never.high) == (0.0, 0.0, 0.05)
+    always = clustered_share([[True]] * 60)
+    assert (always.value, always.low, always.high) == (1.0, 0.95, 1.0)
+    assert clustered_share([[True]]).low == 0.0
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    # Problems differ in difficulty (rate 0.2 or 0.6), four responses each: the mean rate is 0.4.
+    rng = random.Random(1)
+    covered = 0
+    for _ in range(400):
+        rows = []
+        for _ in range(80):
+            rate = rng.choice([0.2, 0.6])
+            rows.append([rng.random() < rate for _ in range(4)])
+        share = clustered_share(rows)
+        covered += share.low <= 0.4 <= share.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_accuracy_counts_luck_and_the_shares_add_up_to_one():
+    report = summarize_grades(
+        grades(["correct", "correct_but_misread"], ["perception", "format"], ["correct"] * 2)
+    )
+    assert report.num_problems == 3
+    assert report.num_responses == 2
+    assert report.accuracy.value == pytest.approx(4 / 6)
+    assert report.shares["correct"].value == pytest.approx(3 / 6)
+    assert set(report.shares) == {category.value for category in Category}
+    assert math.fsum(share.value for share in report.shares.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [["correct"], ["correct", "format"]]])
+def test_uneven_or_missing_responses_are_refused(rows):
+    with pytest.raises(ValueError, match="same number of graded responses"):
+        summarize_grades(grades(*rows))
+
+
+class FakePolicy:
+    """Encodes a problem without reading it; remembers how many prompts came at once."""
+
+    def __init__(self):
+        self.batches = []
+
+    def encode(self, problems):
+        self.batches.append(len(problems))
+        return tuple(
+            PromptGroup(
+                problem=problem,
+                prompt_ids=torch.zeros(1, dtype=torch.long),
+                position_ids=torch.zeros(3, 1, dtype=torch.long),
+                next_position=1,
+            )
+            for problem in problems
+        )
+
+    def score(self, groups, response_ids, response_mask, *, masked_view, full_vocabulary):
+        raise NotImplementedError
+
+    def score_masked(self, groups, response_ids, response_mask):
+        raise NotImplementedError
+
+
+class FakeEngine:
+    """Answers rightly with its first response to a problem and misreads b in the others."""
+
+    def __init__(self):
+        self.seeds = []
+
+    def sample(self, groups, num_responses, seed):
+        self.seeds.append(seed)
+        texts = []
+        for group in groups:
+            truth = group.problem.truth
+            a, b = truth["a"], truth["b"]
+            texts.append(write_response(truth["operation"], a, b))
+            texts.extend([write_response(truth["operation"], a, b + 10)] * (num_responses - 1))
+        shape = (len(texts), 1)
+        return Responses(
+            ids=torch.zeros(shape, dtype=torch.long),
+            mask=torch.ones(shape, dtype=torch.bool),
+            logprobs=torch.zeros(shape),
+            finished=torch.ones(len(texts), dtype=torch.bool),
+            texts=tuple(texts),
+        )
+
+
+def evaluate(num_problems, policy=None, engine=None):
+    return evaluate_lab(
+        policy or FakePolicy(),
+        engine or FakeEngine(),
+        held_out_sets(zipf_exponent=1.0, difficulty=0.0, size=num_problems),
+        num_problems=num_problems,
+        num_responses=4,
+        seed=5,
+    )
+
+
+def test_the_evaluation_grades_each_response_against_its_own_problem():
+    report = evaluate(20)
+    assert set(report.sets) == {"training prior", "counter-prior"}
+    for one in report.sets.values():
+        assert (one.num_problems, one.num_responses) == (20, 4)
+        assert one.accuracy.value == 0.25
+        assert one.shares["perception"].value == 0.75
+
+
+def test_the_evaluation_reads_in_chunks_with_their_own_noise():
+    policy, engine = FakePolicy(), FakeEngine()
+    evaluate(PROMPTS_AT_ONCE + 3, policy, engine)
+    assert policy.batches == [PROMPTS_AT_ONCE, 3] * 2
+    assert len(set(engine.seeds)) == 4
+    again = FakeEngine()
+    evaluate(PROMPTS_AT_ONCE + 3, engine=again)
+    assert again.seeds == engine.seeds
+
+
+def test_a_set_that_is_too_small_is_refused():
+    problems = PerceptionLabProblems(
+        seed=0, prior="training", zipf_exponent=1.0, difficulty=0.0, size=3
+    )
+    with pytest.raises(ValueError, match="'small' holds 3 problems"):
+        evaluate_lab(
+            FakePolicy(), FakeEngine(), {"small": problems}, num_problems=4, num_responses=1, seed=0
+        )
+
+
+def test_the_table_shows_every_share_before_and_after():
+    before, after = evaluate(20), evaluate(30)
+    out = StringIO()
+    Console(file=out, width=160).print(compare_reports({"before": before, "after": after}))
+    printed = out.getvalue()
+    for word in ("accuracy", "correct but misread", "perception", "reasoning", "calculation"):
+        assert word in printed
+    for heading in ("training prior", "counter-prior", "before", "after"):
+        assert heading in printed
+    # All problems agree, so the rule of three gives the width: 25 -/+ 100 * 3 / 20, 3 / 30.
+    assert "25.0 [10.0, 40.0]" in printed
+    assert "25.0 [15.0, 35.0]" in printed
+
+
+def test_the_report_becomes_json_and_flat_metrics():
+    report = evaluate(20)
+    read = json.loads(json.dumps(report.to_dict()))
+    assert read["counter-prior"]["shares"]["perception"]["value"] == 0.75
+    assert read["training prior"]["accuracy"]["value"] == 0.25
+    scalars = report.scalars()
+    assert scalars["counter-prior/accuracy"] == 0.25
+    assert scalars["training prior/perception"] == 0.75
+    assert len(scalars) == 2 * (1 + len(Category))
