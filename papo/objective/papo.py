@@ -8,7 +8,7 @@ docs/fidelity.md says where paper, official code and a correct gradient differ, 
 
 import math
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,6 +35,7 @@ MaskedPolicy = Literal["old", "current", "current_detached"]
 Entropy = Literal["sampled", "exact"]
 GammaSchedule = Literal["fixed", "linear"]
 Gate = Literal["all", "correct"]
+Number = float | int
 
 
 class PAPOObjective:
@@ -80,53 +81,64 @@ class PAPOObjective:
     def __init__(
         self,
         *,
-        clip_low: float,
-        clip_high: float,
-        dual_clip: float | None,
-        beta: float,
-        gamma: float,
-        gamma_schedule: GammaSchedule,
-        gamma_anneal_until: float | None,
-        eta_full: float,
-        eta_masked: float,
-        average: Average,
-        entropy_average: Average,
-        count_epsilon: float,
-        masked_policy: MaskedPolicy,
-        entropy: Entropy,
-        perception_estimator: SampledEstimator | Literal["exact"],
-        ref_estimator: SampledEstimator,
-        kl_log_ratio_max: float | None,
+        clip_low: Number,
+        clip_high: Number,
+        dual_clip: Number | None,
+        beta: Number,
+        gamma: Number,
+        gamma_schedule: str,
+        gamma_anneal_until: Number | None,
+        eta_full: Number,
+        eta_masked: Number,
+        average: str,
+        entropy_average: str,
+        count_epsilon: Number,
+        masked_policy: str,
+        entropy: str,
+        perception_estimator: str,
+        ref_estimator: str,
+        kl_log_ratio_max: Number | None,
         kl_in_float32: bool,
-        perception_kl_max: float | None,
-        ref_kl_max: float | None,
-        perception_top_p: float | None,
-        gate: Gate,
+        perception_kl_max: Number | None,
+        ref_kl_max: Number | None,
+        perception_top_p: Number | None,
+        gate: str,
     ) -> None:
-        self.clip_low = clip_low
-        self.clip_high = clip_high
-        self.dual_clip = dual_clip
-        self.beta = beta
-        self.gamma = gamma
-        self.gamma_schedule = gamma_schedule
-        self.gamma_anneal_until = gamma_anneal_until
-        self.eta_full = eta_full
-        self.eta_masked = eta_masked
-        self.average = average
-        self.entropy_average = entropy_average
-        self.count_epsilon = count_epsilon
-        self.masked_policy = masked_policy
-        self.entropy = entropy
-        self.perception_estimator = perception_estimator
-        self.ref_estimator = ref_estimator
-        self.kl_log_ratio_max = kl_log_ratio_max
+        self.clip_low = _number("clip_low", clip_low, above=0.0, below=1.0)
+        self.clip_high = _number("clip_high", clip_high, above=0.0)
+        self.dual_clip = _optional("dual_clip", dual_clip, above=1.0)
+        self.beta = _weight("beta", beta)
+        self.gamma = _weight("gamma", gamma)
+        self.gamma_schedule: GammaSchedule = _choice(
+            "gamma_schedule", gamma_schedule, get_args(GammaSchedule)
+        )
+        self.gamma_anneal_until = _optional("gamma_anneal_until", gamma_anneal_until, above=0.0)
+        self.eta_full = _weight("eta_full", eta_full)
+        self.eta_masked = _weight("eta_masked", eta_masked)
+        self.average: Average = _choice("average", average, get_args(Average))
+        self.entropy_average: Average = _choice(
+            "entropy_average", entropy_average, get_args(Average)
+        )
+        self.count_epsilon = _weight("count_epsilon", count_epsilon)
+        self.masked_policy: MaskedPolicy = _choice(
+            "masked_policy", masked_policy, get_args(MaskedPolicy)
+        )
+        self.entropy: Entropy = _choice("entropy", entropy, get_args(Entropy))
+        self.perception_estimator: SampledEstimator | Literal["exact"] = _choice(
+            "perception_estimator", perception_estimator, (*SAMPLED_ESTIMATORS, "exact")
+        )
+        # No "exact": the reference is scored on the sampled tokens only.
+        self.ref_estimator: SampledEstimator = _choice(
+            "ref_estimator", ref_estimator, SAMPLED_ESTIMATORS
+        )
+        self.kl_log_ratio_max = _optional("kl_log_ratio_max", kl_log_ratio_max, above=0.0)
         self.kl_in_float32 = kl_in_float32
-        self.perception_kl_max = perception_kl_max
-        self.ref_kl_max = ref_kl_max
-        self.perception_top_p = perception_top_p
-        self.gate = gate
-        self._check_ranges()
-        self._check_choices()
+        self.perception_kl_max = _optional("perception_kl_max", perception_kl_max, above=0.0)
+        self.ref_kl_max = _optional("ref_kl_max", ref_kl_max, above=0.0)
+        self.perception_top_p = _optional(
+            "perception_top_p", perception_top_p, above=0.0, below=1.0
+        )
+        self.gate: Gate = _choice("gate", gate, get_args(Gate))
         self._check_contradictions()
 
     @property
@@ -224,7 +236,7 @@ class PAPOObjective:
             "clip_fraction_high": events.high.to(log_ratio.dtype),
             "clip_fraction_dual": events.dual.to(log_ratio.dtype),
             "old_kl": -log_ratio,
-            "ratio": log_ratio.exp(),
+            "ratio_mean": log_ratio.exp(),
             "sampled_entropy": -scores.logprobs,
         }
         masked_logprobs = self._masked_logprobs(batch, scores)
@@ -239,6 +251,7 @@ class PAPOObjective:
         token_kl = self._token_perception_kl(batch, scores)
         if token_kl is not None:
             mask = batch.response_mask
+            token_kl = token_kl.to(log_ratio.dtype)
             mean = (token_kl * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
             squares = (token_kl - mean).square()
             measured["perception_kl_variance"] = self._average(squares, mask, "sequence", minibatch)
@@ -366,51 +379,13 @@ class PAPOObjective:
             )
         return f"the term {term!r} has a weight but not its input: {wanted} is None"
 
-    def _check_ranges(self) -> None:
-        for key in ("beta", "gamma", "eta_full", "eta_masked", "count_epsilon"):
-            _require(key, getattr(self, key), lambda value: value >= 0, "must be 0 or positive")
-        _require("clip_low", self.clip_low, lambda value: 0 < value < 1, "must be in (0, 1)")
-        _require("clip_high", self.clip_high, lambda value: value > 0, "must be positive")
-        optional_rules = {
-            "dual_clip": (lambda value: value > 1, "must exceed 1 (official PAPO: 3.0), or null"),
-            "kl_log_ratio_max": (lambda value: value > 0, "must be positive, or null"),
-            "perception_kl_max": (lambda value: value > 0, "must be positive, or null"),
-            "ref_kl_max": (lambda value: value > 0, "must be positive, or null"),
-            "perception_top_p": (lambda value: 0 < value < 1, "must be in (0, 1), or null"),
-            "gamma_anneal_until": (lambda value: 0 < value <= 1, "must be in (0, 1], or null"),
-        }
-        for key, (holds, rule) in optional_rules.items():
-            if getattr(self, key) is not None:
-                _require(key, getattr(self, key), holds, rule)
-
-    def _check_choices(self) -> None:
-        choices: Mapping[str, tuple[str, ...]] = {
-            "gamma_schedule": get_args(GammaSchedule),
-            "average": get_args(Average),
-            "entropy_average": get_args(Average),
-            "masked_policy": get_args(MaskedPolicy),
-            "entropy": get_args(Entropy),
-            "perception_estimator": (*SAMPLED_ESTIMATORS, "exact"),
-            "ref_estimator": SAMPLED_ESTIMATORS,
-            "gate": get_args(Gate),
-        }
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                hint = ""
-                if key == "ref_estimator" and self.ref_estimator == "exact":
-                    hint = " (the reference is scored on the sampled tokens only)"
-                raise ValueError(
-                    f"objective.{key} must be one of {', '.join(allowed)}; "
-                    f"got {getattr(self, key)!r}{hint}"
-                )
-
     def _check_contradictions(self) -> None:
-        if (self.gamma_schedule == "linear") != (self.gamma_anneal_until is not None):
+        until = self.gamma_anneal_until
+        if (self.gamma_schedule == "linear") != (until is not None) or (until or 0.0) > 1.0:
             raise ValueError(
-                "objective.gamma_schedule=linear needs objective.gamma_anneal_until, the share of "
-                "the run at which gamma reaches 0 (official code: 0.5), and fixed needs null; got "
-                f"gamma_schedule={self.gamma_schedule}, "
-                f"gamma_anneal_until={self.gamma_anneal_until}"
+                "objective.gamma_schedule=linear needs objective.gamma_anneal_until, the share "
+                "(0, 1] of the run at which gamma reaches 0 (official code: 0.5), and fixed needs "
+                f"null; got gamma_schedule={self.gamma_schedule}, gamma_anneal_until={until}"
             )
         if self.perception_estimator == "exact" and self.masked_policy != "current" and self.gamma:
             raise ValueError(
@@ -428,9 +403,32 @@ class PAPOObjective:
             )
 
 
-def _require(key: str, value: float, holds, rule: str) -> None:
-    if not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"objective.{key}: {rule}; got {value}")
+def _number(key: str, value: Number, *, above: float, below: float = math.inf) -> float:
+    if not above < value < below:
+        upper = "" if below == math.inf else f" and below {below:g}"
+        raise ValueError(f"objective.{key} must be above {above:g}{upper}; got {value}")
+    return float(value)
+
+
+def _optional(
+    key: str, value: Number | None, *, above: float, below: float = math.inf
+) -> float | None:
+    return None if value is None else _number(key, value, above=above, below=below)
+
+
+def _weight(key: str, value: Number) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(
+            f"objective.{key} is a weight, 0 (off) or positive; got {value}. The sign of each term "
+            "is fixed: kl_ref and entropies are lowered, the perception KL is raised."
+        )
+    return float(value)
+
+
+def _choice(key: str, value: str, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"objective.{key} must be one of {', '.join(allowed)}; got {value!r}")
+    return value
 
 
 def _clean(scores: TokenScores, mask: Bool[Tensor, "rollout token"]) -> TokenScores:

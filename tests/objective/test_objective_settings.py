@@ -1,0 +1,291 @@
+import itertools
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from objective_checks import (
+    FIDELITIES,
+    NUM_RESPONSES,
+    ToyPolicy,
+    evaluate,
+    make_batch,
+    make_objective,
+    objective_config,
+)
+
+from papo.objective import NonFiniteTermError, PAPOObjective
+from papo.types import RolloutBatch, TokenScores
+
+
+def build(fidelity="official", objective="papo_g", **settings):
+    """The composed configuration with some settings replaced, built without Hydra in between."""
+    config = dict(objective_config(fidelity, objective))
+    config.pop("_target_")
+    return PAPOObjective(**{**config, **settings})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("gamma", -0.02),
+        ("beta", -0.01),
+        ("eta_full", -0.05),
+        ("eta_masked", float("nan")),
+        ("gamma", float("inf")),
+        ("count_epsilon", -1e-8),
+        ("clip_low", 0.0),
+        ("clip_low", 1.0),
+        ("clip_high", -0.3),
+        ("dual_clip", 1.0),
+        ("kl_log_ratio_max", 0.0),
+        ("perception_kl_max", -1.0),
+        ("ref_kl_max", 0.0),
+        ("perception_top_p", 1.0),
+        ("average", "mean"),
+        ("entropy_average", "tokens"),
+        ("masked_policy", "new"),
+        ("entropy", "none"),
+        ("perception_estimator", "k4"),
+        ("ref_estimator", "exact"),
+        ("gamma_schedule", "cosine"),
+        ("gate", "wrong"),
+    ],
+)
+def test_an_impossible_setting_names_its_key_and_what_was_got(key, value):
+    with pytest.raises(ValueError, match=rf"objective\.{key}.*got {value!r}"):
+        build(**{key: value})
+
+
+@pytest.mark.parametrize("until", [None, 1.5])
+def test_a_linear_schedule_needs_its_end(until):
+    with pytest.raises(ValueError, match="gamma_anneal_until"):
+        build(gamma_schedule="linear", gamma_anneal_until=until)
+
+
+def test_a_fixed_schedule_refuses_an_end_it_would_ignore():
+    with pytest.raises(ValueError, match="gamma_anneal_until"):
+        build(gamma_anneal_until=0.5)
+
+
+@pytest.mark.parametrize("masked_policy", ["old", "current_detached"])
+def test_the_exact_perception_kl_needs_the_live_masked_view(masked_policy):
+    with pytest.raises(ValueError, match=r"objective\.masked_policy=current"):
+        build("exact", masked_policy=masked_policy)
+
+
+def test_the_exact_masked_entropy_needs_a_distribution_the_rollout_did_not_keep():
+    with pytest.raises(ValueError, match="not its distribution"):
+        build("official", entropy="exact", eta_masked=0.03)
+    assert build("official", entropy="exact", eta_masked=0.0).needs_full_vocabulary is False
+
+
+def test_a_contradiction_of_terms_that_are_off_does_no_harm():
+    grpo = build("exact", "grpo", masked_policy="old")
+    assert not grpo.needs_old_masked_logprobs
+
+
+def test_a_misspelt_key_fails_at_once():
+    with pytest.raises(Exception, match="gama"):
+        make_objective("official", "papo_g", ("objective.gama=1",))
+
+
+def test_an_impossible_setting_from_the_command_line_says_why():
+    with pytest.raises(InstantiationException, match=r"objective\.gamma is a weight"):
+        make_objective("official", "papo_g", ("objective.gamma=-1",))
+
+
+@pytest.mark.parametrize(
+    ("objective", "fidelity"),
+    list(itertools.product(["grpo", "dapo", "papo_g", "papo_d"], FIDELITIES)),
+)
+def test_an_objective_asks_only_for_what_it_reads(objective, fidelity):
+    built = make_objective(fidelity, objective)
+    perceptive = objective.startswith("papo")
+    assert built.needs_reference == (objective in ("grpo", "papo_g"))
+    assert built.needs_old_masked_logprobs == (perceptive and fidelity == "official")
+    assert built.needs_masked_view == (perceptive and fidelity != "official")
+    assert built.needs_full_vocabulary == (perceptive and fidelity == "exact")
+
+
+def test_the_published_recipes_are_what_the_files_say():
+    recipes = {
+        name: objective_config("official", name) for name in ("grpo", "dapo", "papo_g", "papo_d")
+    }
+    keys = ("gamma", "eta_full", "eta_masked", "beta", "clip_low", "clip_high", "dual_clip")
+    assert {name: tuple(r[k] for k in keys) for name, r in recipes.items()} == {
+        "grpo": (0.0, 0.0, 0.0, 0.01, 0.2, 0.3, 3.0),
+        "papo_g": (0.02, 0.0, 0.0, 0.01, 0.2, 0.3, 3.0),
+        "dapo": (0.0, 0.0, 0.0, 0.0, 0.2, 0.28, 3.0),
+        "papo_d": (0.01, 0.03, 0.03, 0.0, 0.2, 0.28, 3.0),
+    }
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+def test_dapo_is_a_token_mean_in_every_mode(fidelity):
+    assert make_objective(fidelity, "papo_d").average == "token"
+    assert make_objective(fidelity, "papo_g").average == (
+        "token" if fidelity == "official" else "sequence"
+    )
+
+
+def test_a_linear_schedule_fades_gamma_and_both_etas_together():
+    objective = build(
+        gamma_schedule="linear", gamma_anneal_until=0.5, eta_full=0.05, eta_masked=0.04
+    )
+    assert objective.weights(0.25) == {
+        "surrogate": 1.0,
+        "kl_ref": 0.01,
+        "perception_kl": -0.01,
+        "entropy": 0.025,
+        "masked_entropy": 0.02,
+    }
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    faded = evaluate(objective, policy, batch, progress=0.8)["total"]
+    grpo = evaluate(build(objective="grpo"), policy, batch)["total"]
+    torch.testing.assert_close(faded, grpo, rtol=0, atol=0)
+
+
+def without(batch, *names):
+    fields = (
+        "num_responses response_mask old_logprobs ref_logprobs masked_logprobs advantages correct"
+    )
+    return RolloutBatch(**{f: None if f in names else getattr(batch, f) for f in fields.split()})
+
+
+def test_terms_of_weight_zero_are_absent_without_their_inputs_and_detached_with_them():
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    dapo = build(objective="dapo")
+    scores = TokenScores(logprobs=policy.score(batch.response_ids, batch.response_mask).logprobs)
+    bare = without(batch, "ref_logprobs", "masked_logprobs")
+    assert set(dapo(bare, scores, minibatch=bare, progress=0.0)) == {
+        "surrogate",
+        "entropy",
+        "total",
+    }
+    terms = dapo(batch, scores, minibatch=batch, progress=0.0)
+    assert set(terms) == {
+        "surrogate", "kl_ref", "perception_kl", "entropy", "masked_entropy", "total",
+    }  # fmt: skip
+    assert [name for name, term in terms.items() if term.requires_grad] == ["surrogate", "total"]
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "missing", "named"),
+    [
+        ("official", "ref_logprobs", r"batch\.ref_logprobs"),
+        ("official", "masked_logprobs", r"batch\.masked_logprobs"),
+        ("paper", None, r"scores\.masked_logprobs"),
+        ("exact", None, r"scores\.perception_kl"),
+    ],
+)
+def test_a_weighted_term_without_its_input_names_it(fidelity, missing, named):
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    scores = TokenScores(logprobs=policy.score(batch.response_ids, batch.response_mask).logprobs)
+    partial = without(batch, missing)
+    with pytest.raises(ValueError, match=named):
+        build(fidelity)(partial, scores, minibatch=partial, progress=0.0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("term", "field"),
+    [
+        ("surrogate", "advantages"),
+        ("kl_ref", "ref_logprobs"),
+        ("perception_kl", "masked_logprobs"),
+    ],
+)
+def test_a_term_that_is_no_number_stops_the_run_by_name(term, field, bad):
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    broken = getattr(batch, field).clone()
+    broken.view(-1)[0] = bad
+    fields = {
+        f: getattr(batch, f)
+        for f in ("response_mask", "old_logprobs", "ref_logprobs", "masked_logprobs", "advantages")
+    }
+    broken_batch = RolloutBatch(
+        num_responses=NUM_RESPONSES,
+        correct=batch.correct,
+        response_ids=batch.response_ids,
+        **{**fields, field: broken},
+    )
+    # paper mode reads its masked view from the scores; old keeps the broken one in the batch
+    objective = build("paper", masked_policy="old")
+    with pytest.raises(NonFiniteTermError, match=term) as caught:
+        evaluate(objective, policy, broken_batch)
+    assert caught.value.term == term
+    assert isinstance(caught.value, FloatingPointError)
+
+
+def test_gating_counts_only_correct_responses():
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    gated = evaluate(build("paper", gate="correct"), policy, batch)["perception_kl"]
+    scores = policy.score(batch.response_ids, batch.response_mask)
+    lengths = batch.response_mask.sum(1)
+    # k3 per response by hand, wrong responses 0, still divided by all twelve
+    r = (scores.masked_logprobs - scores.logprobs).exp()
+    k3 = torch.where(batch.response_mask, r - 1 - r.log(), 0.0).sum(1) / lengths
+    torch.testing.assert_close(gated, (k3 * batch.correct).sum() / len(lengths))
+
+
+def test_a_detached_current_view_keeps_the_value_and_drops_the_masked_gradient():
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    scores = policy.score(batch.response_ids, batch.response_mask)
+    weights = {"eta_full": 0.05, "eta_masked": 0.04}
+    live = build("paper", **weights)(batch, scores, minibatch=batch, progress=0.0)
+    detached = build("paper", masked_policy="current_detached", **weights)(
+        batch, scores, minibatch=batch, progress=0.0
+    )
+    torch.testing.assert_close(detached["total"], live["total"], rtol=0, atol=0)
+    assert not detached["masked_entropy"].requires_grad
+    grad = torch.autograd.grad(
+        detached["total"], scores.masked_logprobs, retain_graph=True, allow_unused=True
+    )[0]
+    assert grad is None or not grad.any()
+
+
+def test_diagnostics_match_their_definitions():
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    scores = policy.score(batch.response_ids, batch.response_mask)
+    got = build("paper", dual_clip=1.05).diagnostics(batch, scores, batch)
+    assert not any(value.requires_grad for value in got.values())
+    counts = dict.fromkeys(("low", "high", "dual"), 0)
+    ratios, kls, masked_preferred = [], [], 0
+    for i, row in enumerate(batch.response_mask.tolist()):
+        response_kls = []
+        for t in range(sum(row)):
+            p, q = scores.logprobs[i, t].item(), scores.masked_logprobs[i, t].item()
+            ratio = torch.tensor(p - batch.old_logprobs[i, t].item()).exp().item()
+            advantage = batch.advantages[i].item()
+            counts["low"] += advantage < 0 and ratio < 0.8
+            counts["high"] += advantage > 0 and ratio > 1.3
+            counts["dual"] += advantage < 0 and ratio > 1.05
+            masked_preferred += q > p
+            ratios.append(ratio)
+            r = torch.tensor(q - p, dtype=torch.float64).exp().item()
+            response_kls.append(r - 1 - (q - p))
+        mean = sum(response_kls) / len(response_kls)
+        kls.append(sum((kl - mean) ** 2 for kl in response_kls) / len(response_kls))
+    num_tokens = len(ratios)
+    assert min(counts.values()) > 0, "the batch must exercise every clip"
+    for name, count in counts.items():
+        assert got[f"clip_fraction_{name}"].item() == pytest.approx(count / num_tokens)
+    assert got["ratio_mean"].item() == pytest.approx(sum(ratios) / num_tokens, rel=1e-5)
+    assert got["masked_preferred_fraction"].item() == pytest.approx(masked_preferred / num_tokens)
+    assert got["perception_kl_variance"].item() == pytest.approx(sum(kls) / len(kls))
+
+
+def test_diagnostics_of_grpo_need_no_masked_view():
+    policy = ToyPolicy(1)
+    batch = without(make_batch(policy), "masked_logprobs", "ref_logprobs")
+    scores = TokenScores(logprobs=batch.old_logprobs)
+    got = build(objective="dapo").diagnostics(batch, scores, batch)
+    assert "perception_kl_variance" not in got
+    assert got["ratio_mean"].item() == pytest.approx(1.0)
