@@ -1,6 +1,7 @@
 """A stored picture becomes an RGB image; whatever is wrong with it becomes a ProblemError."""
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,12 @@ def _inside(path: str | None, folder: Path | None) -> Path:
         raise ValueError("neither bytes nor a path")
     if folder is None:
         return Path(path)
-    resolved = (folder / path).resolve()
-    # A table from elsewhere must not read files of this machine.
-    if not resolved.is_relative_to(folder.resolve()):
+    # A table from elsewhere must not read files of this machine. Links inside the folder are its
+    # owner's (the hub's cache is made of them), so the check is of the path as written.
+    written = Path(os.path.normpath(folder / path))
+    if not written.is_relative_to(os.path.normpath(folder)):
         raise ValueError(f"its path leaves the data folder {folder}")
-    return resolved
+    return written
 
 
 def _rgb(image: Image.Image) -> Image.Image:

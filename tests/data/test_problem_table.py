@@ -254,6 +254,16 @@ def test_an_image_path_cannot_leave_the_data_folder(tmp_path):
             table(path=str(folder))[0]
 
 
+def test_linked_images_inside_the_data_folder_are_read(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "b1").write_bytes(png())
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "a.png").symlink_to(tmp_path / "blobs" / "b1")
+    write_jsonl(folder, [{"problem": "<image>?", "answer": "1", "images": ["./a.png"]}])
+    assert table(path=str(folder))[0].images[0].size == (30, 20)
+
+
 def test_a_decompression_bomb_is_a_broken_image(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ProblemError, match="decompression bomb"):
