@@ -9,8 +9,8 @@ from typing import Any
 
 import hydra
 import torch
+import transformers
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -19,18 +19,18 @@ from front_door import instantiate
 from papo.lab import LabReport, PerceptionLabProblems, compare_reports, evaluate_lab, held_out_sets
 from papo.models import check_model
 from papo.training import (
-    AtomicCheckpointIO,
     Collector,
     PAPOModule,
     PolicyModule,
     PromptStream,
-    RecordMetrics,
     ReferenceModule,
     RunFolder,
     TrainingSettings,
+    build_trainer,
     check_group_size,
     check_seed,
     finish_loggers,
+    fit,
     training_settings,
 )
 
@@ -39,7 +39,9 @@ KNOWN_KEYS = (
     *("trainer", "logger", "callbacks", "training", "evaluation", "seed", "run_dir", "resume"),
 )
 
-console = Console()
+# Without a terminal rich assumes 80 columns; the table at the end needs more.
+console = Console(width=None if sys.stdout.isatty() else 120)
+transformers.logging.disable_progress_bar()
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -106,6 +108,15 @@ def run(
     """Builds the parts, trains, evaluates and writes result.json."""
     seed, num_responses = config.seed, config.rollout.num_responses
     torch.manual_seed(seed)
+    loggers.extend(instantiate(node) for node in config.logger.values())
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    trainer = build_trainer(
+        instantiate(config.trainer),
+        folder=folder.path,
+        callbacks=[instantiate(node) for node in config.callbacks.values()],
+        loggers=loggers,
+    )
     policy = instantiate(config.model)
     source = load_problems(config, policy, settings)
     engine = instantiate(config.rollout, without=("num_responses",))(policy=policy)
@@ -129,24 +140,11 @@ def run(
         objective=objective,
         failure_folder=folder.path / "non_finite",
     )
-    loggers.extend(instantiate(node) for node in config.logger.values())
-    for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    trainer: Trainer = instantiate(config.trainer)(
-        logger=loggers,
-        callbacks=[RecordMetrics(), *(instantiate(node) for node in config.callbacks.values())],
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(folder.path),
-        max_epochs=1,
-        log_every_n_steps=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
     reports = {}
     if isinstance(source, PerceptionLabProblems):
         reports["before"] = evaluate(config, source, policy, engine)
     try:
-        trainer.fit(module, ckpt_path=folder.latest_checkpoint())
+        fit(trainer, module, folder.latest_checkpoint())
     finally:
         if hasattr(reward, "close"):
             reward.close()

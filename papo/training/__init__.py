@@ -3,10 +3,10 @@
 Not here: the objective (papo.objective), sampling (papo.rollout), anything that knows Hydra.
 """
 
-from papo.training.callbacks import PhaseProgress, RecordMetrics, RolloutTable
-from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint, checkpoint_path
+from papo.training.checkpoints import checkpoint_path
 from papo.training.collect import Collector, Rollout, cut
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
+from papo.training.fit import build_trainer, fit
 from papo.training.loggers import finish_loggers, wandb_logger
 from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule
@@ -21,27 +21,24 @@ from papo.training.settings import (
 )
 
 __all__ = [
-    "AtomicCheckpointIO",
     "CheckpointNotWritten",
     "Collector",
     "FinishedStep",
     "NonFiniteLoss",
     "PAPOModule",
-    "PhaseProgress",
     "PolicyModule",
     "PromptStream",
-    "RecordMetrics",
     "ReferenceModule",
     "Rollout",
-    "RolloutCheckpoint",
-    "RolloutTable",
     "RunFolder",
     "TrainingSettings",
+    "build_trainer",
     "check_group_size",
     "check_seed",
     "checkpoint_path",
     "cut",
     "finish_loggers",
+    "fit",
     "training_settings",
     "wandb_logger",
 ]

@@ -69,7 +69,6 @@ class PAPOModule(LightningModule):
         self.update_step = 0
         self.prompts_drawn = 0
         self.last_step: FinishedStep | None = None
-        self.policy_module.train()
 
     @property
     def num_rollouts(self) -> int:
@@ -89,9 +88,7 @@ class PAPOModule(LightningModule):
             self.collector.reference.to(self.device)
 
     def training_step(self, rollout_index: int, batch_index: int) -> None:
-        self.policy_module.eval()  # gradient checkpointing, active in train mode, forbids the cache
         rollout = self.collector.collect(self.rollout_step, self.prompts_drawn)
-        self.policy_module.train()
         started = perf_counter()
         update_metrics = self._update(rollout.batch)
         seconds = {**rollout.seconds, "update": perf_counter() - started}

@@ -1,0 +1,57 @@
+"""Lightning's Trainer, set up for rollouts and told what of its advice does not apply."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from papo.training.callbacks import RecordMetrics
+from papo.training.checkpoints import AtomicCheckpointIO
+from papo.training.papo import PAPOModule
+
+# The model stays in evaluation mode on purpose (papo.models.policy: it has no dropout, and training
+# mode drops the cache), and torch 2.13 deprecates a name that Lightning 2.6 uses.
+_IGNORED_WARNINGS = (".*in eval mode at the start of training", ".*LeafSpec")
+
+
+def build_trainer(
+    make_trainer: Callable[..., Trainer],
+    *,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Any],
+) -> Trainer:
+    """Returns a Trainer whose one epoch is the run, with all its files below `folder`.
+
+    Raises:
+        ValueError: the trainer would use several processes.
+    """
+    # Lightning announces devices and products; the run says what matters itself.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = make_trainer(
+        logger=list(loggers),
+        callbacks=[RecordMetrics(), *callbacks],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+        max_epochs=1,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    if trainer.world_size != 1:
+        raise ValueError(
+            f"a run is one process on one device; got {trainer.world_size}. Set trainer.devices=1 and "
+            "trainer.num_nodes=1."
+        )
+    return trainer
+
+
+def fit(trainer: Trainer, module: PAPOModule, checkpoint: Path | None) -> None:
+    """Trains from the checkpoint, or from the start, to the last rollout."""
+    with warnings.catch_warnings():
+        for message in _IGNORED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        trainer.fit(module, ckpt_path=checkpoint)
