@@ -163,7 +163,10 @@ def grade_responses(problems: Sequence[Problem], texts: Sequence[str]) -> list[G
 
 
 class LabReward:
-    """R = 1 where the boxed answer is right (luck counts), else 0.
+    """R = 1 where the response follows the grammar and its boxed answer is right (luck counts), else 0.
+
+    A right box outside the grammar earns nothing: paying for it, training soon drops the written
+    readings and keeps the box, and what it read can no longer be graded.
 
     Components: `accuracy`, then 0/1 per rollout for each `error_*` category and
     `correct_but_misread`; `accuracy` and the errors add up to 1. Never times out: grading is a

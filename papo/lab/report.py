@@ -6,7 +6,7 @@ within each problem is one observation, and the interval is its mean -/+ 1.96 st
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -165,29 +165,24 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def compare_reports(reports: Mapping[str, LabReport]) -> Table:
-    """Returns a table of one row per share and one column per (test set, report).
+    """Returns a table of one section per test set and one column per report; fits 80 columns.
 
     Args:
         reports: e.g. {"before": ..., "after": ...}; all with the same test sets.
     """
-    set_names = list(next(iter(reports.values())).sets)
-    table = Table(title="PerceptionLab: share of responses, % [95 % interval]")
-    table.add_column("")
-    for set_name, moment in _columns(set_names, reports):
-        table.add_column(f"{set_name}\n{moment}", justify="right")
-    for row_name in ("accuracy", *Category):
-        label = str(row_name).replace("_", " ")
-        cells = []
-        for set_name, moment in _columns(set_names, reports):
-            report = reports[moment].sets[set_name]
-            share = report.accuracy if row_name == "accuracy" else report.shares[row_name]
-            cells.append(_percent(share))
-        table.add_row(label, *cells, end_section=row_name == "accuracy")
+    table = Table(title="PerceptionLab: share of responses in %, with 95 % intervals")
+    table.add_column("test set")
+    table.add_column("what became of it")
+    for moment in reports:
+        table.add_column(moment, justify="right")
+    for set_name in next(iter(reports.values())).sets:
+        sets = [report.sets[set_name] for report in reports.values()]
+        table.add_section()
+        table.add_row(set_name, "[bold]accuracy", *(_percent(one.accuracy) for one in sets))
+        for category in Category:
+            label = category.replace("_", " ")
+            table.add_row("", label, *(_percent(one.shares[category]) for one in sets))
     return table
-
-
-def _columns(set_names: Sequence[str], moments: Iterable[str]) -> list[tuple[str, str]]:
-    return [(set_name, moment) for set_name in set_names for moment in moments]
 
 
 def _percent(share: Share) -> str:

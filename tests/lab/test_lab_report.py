@@ -173,12 +173,13 @@ def test_a_set_that_is_too_small_is_refused():
 def test_the_table_shows_every_share_before_and_after():
     before, after = evaluate(20), evaluate(30)
     out = StringIO()
-    Console(file=out, width=160).print(compare_reports({"before": before, "after": after}))
+    Console(file=out, width=80).print(compare_reports({"before": before, "after": after}))
     printed = out.getvalue()
     for word in ("accuracy", "correct but misread", "perception", "reasoning", "calculation"):
         assert word in printed
     for heading in ("training prior", "counter-prior", "before", "after"):
         assert heading in printed
+    assert "…" not in printed
     # All problems agree, so the rule of three gives the width: 25 -/+ 100 * 3 / 20, 3 / 30.
     assert "25.0 [10.0, 40.0]" in printed
     assert "25.0 [15.0, 35.0]" in printed
