@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from papo.data.problem_error import ProblemError
 
@@ -32,6 +32,8 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
             encoded = _inside(path, folder).read_bytes()
         with Image.open(io.BytesIO(encoded)) as image:
             return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ProblemError("broken_image", f"{name} is not a picture of a known format") from error
     except Exception as error:  # Decoders fed hostile bytes raise more than OSError.
         raise ProblemError(
             "broken_image", f"{name} cannot be read as a picture: {error}"

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from papo.types import PromptGroup
 
+_SIDE = 56  # pixels; any side would do
+
 
 def image_patches(group: PromptGroup) -> Float[Tensor, "patch pixel"]:
     """Returns the patches of the full images.
@@ -33,11 +35,18 @@ def black_patches(
     instead of a formula, so the value is that of any model family.
 
     Raises:
-        ValueError: the prompt has no image.
+        ValueError: the prompt has no image, or patches of `process_images` have another length.
     """
-    image_patches(group)
-    black = [Image.new("RGB", image.size) for image in group.problem.images]
-    return like_patches(group, process_images(black))
+    patches = image_patches(group)
+    # All patches of a black picture are alike, so a small one tells what they look like.
+    row = process_images([Image.new("RGB", (_SIDE, _SIDE))])[:1]
+    if row.shape[1] != patches.shape[1]:
+        raise ValueError(
+            f"process_images gave patches of {row.shape[1]} values, and those of problem "
+            f"{group.problem.id!r} have {patches.shape[1]}; mask with the processor the prompt was "
+            "encoded with"
+        )
+    return row.to(patches).expand_as(patches).contiguous()
 
 
 def like_patches(

@@ -214,7 +214,7 @@ def broken(change):
         (
             broken({"images": [{"bytes": b"no picture", "path": "x.png"}]}),
             "broken_image",
-            "x.png cannot",
+            "x.png is not a picture",
         ),
         (
             broken({"images": [{"bytes": png()[:60], "path": "x.png"}]}),

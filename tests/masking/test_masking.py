@@ -236,5 +236,8 @@ def test_a_merge_size_that_does_not_fit_the_grid_is_refused(two_images):
 
 
 def test_a_processor_other_than_the_encoding_one_is_refused(two_images):
-    with pytest.raises(ValueError, match="the processor the prompt was encoded with"):
-        BlankMask()(two_images, generator(), lambda images: process_images(images)[:-4])
+    message = "the processor the prompt was encoded with"
+    with pytest.raises(ValueError, match=message):
+        mask_with("raw")(two_images, generator(), lambda images: process_images(images)[:-4])
+    with pytest.raises(ValueError, match=message):
+        BlankMask()(two_images, generator(), lambda images: process_images(images)[:, :-1])
