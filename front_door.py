@@ -13,6 +13,8 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+CONFIG_FOLDER = str(Path(__file__).resolve().parent / "conf")
+
 ALLOWED_TARGETS = ("papo.", "torch.optim.", "lightning.pytorch.", "transformers.")
 """What a configuration may construct. Loading a file by configuration (torch.load) is not among it."""
 

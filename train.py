@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 import hydra
-import torch
 import transformers
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -44,7 +44,7 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 transformers.logging.disable_progress_bar()
 
 
-@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+@hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="train", version_base="1.3")
 @front_door.clear_errors
 def main(config: DictConfig) -> float | None:
     """One run. Returns the mean reward of the last rollout, for sweepers."""
@@ -107,7 +107,7 @@ def run(
 ) -> float:
     """Builds the parts, trains, evaluates and writes result.json."""
     seed, num_responses = config.seed, config.rollout.num_responses
-    torch.manual_seed(seed)
+    seed_everything(seed, verbose=False)
     loggers.extend(instantiate(node) for node in config.logger.values())
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))

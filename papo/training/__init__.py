@@ -3,7 +3,7 @@
 Not here: the objective (papo.objective), sampling (papo.rollout), anything that knows Hydra.
 """
 
-from papo.training.checkpoints import checkpoint_path
+from papo.training.checkpoints import newest_checkpoint
 from papo.training.collect import Collector, Rollout, cut
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, fit
@@ -35,10 +35,10 @@ __all__ = [
     "build_trainer",
     "check_group_size",
     "check_seed",
-    "checkpoint_path",
     "cut",
     "finish_loggers",
     "fit",
+    "newest_checkpoint",
     "training_settings",
     "wandb_logger",
 ]

@@ -29,6 +29,12 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match.group(1)), path) for match, path in found if match))
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a folder, or None before the first."""
+    found = checkpoints(folder)
+    return found[max(found)] if found else None
+
+
 class AtomicCheckpointIO(CheckpointIO):
     """Writes a checkpoint next to its place, forces it to the disk, then moves it there.
 

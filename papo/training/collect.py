@@ -3,12 +3,15 @@
 No gradient is computed here; papo.training.papo turns a batch into updates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Protocol
 
 import torch
+from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 
 from papo.functional import group_advantages
@@ -25,6 +28,15 @@ from papo.types import (
     RolloutEngine,
     derive_seed,
 )
+
+
+class ActingPolicy(Policy, Protocol):
+    """A policy that also says where it lives and lets masks process pictures."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def process_images(self, images: Sequence[Image]) -> Float[Tensor, "patch pixel"]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +87,7 @@ class Collector:
     def __init__(
         self,
         *,
-        policy: Policy,
+        policy: ActingPolicy,
         reference: ReferenceModule | None,
         image_mask: ImageMask,
         engine: RolloutEngine,

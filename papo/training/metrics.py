@@ -13,7 +13,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     draft, batch = rollout.draft, rollout.batch
     rewards, lengths = draft.rewards, draft.responses.mask.sum(dim=1).float()
     group_rewards = rewards.total.float().reshape(len(draft.groups), -1)
-    metrics = {
+    metrics: dict[str, Tensor | float] = {
         "reward/mean": rewards.total.float().mean(),
         "reward/std": group_rewards.std(dim=1).mean(),
         "reward/uniform_groups": (group_rewards == group_rewards[:, :1]).all(dim=1).float().mean(),

@@ -235,10 +235,12 @@ def write_batch(
 
 
 def _random_state() -> dict[str, Any]:
-    name, keys, *rest = numpy.random.get_state(legacy=True)
+    bits = numpy.random.get_state(legacy=False)
+    assert isinstance(bits, dict)
+    key = torch.from_numpy(bits["state"]["key"].astype("int64"))
     return {
         "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(keys.astype("int64")), *rest],
+        "numpy": {**bits, "state": {**bits["state"], "key": key}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all(),
     }
@@ -246,7 +248,8 @@ def _random_state() -> dict[str, Any]:
 
 def _restore_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    numpy.random.set_state((name, keys.numpy().astype("uint32"), *rest))
+    bits = state["numpy"]
+    key = bits["state"]["key"].numpy().astype("uint32")
+    numpy.random.set_state({**bits, "state": {**bits["state"], "key": key}})
     torch.set_rng_state(state["torch"])
     torch.cuda.set_rng_state_all(state["cuda"])

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from papo.types import PromptGroup
+from papo.types import PromptGroup, TokenScores
 
 
 class ReferenceModule(LightningModule):
@@ -22,7 +23,7 @@ class ReferenceModule(LightningModule):
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
-        self.policy = deepcopy(policy).eval().requires_grad_(False)
+        self.policy: Any = deepcopy(policy).eval().requires_grad_(False)
         self.fingerprint = fingerprint(self.policy)
 
     @torch.no_grad()
@@ -33,7 +34,7 @@ class ReferenceModule(LightningModule):
         response_mask: Bool[Tensor, "rollout token"],
     ) -> Float[Tensor, "rollout token"]:
         """log pi_ref(o_t | q, I)."""
-        scores = self.policy.score(
+        scores: TokenScores = self.policy.score(
             groups, response_ids, response_mask, masked_view=False, full_vocabulary=False
         )
         return scores.logprobs

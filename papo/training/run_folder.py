@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from papo.training.checkpoints import checkpoints, remove_unfinished
+from papo.training.checkpoints import checkpoints, newest_checkpoint, remove_unfinished
 from papo.training.tables import truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
@@ -92,8 +92,7 @@ class RunFolder:
 
     def latest_checkpoint(self) -> Path | None:
         """The newest whole checkpoint, or None before the first."""
-        found = checkpoints(self.checkpoint_folder)
-        return found[max(found)] if found else None
+        return newest_checkpoint(self.checkpoint_folder)
 
     def is_finished(self) -> bool:
         """Whether the run has come to its end."""

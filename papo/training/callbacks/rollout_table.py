@@ -1,6 +1,6 @@
 """What the policy wrote, next to what it saw: a table of responses every few rollouts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL.Image import Image
 from papo.functional import kl_k3
 from papo.training.callbacks.record import finished_step
 from papo.training.collect import cut
+from papo.training.papo import FinishedStep
 from papo.training.tables import append_jsonl
 
 
@@ -41,14 +42,14 @@ class RolloutTable(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        step, module = finished_step(pl_module), pl_module
+        step = finished_step(pl_module)
         if self.every_rollouts == 0 or (
             step.rollout_step != 1 and step.rollout_step % self.every_rollouts
         ):
             return
         folder = Path(trainer.default_root_dir)
-        policy: Any = module.policy_module.policy
-        rows = list(self._rows(folder, policy, step))
+        module: Any = pl_module
+        rows = list(self._rows(folder, module.policy_module.policy, step))
         for row in rows:
             append_jsonl(folder / "rollouts.jsonl", row)
         for logger in trainer.loggers:
@@ -56,7 +57,7 @@ class RolloutTable(Callback):
                 _log_to_wandb(logger, folder, rows, step.rollout_step)
 
     @torch.no_grad()
-    def _rows(self, folder: Path, policy: Any, step: Any) -> Any:
+    def _rows(self, folder: Path, policy: Any, step: FinishedStep) -> Iterator[dict[str, Any]]:
         draft, batch = step.rollout.draft, step.rollout.batch
         shown = batch.select_groups(0, min(self.num_prompts, len(draft.groups)))
         for index, part in enumerate(cut(shown, 1)):
@@ -82,7 +83,8 @@ class RolloutTable(Callback):
                     full_vocabulary=False,
                 )
                 token_kl = kl_k3(scores.logprobs, scores.masked_logprobs, log_ratio_max=None).cpu()
-            mask = part.response_mask.cpu()
+            assert part.response_ids is not None, "a collected batch has its tokens"
+            ids, mask = part.response_ids.cpu(), part.response_mask.cpu()
             for j in range(part.num_responses):
                 row = index * part.num_responses + j
                 yield {
@@ -95,7 +97,7 @@ class RolloutTable(Callback):
                     "response": draft.responses.texts[row],
                     "reward": float(draft.rewards.total[row]),
                     "correct": bool(draft.rewards.correct[row]),
-                    "token_ids": part.response_ids[j][part.response_mask[j]].tolist(),
+                    "token_ids": ids[j][mask[j]].tolist(),
                     "perception_kl": None if token_kl is None else token_kl[j][mask[j]].tolist(),
                 }
 
@@ -113,7 +115,15 @@ def _log_to_wandb(
 ) -> None:
     import wandb
 
-    columns = ["image", "masked_image", "prompt", "response", "answer", "reward", "perception_kl"]
+    columns: list[str | int] = [
+        "image",
+        "masked_image",
+        "prompt",
+        "response",
+        "answer",
+        "reward",
+        "perception_kl",
+    ]
     table = wandb.Table(columns=columns)
     for row in rows:
         pictures = [
@@ -125,4 +135,4 @@ def _log_to_wandb(
         table.add_data(
             *pictures, row["prompt"], row["response"], row["answer"], row["reward"], mean
         )
-    logger.log_metrics({"rollouts": table}, step=rollout_step)
+    logger.experiment.log({"rollouts": table, "rollout_step": rollout_step})

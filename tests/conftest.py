@@ -1,0 +1,25 @@
+"""Fixtures for all rooms. Nothing of papo is imported here: the hook that checks shapes comes first."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread: two would wait for each other on two cores, and results stay the same to the bit.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def geometry3k(repository: Path) -> Path:
+    """A local copy of Geometry3K beside the repository, where there is one."""
+    folder = repository.parent / "shared" / "geometry3k"
+    if not folder.is_dir():
+        pytest.skip("no local copy of Geometry3K")
+    return folder
