@@ -122,7 +122,7 @@ def test_banned_ids_never_leak_a_nan_and_receive_no_gradient(head):
     assert (grads[2][BANNED] == 0.0).all()
 
 
-def test_a_banned_target_is_impossible(head):
+def test_a_banned_target_is_impossible_and_teaches_its_embedding_nothing(head):
     hidden, _, weight, _ = head
     got = token_statistics(
         hidden,
@@ -134,6 +134,9 @@ def test_a_banned_target_is_impossible(head):
         chunk_size=3,
     )
     assert (got.logprobs == -torch.inf).all()
+    (grad,) = torch.autograd.grad(got.logprobs.sum(), weight)
+    assert torch.isfinite(grad).all()
+    assert (grad[BANNED] == 0.0).all()
 
 
 def test_bfloat16_states_are_accumulated_in_float32(head):

@@ -289,3 +289,36 @@ def test_diagnostics_of_grpo_need_no_masked_view():
     got = build(objective="dapo").diagnostics(batch, scores, batch)
     assert "perception_kl_variance" not in got
     assert got["ratio_mean"].item() == pytest.approx(1.0)
+
+
+def test_every_limit_reaches_its_term():
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    scores = policy.score(batch.response_ids, batch.response_mask)
+    mask, lengths = batch.response_mask, batch.response_mask.sum(1)
+
+    def k3(q_logprobs, log_ratio_max=torch.inf):
+        log_r = (q_logprobs - scores.logprobs).clamp(-log_ratio_max, log_ratio_max)
+        return log_r.exp() - 1 - log_r
+
+    def average(values):
+        return (torch.where(mask, values, 0.0).sum(1) / lengths).mean()
+
+    def term(name, **settings):
+        return build("paper", **settings)(batch, scores, minibatch=batch, progress=0.0)[name]
+
+    masked, ref = scores.masked_logprobs, batch.ref_logprobs
+    cut = term("perception_kl", perception_kl_max=0.1)
+    torch.testing.assert_close(cut, average(k3(masked).clamp(max=0.1)))
+    torch.testing.assert_close(term("kl_ref", ref_kl_max=0.01), average(k3(ref).clamp(max=0.01)))
+    for name, q in (("perception_kl", masked), ("kl_ref", ref)):
+        torch.testing.assert_close(term(name, kl_log_ratio_max=0.05), average(k3(q, 0.05)))
+    log_rho = (scores.logprobs - batch.old_logprobs).clamp(-0.05, 0.05)  # inside every clip
+    torch.testing.assert_close(
+        term("surrogate", kl_log_ratio_max=0.05),
+        average(-log_rho.exp() * batch.advantages[:, None]),
+    )
+    # top_p 0.2 of at most five tokens: above the 0.8 quantile, the largest alone
+    largest = torch.where(mask, k3(masked), -torch.inf).max(1, keepdim=True).values
+    restricted = torch.where(k3(masked) >= largest, k3(masked), 0.0)
+    torch.testing.assert_close(term("perception_kl", perception_top_p=0.2), average(restricted))
