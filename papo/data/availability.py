@@ -1,9 +1,8 @@
 """Is the data there? Answered within seconds, before a model is loaded or a file downloaded."""
 
-import threading
 from pathlib import Path
 
-HUB_ANSWER_SECONDS = 5.0
+from papo.hub import check_hub_answers
 
 
 def find_files(path: Path, split: str) -> tuple[Path, ...]:
@@ -43,45 +42,17 @@ def check_hub(hub_id: str, *, revision: str | None) -> None:
     """Returns when the data set is in the local cache or the hub answers for it.
 
     Raises:
-        ValueError: neither; the message names the data set and the override that helps.
+        FileNotFoundError: neither; the message names the data set and the override that helps.
     """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
     if _is_cached(hub_id):
         return
-    instead = (
-        f"Point data.path=FOLDER at a local copy of {hub_id} (parquet or JSON lines), "
-        "or run once where the hub can be reached to fill the cache."
+    check_hub_answers(
+        hub_id,
+        kind="dataset",
+        revision=revision,
+        remedy=f"Point data.path=FOLDER at a local copy of {hub_id} (parquet or JSON lines), "
+        "or run once where the hub can be reached to fill the cache.",
     )
-    if constants.HF_HUB_OFFLINE:
-        raise ValueError(
-            f"the data set {hub_id} is not in the local cache and HF_HUB_OFFLINE is set. {instead}"
-        )
-    answer: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            HfApi().dataset_info(hub_id, revision=revision, timeout=HUB_ANSWER_SECONDS)
-            answer.append(None)
-        except Exception as error:  # Handed over to the asking thread, which raises.
-            answer.append(error)
-
-    # Resolving a host name has no timeout of its own, hence the thread.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_ANSWER_SECONDS)
-    error = answer[0] if answer else TimeoutError(f"no answer within {HUB_ANSWER_SECONDS:g} s")
-    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
-        raise ValueError(
-            f"the hub has no data set {hub_id!r} (revision {revision or 'main'}) that this account may "
-            f"read. Set data.hub_id= or data.revision=, or log in. {instead}"
-        ) from error
-    if error is not None:
-        raise ValueError(
-            f"the data set {hub_id} is not in the local cache and the hub cannot be reached "
-            f"({error}). {instead}"
-        ) from error
 
 
 def _is_cached(hub_id: str) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -22,6 +21,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from papo.hub import check_hub_answers
 from papo.models.adapter import SUPPORTED_FAMILIES
 from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
@@ -211,18 +211,17 @@ def _find_config(
         return str(folder), AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if hub_id is None:
         raise ValueError("a model needs a place to come from; set model.path= or model.hub_id=")
-    try:
-        config = AutoConfig.from_pretrained(
-            hub_id, revision=revision, trust_remote_code=trust_remote_code
+    if not isinstance(try_to_load_from_cache(hub_id, "config.json", revision=revision), str):
+        check_hub_answers(
+            hub_id,
+            kind="model",
+            revision=revision,
+            remedy="Set model.path=FOLDER to a downloaded copy, or model=tiny_qwen2_5_vl for a random "
+            "tiny model of the same architecture.",
         )
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        cached = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-        raise FileNotFoundError(
-            f"model {hub_id!r} is neither on the reachable hub nor in the local cache "
-            f"({'a configuration is cached, but unreadable' if cached else 'nothing is cached'}). "
-            "Set model.path=FOLDER to a downloaded copy, or model=tiny_qwen2_5_vl for a random tiny model "
-            f"of the same architecture. Cause: {str(error).splitlines()[0]}"
-        ) from error
+    config = AutoConfig.from_pretrained(
+        hub_id, revision=revision, trust_remote_code=trust_remote_code
+    )
     return hub_id, config
 
 

@@ -338,7 +338,7 @@ def empty_cache(tmp_path, monkeypatch):
 def test_offline_without_a_cached_copy_names_data_set_and_override(empty_cache, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        ValueError, match=r"hiyouga/geometry3k is not in the local cache.*data\.path=FOLDER"
+        FileNotFoundError, match=r"hiyouga/geometry3k is not in the local cache.*data\.path=FOLDER"
     ):
         table(hub_id="hiyouga/geometry3k").preflight()
 
@@ -356,22 +356,22 @@ def test_an_unreachable_hub_is_reported(empty_cache, monkeypatch):
     def no_route(*args, **kwargs):
         raise socket.gaierror("Name or service not known")
 
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", no_route)
-    with pytest.raises(ValueError, match=r"the hub cannot be reached.*data\.path=FOLDER"):
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", no_route)
+    with pytest.raises(FileNotFoundError, match=r"the hub cannot be reached.*data\.path=FOLDER"):
         len(table(hub_id="hiyouga/geometry3k"))
 
 
 def test_a_silent_hub_is_given_up_on_in_time(empty_cache, monkeypatch):
-    monkeypatch.setattr("papo.data.availability.HUB_ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *a, **k: time.sleep(5))
+    monkeypatch.setattr("papo.hub.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *a, **k: time.sleep(5))
     started = time.monotonic()
-    with pytest.raises(ValueError, match=r"no answer within 0\.2 s"):
+    with pytest.raises(FileNotFoundError, match=r"no answer within 0\.2 s"):
         table(hub_id="hiyouga/geometry3k").preflight()
     assert time.monotonic() - started < 3
 
 
 def test_an_answering_hub_passes_the_preflight(empty_cache, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *a, **k: None)
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *a, **k: None)
     table(hub_id="hiyouga/geometry3k").preflight()
 
 

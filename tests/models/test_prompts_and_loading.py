@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 import torch
@@ -7,12 +8,10 @@ from transformers import AutoModelForImageTextToText
 
 from papo.models import (
     build_byte_tokenizer,
-    build_policy,
-    build_tiny_model,
     check_model,
     load_policy,
+    loading,
 )
-from papo.models import loading
 
 LOAD = {
     "hub_id": None,
@@ -113,13 +112,25 @@ def test_no_place_at_all_is_an_error():
         check_model(path=None, hub_id=None, **CHECK)
 
 
-def test_an_unreachable_hub_names_the_model_and_the_override(monkeypatch):
-    def offline(*args, **kwargs):
-        raise OSError("We couldn't connect to the hub")
-
-    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", offline)
-    with pytest.raises(FileNotFoundError, match=r"'some/model'.*model\.path=FOLDER"):
+def test_an_unreachable_hub_names_the_model_and_the_override(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=r"model some/model is not .*model\.path=FOLDER"):
         check_model(path=None, hub_id="some/model", **CHECK)
+
+
+def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
+    started = threading.Event()
+
+    def silent(self, *args, **kwargs):
+        started.set()
+        threading.Event().wait(60)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("papo.hub.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", silent)
+    with pytest.raises(FileNotFoundError, match=r"no answer within 0\.1 s.*model\.path=FOLDER"):
+        check_model(path=None, hub_id="some/model", **CHECK)
+    assert started.is_set()
 
 
 def test_an_unsupported_family_is_named_with_the_supported_ones(tmp_path):
@@ -154,7 +165,4 @@ def test_the_check_counts_parameters_without_allocating(tmp_path):
 )
 def test_impossible_settings_name_their_key(setting, message):
     with pytest.raises(ValueError, match=message):
-        if "family" in setting:
-            tiny_policy(setting["family"])
-        else:
-            tiny_policy(**setting)
+        tiny_policy(**setting)
