@@ -7,6 +7,7 @@ Exits 1 if any case differs by more than 1e-9, and on a key, field or value it d
 """
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def require_keys(what: str, got: set[str], required: set[str], optional: set[str
         )
 
 
-def objective_overrides(config: dict[str, Any]) -> list[str]:
+def objective_overrides(config: dict[str, Any]) -> tuple[str, ...]:
     """Returns the Hydra overrides that say what a case's official configuration says."""
     require_keys("config", set(config), REQUIRED_CONFIG, OPTIONAL_CONFIG)
     averages = {"token": "token", "seq": "sequence"}
@@ -80,13 +81,14 @@ def objective_overrides(config: dict[str, Any]) -> list[str]:
         settings["perception_top_p"] = config["top_p"]
     if config.get("kl_clip") is not None:
         settings["perception_kl_max"] = config["kl_clip"]
-    return [f"objective.{key}={'null' if v is None else v}" for key, v in settings.items()]
+    return tuple(f"objective.{key}={'null' if v is None else v}" for key, v in settings.items())
 
 
-def official_objective(config: dict[str, Any]) -> PAPOObjective:
-    """Composes fidelity=official, objective=papo_g and the case's overrides, and builds it."""
-    overrides = ["+fidelity=official", "+objective=papo_g", *objective_overrides(config)]
-    return instantiate(compose(overrides=overrides).objective)
+@functools.cache
+def official_objective(overrides: tuple[str, ...]) -> PAPOObjective:
+    """Composes fidelity=official, objective=papo_g and the overrides, and builds it."""
+    composed = compose(overrides=["+fidelity=official", "+objective=papo_g", *overrides])
+    return instantiate(composed.objective)
 
 
 def read_inputs(case: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -110,7 +112,7 @@ def read_inputs(case: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def evaluate(case: dict[str, Any]) -> dict[str, torch.Tensor | None]:
     """Returns what this project computes for each key of the case's `expected`."""
-    objective = official_objective(case["config"])
+    objective = official_objective(objective_overrides(case["config"]))
     inputs = read_inputs(case)
     advantages = group_advantages(
         inputs["rewards"], num_responses=case["group_size"], epsilon=OFFICIAL_EPSILON

@@ -113,10 +113,18 @@ def case(tmp_path):
     return made, write
 
 
-def test_every_golden_case_of_the_authors_is_reproduced(main, shared_golden):
-    status, printed = main(shared_golden)
-    assert status == 0
-    assert printed.splitlines()[-1] == "52 of 52 cases within 1e-09"
+def test_every_golden_case_of_the_authors_is_reproduced_from_any_folder(tmp_path, shared_golden):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(shared_golden)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "52 of 52 cases within 1e-09"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_hand_made_case_is_reproduced_up_to_the_float32_of_the_kls(main, case):
@@ -173,13 +181,3 @@ def test_a_file_without_cases_is_no_success(main, tmp_path):
     empty = tmp_path / "empty.json"
     empty.write_text("[]")
     assert main(empty)[0] == 1
-
-
-@pytest.mark.slow
-def test_the_command_of_the_readme_runs_from_anywhere(tmp_path, shared_golden):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(shared_golden)],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert list(tmp_path.iterdir()) == []
