@@ -63,18 +63,21 @@ def test_the_truth_is_the_arithmetic_of_what_is_asked():
         assert problem.answer == str(truth["result"])
 
 
-def test_the_boxes_hold_the_ink_that_tells_numbers_apart():
-    # Two clean drawings from the same random state differ in the written numbers alone, so every
-    # differing pixel lies in the boxes, and each box holds some.
+@pytest.mark.parametrize(("side", "other_numbers"), [("a", (4, 8)), ("b", (3, 9))])
+def test_a_box_holds_all_the_ink_of_its_number(side, other_numbers):
+    # Two clean drawings from the same random state differ in one written number alone, so every
+    # differing pixel lies in the box of that side: a below the rectangle, b to its right.
     for state in range(20):
         one, boxes = draw_scene(np.random.default_rng(state), 3, 8, difficulty=0.0)
-        other, other_boxes = draw_scene(np.random.default_rng(state), 4, 7, difficulty=0.0)
+        other, other_boxes = draw_scene(
+            np.random.default_rng(state), *other_numbers, difficulty=0.0
+        )
         differs = (np.asarray(one) != np.asarray(other)).any(axis=-1)
-        for side in SIDES:
-            left, top = (min(boxes[side][i], other_boxes[side][i]) for i in (0, 1))
-            right, bottom = (max(boxes[side][i], other_boxes[side][i]) for i in (2, 3))
-            assert differs[top:bottom, left:right].any()
-            differs[top:bottom, left:right] = False
+        left, top = (min(boxes[side][i], other_boxes[side][i]) for i in (0, 1))
+        right, bottom = (max(boxes[side][i], other_boxes[side][i]) for i in (2, 3))
+        assert (top > 36) if side == "a" else (left > 36)
+        assert differs[top:bottom, left:right].any()
+        differs[top:bottom, left:right] = False
         assert not differs.any()
 
 
