@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from papo.lab import Category, LabReward, PerceptionLabProblems, grade_response
@@ -104,6 +104,7 @@ steps = st.sampled_from(["area", "sum", "difference"])
 near = st.integers(0, 99)
 
 
+@settings(deadline=None)
 @given(numbers, numbers, steps, numbers, numbers, steps, near, near, st.booleans(), st.booleans())
 def test_grades_agree_with_the_definition(
     true_a, true_b, operation, a, b, step, result, box, honest_result, honest_box
@@ -121,6 +122,7 @@ def test_grades_agree_with_the_definition(
     assert grade.category == naive_category(scene, a, b, step, result, box)
 
 
+@settings(deadline=None)
 @given(numbers, numbers, steps)
 def test_the_written_response_of_a_careful_reader_is_correct(a, b, operation):
     scene = {"operation": operation, "a": a, "b": b, "result": operate(operation, a, b)}
@@ -143,20 +145,21 @@ def test_the_written_response_of_a_careful_reader_is_correct(a, b, operation):
     ],
 )
 def test_hostile_text_is_a_format_error_at_once(text):
-    start = time.perf_counter()
+    start = time.process_time()
     assert grade_response(SCENE, text).category is Category.FORMAT
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_the_longest_graded_text_is_matched_in_no_time():
     # The worst the bounded length leaves: a flawless beginning, then spaces that match nothing.
     text = (response(7, 5, "a * b", 35, 35)[:-1] + " " * MAX_CHARACTERS)[: MAX_CHARACTERS - 1] + "x"
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(100):
         assert grade_response(SCENE, text).category is Category.FORMAT
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_has_a_grade(text):
     assert grade_response(SCENE, text).category is Category.FORMAT
