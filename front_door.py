@@ -53,12 +53,7 @@ def instantiate(node: DictConfig, *, without: tuple[str, ...] = ()) -> Any:
         Exception: what the constructor raised, not Hydra's wrapping of it.
     """
     plain = OmegaConf.to_container(node, resolve=True)
-    for target in _targets(plain):
-        if not target.startswith(ALLOWED_TARGETS):
-            raise ValueError(
-                f"a configuration constructs only objects of {', '.join(ALLOWED_TARGETS)}; "
-                f"got _target_: {target}"
-            )
+    _check_targets(plain)
     try:
         return hydra.utils.instantiate(
             {key: value for key, value in plain.items() if key not in without}, _convert_="all"
@@ -75,8 +70,10 @@ def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
     """Refuses keys that nothing reads: a silently ignored setting is a bug.
 
     Raises:
-        ValueError: an unknown key at the top level of the configuration.
+        ValueError: an unknown key at the top level of the configuration, or a `_target_` outside
+            `ALLOWED_TARGETS` anywhere in it.
     """
+    _check_targets(OmegaConf.to_container(config, resolve=True))
     if unknown := sorted(set(config) - set(known)):
         raise ValueError(
             f"unknown key {unknown[0]}; known: {', '.join(sorted(known))}. "
@@ -113,6 +110,15 @@ def clear_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], An
 def exit_code() -> int:
     """1 where a job of this process failed, else 0."""
     return 1 if _failures else 0
+
+
+def _check_targets(node: Any) -> None:
+    for target in _targets(node):
+        if not target.startswith(ALLOWED_TARGETS):
+            raise ValueError(
+                f"a configuration constructs only objects of {', '.join(ALLOWED_TARGETS)}; "
+                f"got _target_: {target}"
+            )
 
 
 def _targets(node: Any) -> Iterable[str]:

@@ -5,12 +5,14 @@ and ends with a table. The algorithm is papo/training/collect.py and papo/traini
 """
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
 import transformers
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -18,6 +20,7 @@ import front_door
 from front_door import instantiate
 from papo.lab import LabReport, PerceptionLabProblems, compare_reports, evaluate_lab, held_out_sets
 from papo.models import check_model
+from papo.rollout import check_sampling
 from papo.training import (
     Collector,
     PAPOModule,
@@ -28,6 +31,7 @@ from papo.training import (
     TrainingSettings,
     build_trainer,
     check_group_size,
+    check_one_process,
     check_seed,
     finish_loggers,
     fit,
@@ -44,32 +48,44 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 transformers.logging.disable_progress_bar()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything of a run that exists before a model is loaded, checked."""
+
+    config: DictConfig
+    settings: TrainingSettings
+    num_responses: int
+    seed: int
+    objective: Any
+    image_mask: Any
+    reward: Any
+    source: Any
+    make_engine: Callable[..., Any]
+    make_optimizer: Callable[..., Any]
+    make_trainer: Callable[..., Trainer]
+    callbacks: list[Callback]
+
+
 @hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="train", version_base="1.3")
 @front_door.clear_errors
-def main(config: DictConfig) -> float | None:
+def main(config: DictConfig) -> float:
     """One run. Returns the mean reward of the last rollout, for sweepers."""
     run_dir = front_door.run_dir()
     OmegaConf.update(config, "run_dir", str(run_dir))
-    front_door.check_known_keys(config, KNOWN_KEYS)
-    plain = OmegaConf.to_container(config, resolve=True)
-    settings = training_settings(plain["training"])
-    check_group_size(config.rollout.num_responses)
-    check_seed(config.seed)
-    objective = instantiate(config.objective)
-    preflight(config, with_reference=objective.needs_reference)
+    plan = make_plan(config)
+    preflight(plan)
     folder = RunFolder(
         run_dir,
-        config=plain,
+        config=OmegaConf.to_container(config, resolve=True),
         config_text=OmegaConf.to_yaml(config, resolve=True),
         overrides=list(HydraConfig.get().overrides.task),
         resume=config.resume,
     )
     if folder.is_finished():
-        show_end(folder, folder.last_metrics())
-        return folder.last_metrics()["reward/mean"]
+        return show_end(folder)
     loggers: list[Any] = []
     try:
-        return run(config, settings, objective, folder, loggers)
+        return run(plan, folder, loggers)
     except BaseException as error:
         folder.write_result(
             "failed" if isinstance(error, Exception) else "interrupted",
@@ -78,130 +94,152 @@ def main(config: DictConfig) -> float | None:
         raise
     finally:
         finish_loggers(loggers)
+        if hasattr(plan.reward, "close"):
+            plan.reward.close()
 
 
-def preflight(config: DictConfig, *, with_reference: bool) -> None:
+def make_plan(config: DictConfig) -> Plan:
+    """Checks every setting and builds what needs no model.
+
+    Raises:
+        ValueError: an impossible setting, with its key.
+    """
+    front_door.check_known_keys(config, KNOWN_KEYS)
+    settings = training_settings(OmegaConf.to_container(config.training, resolve=True))
+    check_one_process(config.trainer.devices)
+    plan = Plan(
+        config=config,
+        settings=settings,
+        num_responses=check_group_size(config.rollout.num_responses),
+        seed=check_seed(config.seed),
+        objective=instantiate(config.objective),
+        image_mask=instantiate(config.masking),
+        reward=instantiate(config.reward),
+        source=instantiate(config.data),
+        make_engine=instantiate(config.rollout, without=("num_responses",)),
+        make_optimizer=instantiate(config.optimizer),
+        make_trainer=instantiate(config.trainer),
+        callbacks=[instantiate(node) for node in config.callbacks.values()],
+    )
+    check_sampling(
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+        max_response_tokens=config.rollout.max_response_tokens,
+    )
+    if is_lab(plan):
+        require_enough(plan.source, settings)
+    return plan
+
+
+def preflight(plan: Plan) -> None:
     """Says within seconds what is missing, before a model is loaded or a data set downloaded.
 
     Raises:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
     """
-    source = instantiate(config.data)
-    if hasattr(source, "preflight"):
-        source.preflight()
-    if "hub_id" in config.model:
-        location = {key: config.model[key] for key in ("path", "hub_id", "revision")}
+    if hasattr(plan.source, "preflight"):
+        plan.source.preflight()
+    model = plan.config.model
+    if "hub_id" in model:
         check_model(
-            **location,
-            with_reference=with_reference,
-            trust_remote_code=config.model.trust_remote_code,
+            path=model.path,
+            hub_id=model.hub_id,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            with_reference=plan.objective.needs_reference,
         )
 
 
-def run(
-    config: DictConfig,
-    settings: TrainingSettings,
-    objective: Any,
-    folder: RunFolder,
-    loggers: list[Any],
-) -> float:
-    """Builds the parts, trains, evaluates and writes result.json."""
-    seed, num_responses = config.seed, config.rollout.num_responses
-    seed_everything(seed, verbose=False)
+def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
+    """Builds the rest, trains, evaluates and writes result.json."""
+    config, objective = plan.config, plan.objective
+    seed_everything(plan.seed, verbose=False)
     loggers.extend(instantiate(node) for node in config.logger.values())
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     trainer = build_trainer(
-        instantiate(config.trainer),
-        folder=folder.path,
-        callbacks=[instantiate(node) for node in config.callbacks.values()],
-        loggers=loggers,
+        plan.make_trainer, folder=folder.path, callbacks=plan.callbacks, loggers=loggers
     )
     policy = instantiate(config.model)
-    source = load_problems(config, policy, settings)
-    engine = instantiate(config.rollout, without=("num_responses",))(policy=policy)
-    reward = instantiate(config.reward)
+    engine = plan.make_engine(policy=policy)
     module = PAPOModule(
-        policy_module=PolicyModule(policy=policy, make_optimizer=instantiate(config.optimizer)),
+        policy_module=PolicyModule(policy=policy, make_optimizer=plan.make_optimizer),
         collector=Collector(
             policy=policy,
             # A copy of the initial policy: made before a checkpoint is restored.
             reference=ReferenceModule(policy) if objective.needs_reference else None,
-            image_mask=instantiate(config.masking),
+            image_mask=plan.image_mask,
             engine=engine,
-            reward=reward,
-            prompts=PromptStream(source=source, seed=seed),
-            settings=settings,
-            num_responses=num_responses,
+            reward=plan.reward,
+            prompts=PromptStream(source=usable_problems(plan, policy), seed=plan.seed),
+            settings=plan.settings,
+            num_responses=plan.num_responses,
             needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
             needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
-            seed=seed,
+            seed=plan.seed,
         ),
         objective=objective,
         failure_folder=folder.path / "non_finite",
     )
     reports = {}
-    if isinstance(source, PerceptionLabProblems):
-        reports["before"] = evaluate(config, source, policy, engine)
-    try:
-        fit(trainer, module, folder.latest_checkpoint())
-    finally:
-        if hasattr(reward, "close"):
-            reward.close()
-    if isinstance(source, PerceptionLabProblems):
-        reports["after"] = evaluate(config, source, policy, engine)
-    return finish(folder, reports)
+    if is_lab(plan):
+        reports["before"] = evaluate(plan, policy, engine)
+    fit(trainer, module, folder.latest_checkpoint())
+    if is_lab(plan):
+        reports["after"] = evaluate(plan, policy, engine)
+        console.print(compare_reports(reports))
+    folder.write_result(
+        "finished",
+        metrics=folder.last_metrics(),
+        evaluation={moment: report.to_dict() for moment, report in reports.items()},
+    )
+    return show_end(folder)
 
 
-def load_problems(config: DictConfig, policy: Any, settings: TrainingSettings) -> Any:
-    """Returns the usable training problems; prints what was left out and why.
-
-    Raises:
-        ValueError: there are fewer than one rollout needs.
-    """
-    source = instantiate(config.data)
-    if hasattr(source, "usable"):
-        source, report = source.usable(policy.encoder.prompt_length)
-        console.print(report.summary(), highlight=False, soft_wrap=True)
-    if len(source) < settings.prompts_per_rollout:
-        raise ValueError(
-            "a rollout shows each problem once; got "
-            f"{len(source)} usable problems for training.prompts_per_rollout="
-            f"{settings.prompts_per_rollout}. Lower it, or add data."
-        )
+def usable_problems(plan: Plan, policy: Any) -> Any:
+    """Returns the problems that can be trained on; prints what was left out and why."""
+    if not hasattr(plan.source, "usable"):
+        return plan.source
+    source, report = plan.source.usable(policy.encoder.prompt_length)
+    console.print(report.summary(), highlight=False, soft_wrap=True)
+    require_enough(source, plan.settings)
     return source
 
 
-def evaluate(
-    config: DictConfig, source: PerceptionLabProblems, policy: Any, engine: Any
-) -> LabReport:
+def require_enough(source: Any, settings: TrainingSettings) -> None:
+    """Raises ValueError where there are fewer problems than one rollout needs."""
+    if len(source) < settings.prompts_per_rollout:
+        raise ValueError(
+            f"a rollout shows each problem once; got {len(source)} usable problems for "
+            f"training.prompts_per_rollout={settings.prompts_per_rollout}. Lower it, or add data."
+        )
+
+
+def is_lab(plan: Plan) -> bool:
+    """Whether the run trains on PerceptionLab, whose held-out sets it can be evaluated on."""
+    return isinstance(plan.source, PerceptionLabProblems)
+
+
+def evaluate(plan: Plan, policy: Any, engine: Any) -> LabReport:
     """Accuracy and error shares on the lab's two held-out sets, at the training temperature."""
     sets = held_out_sets(
-        zipf_exponent=source.zipf_exponent,
-        difficulty=source.difficulty,
-        size=config.evaluation.num_problems,
+        zipf_exponent=plan.source.zipf_exponent,
+        difficulty=plan.source.difficulty,
+        size=plan.config.evaluation.num_problems,
     )
-    return evaluate_lab(policy, engine, sets, **config.evaluation)
+    return evaluate_lab(policy, engine, sets, **plan.config.evaluation)
 
 
-def finish(folder: RunFolder, reports: dict[str, LabReport]) -> float:
-    """Writes result.json, shows what came of the run and says where it is."""
+def show_end(folder: RunFolder) -> float:
+    """Says what came of the run and where it is; returns the reward of the last rollout."""
     metrics = folder.last_metrics()
-    evaluation = {moment: report.to_dict() for moment, report in reports.items()}
-    folder.write_result("finished", metrics=metrics, evaluation=evaluation)
-    if reports:
-        console.print(compare_reports(reports))
-    show_end(folder, metrics)
-    return metrics["reward/mean"]
-
-
-def show_end(folder: RunFolder, metrics: dict[str, float]) -> None:
     console.print(
         f"{metrics['rollout_step']:.0f} rollouts, {metrics['update_step']:.0f} updates; reward of the "
         f"last rollout {metrics['reward/mean']:.3f}. Everything is in {folder.path}",
         highlight=False,
         soft_wrap=True,
     )
+    return metrics["reward/mean"]
 
 
 if __name__ == "__main__":

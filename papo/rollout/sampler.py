@@ -43,6 +43,25 @@ class DecodingPolicy(Protocol):
     ) -> tuple[str, ...]: ...
 
 
+def check_sampling(*, temperature: float, top_p: float, max_response_tokens: int) -> None:
+    """Checks the settings of sampling, which needs no policy.
+
+    Raises:
+        ValueError: an impossible setting, with its key.
+    """
+    if not temperature > 0:
+        raise ValueError(
+            f"sampling needs a temperature above 0; got {temperature}. Set rollout.temperature."
+        )
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top-p is a probability above 0; got {top_p}. Set rollout.top_p.")
+    if max_response_tokens < 1:
+        raise ValueError(
+            "a response has room for at least one token; got "
+            f"{max_response_tokens}. Set rollout.max_response_tokens."
+        )
+
+
 class SharedPrefillSampler:
     """Reads each prompt once, expands the cache to G rows, decodes token by token.
 
@@ -74,13 +93,9 @@ class SharedPrefillSampler:
                 "sampling and scoring divide by the same temperature; got "
                 f"rollout.temperature={temperature} and model.temperature={policy.temperature}"
             )
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top-p is a probability above 0; got {top_p}. Set rollout.top_p.")
-        if max_response_tokens < 1:
-            raise ValueError(
-                "a response has room for at least one token; got "
-                f"{max_response_tokens}. Set rollout.max_response_tokens."
-            )
+        check_sampling(
+            temperature=temperature, top_p=top_p, max_response_tokens=max_response_tokens
+        )
         self.policy = policy
         self.top_p = top_p
         self.max_response_tokens = max_response_tokens

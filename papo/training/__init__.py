@@ -16,6 +16,7 @@ from papo.training.run_folder import RunFolder
 from papo.training.settings import (
     TrainingSettings,
     check_group_size,
+    check_one_process,
     check_seed,
     training_settings,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "TrainingSettings",
     "build_trainer",
     "check_group_size",
+    "check_one_process",
     "check_seed",
     "cut",
     "finish_loggers",

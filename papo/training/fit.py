@@ -24,14 +24,10 @@ def build_trainer(
     callbacks: Sequence[Callback],
     loggers: Sequence[Any],
 ) -> Trainer:
-    """Returns a Trainer whose one epoch is the run, with all its files below `folder`.
-
-    Raises:
-        ValueError: the trainer would use several processes.
-    """
+    """Returns a Trainer whose one epoch is the run, with all its files below `folder`."""
     # Lightning announces devices and products; the run says what matters itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = make_trainer(
+    return make_trainer(
         logger=list(loggers),
         callbacks=[RecordMetrics(), *callbacks],
         plugins=[AtomicCheckpointIO()],
@@ -41,12 +37,6 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    if trainer.world_size != 1:
-        raise ValueError(
-            f"a run is one process on one device; got {trainer.world_size}. Set trainer.devices=1 and "
-            "trainer.num_nodes=1."
-        )
-    return trainer
 
 
 def fit(trainer: Trainer, module: PAPOModule, checkpoint: Path | None) -> None:

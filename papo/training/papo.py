@@ -33,7 +33,7 @@ class FinishedStep:
 
     rollout_step: int
     rollout: Rollout
-    metrics: dict[str, float]
+    metrics: dict[str, int | float]
     seconds: dict[str, float]
 
 

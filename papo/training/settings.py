@@ -58,7 +58,12 @@ def training_settings(section: Mapping[str, object]) -> TrainingSettings:
             raise ValueError(f"training.{name} is a number; got {value!r}")
         if name in (*_COUNTS, "max_resample") and not isinstance(value, int):
             raise ValueError(f"training.{name} counts, so it is a whole number; got {value!r}")
-    settings = TrainingSettings(**section)  # type: ignore[arg-type]
+    # A whole number is a fine value for a setting that need not be one.
+    numbers = {
+        name: value if name in (*_COUNTS, "max_resample") else float(value)  # type: ignore[arg-type]
+        for name, value in section.items()
+    }
+    settings = TrainingSettings(**numbers)  # type: ignore[arg-type]
     _check(settings)
     return settings
 
@@ -115,6 +120,18 @@ def check_group_size(num_responses: object) -> int:
             f"got {num_responses!r}. Set rollout.num_responses (official PAPO: 5)."
         )
     return num_responses
+
+
+def check_one_process(devices: object) -> None:
+    """Refuses several devices: updates are computed by one process.
+
+    Raises:
+        ValueError: `devices` is not 1.
+    """
+    if devices != 1:
+        raise ValueError(
+            f"a run is one process on one device; got trainer.devices={devices}. Set it to 1."
+        )
 
 
 def check_seed(seed: object) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def append_csv(path: Path, row: Mapping[str, float]) -> None:
+def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
     """Appends a row; the first row decides the columns, `rollout_step` comes first.
 
     Raises:

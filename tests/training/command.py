@@ -1,0 +1,63 @@
+"""Runs train.py inside the test process, as the command line would."""
+
+import contextlib
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+SHORT = (
+    "training.num_rollouts=2",
+    "training.prompts_per_rollout=2",
+    "training.prompts_per_minibatch=2",
+    "training.prompts_per_microbatch=1",
+    "rollout.num_responses=2",
+    "evaluation.num_problems=2",
+    "evaluation.num_responses=1",
+    "callbacks.checkpoint.every_rollouts=1",
+)
+
+
+@dataclass
+class Outcome:
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_command(*overrides, short=True):
+    """Returns exit code and output of `python train.py OVERRIDES`."""
+    sys.path.insert(0, str(REPOSITORY))
+    import front_door
+    import train
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        patch.setattr(front_door, "_failures", [])
+        patch.setattr(sys, "argv", ["train.py", *(SHORT if short else ()), *overrides])
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            try:
+                train.main()
+                code = front_door.exit_code()
+            except SystemExit as exit:
+                code = int(exit.code or 0)
+    return Outcome(code, stdout.getvalue(), stderr.getvalue())
+
+
+def result(run_dir):
+    return json.loads((Path(run_dir) / "result.json").read_text())
+
+
+def contents(folder):
+    """Every file below a folder with its bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,185 @@
+"""A mistake costs seconds, is explained in one message, and loses nothing."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import torch
+from command import contents, result, run_command
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fails where a model would be loaded."""
+    import papo.models
+
+    def load(**_):
+        raise AssertionError("a model was loaded before the settings were checked")
+
+    monkeypatch.setattr(papo.models, "load_policy", load)
+
+
+IMPOSSIBLE = {
+    "rollout.num_responses=1": "rollout.num_responses",
+    "objective.gamma=-0.1": "objective.gamma",
+    "objective.beta=-1.0": "objective.beta",
+    "training.prompts_per_microbatch=3": "training.prompts_per_microbatch",
+    "training.prompts_per_minibatch=4": "training.prompts_per_minibatch",
+    "training.prompts_per_rollout=0": "training.prompts_per_rollout",
+    "training.num_rollouts=0": "training.num_rollouts",
+    "training.num_rollouts=many": "training.num_rollouts",
+    "training.num_rollouts=1.5": "training.num_rollouts",
+    "training.max_grad_norm=0": "training.max_grad_norm",
+    "training.max_resample=-1": "training.max_resample",
+    "training.keep_accuracy_above=0.99": "training.keep_accuracy_above",
+    "training.advantage_epsilon=0": "training.advantage_epsilon",
+    "seed=-1": "seed",
+    "seed=one": "seed",
+    "+traning.num_rollouts=1": "unknown key traning",
+    "+training.rollouts=1": "unknown key training.rollouts",
+    "+objective.gama=1": "unknown key: ",
+    "optimizer._target_=os.system": "_target_: os.system",
+    "masking._target_=torch.load": "_target_: torch.load",
+    "model.path=no/such/folder": "model.path",
+    "masking.ratio=2.0": "masking.ratio",
+    "rollout.top_p=0.0": "rollout.top_p",
+    "callbacks.checkpoint.keep_last=0": "callbacks.checkpoint.keep_last",
+    "trainer.devices=2": "trainer.devices",
+    "data.size=1": "training.prompts_per_rollout",
+}
+
+
+@pytest.mark.parametrize("override", IMPOSSIBLE)
+def test_an_impossible_setting_is_named_before_a_model_is_loaded(override, tmp_path, no_model):
+    outcome = run_command(override, f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert IMPOSSIBLE[override] in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_misspelt_key_is_refused_by_name():
+    outcome = run_command("objective.gama=1")
+    assert outcome.code == 1
+    assert "objective.gama" in outcome.stderr
+
+
+def test_a_published_run_without_hub_stops_and_names_the_override(tmp_path):
+    outcome = run_command(
+        "+experiment=papo_geo3k", "trainer=cpu", f"run_dir={tmp_path / 'run'}", short=False
+    )
+    assert outcome.code == 1
+    assert "data.path=" in outcome.stderr or "model.path=" in outcome.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_whole_traceback_is_there_for_those_who_ask(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match=r"rollout\.num_responses"):
+        run_command("rollout.num_responses=1", f"run_dir={tmp_path / 'run'}")
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    outcome = run_command(f"run_dir={folder}")
+    assert outcome.code == 0, outcome.stderr
+    return folder
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(finished_run):
+    before = contents(finished_run)
+    outcome = run_command(f"run_dir={finished_run}")
+    assert outcome.code == 1
+    assert "already holds a run" in outcome.stderr
+    assert "resume=true" in outcome.stderr
+    assert contents(finished_run) == before
+
+
+def test_resuming_with_another_setting_is_refused_and_names_it(finished_run):
+    before = contents(finished_run)
+    outcome = run_command(f"run_dir={finished_run}", "resume=true", "objective.gamma=0.3")
+    assert outcome.code == 1
+    assert "objective.gamma was 0.1, is 0.3" in outcome.stderr
+    assert contents(finished_run) == before
+
+
+def test_resuming_a_finished_run_changes_nothing(finished_run):
+    before = contents(finished_run)
+    outcome = run_command(f"run_dir={finished_run}", "resume=true")
+    assert outcome.code == 0
+    assert str(finished_run) in outcome.stdout
+    assert contents(finished_run) == before
+
+
+def test_a_folder_with_tables_of_unknown_origin_is_refused(tmp_path):
+    (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
+    outcome = run_command(f"run_dir={tmp_path}")
+    assert outcome.code == 1
+    assert "run.json" in outcome.stderr
+    assert (tmp_path / "metrics.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_a_non_finite_loss_stops_naming_the_term_and_writes_the_batch(tmp_path):
+    outcome = run_command(f"run_dir={tmp_path}", "optimizer.lr=1e30", "training.num_rollouts=3")
+    assert outcome.code == 1
+    assert "is not finite in rollout 2" in outcome.stderr
+    batch = torch.load(tmp_path / "non_finite" / "rollout_000002.pt", weights_only=True)
+    [(quantity, value)] = batch["broken"].items()
+    assert quantity in outcome.stderr
+    assert not torch.isfinite(torch.tensor(value))
+    assert batch["batch"]["response_ids"].shape == batch["scores"]["logprobs"].shape
+    assert len(batch["prompts"]) == 1
+    assert result(tmp_path)["status"] == "failed"
+    assert json.loads((tmp_path / "run.json").read_text())["seed"] == 1
+    assert quantity in result(tmp_path)["error"]
+    torch.load(tmp_path / "checkpoints" / "rollout_000001.ckpt", weights_only=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for two checkpoints and the unfinished half of a third."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=11m", "tmpfs", str(disk)]
+    if os.name != "posix" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_checkpoints_it_found(small_disk):
+    run = small_disk / "run"
+    command = (f"run_dir={run}", "training.num_rollouts=4")
+    outcome = run_command(*command)
+    assert outcome.code == 1
+    assert "No space left" in outcome.stderr
+    assert "resume=true" in outcome.stderr
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["rollout_000001.ckpt", "rollout_000002.ckpt"]
+    for name in names:
+        torch.load(run / "checkpoints" / name, weights_only=True)
+
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert run_command(*command, "resume=true").code == 0
+    rows = (run / "metrics.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == [1, 2, 3, 4]
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_write_is_reported(tmp_path, monkeypatch):
+    from papo.training.checkpoints import AtomicCheckpointIO
+    from papo.training.failures import CheckpointNotWritten
+
+    io, path = AtomicCheckpointIO(), tmp_path / "rollout_000001.ckpt"
+    io.save_checkpoint({"weights": torch.ones(3)}, path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for name in ("rollout_000001.ckpt", "rollout_000002.ckpt"):
+        with pytest.raises(CheckpointNotWritten, match="No space left"):
+            io.save_checkpoint({"weights": torch.zeros(3)}, tmp_path / name)
+    assert contents(tmp_path) == {"rollout_000001.ckpt": before}
