@@ -1,0 +1,156 @@
+"""PAPOModule on the lab's policy, small, without the command line."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+TRAINING = {
+    "num_rollouts": 2,
+    "prompts_per_rollout": 4,
+    "prompts_per_minibatch": 4,
+    "prompts_per_microbatch": 4,
+    "max_grad_norm": 1.0,
+    "advantage_epsilon": 1e-6,
+    "max_resample": 0,
+    "keep_accuracy_above": 0.01,
+    "keep_accuracy_below": 0.99,
+}
+
+NUM_RESPONSES = 4
+
+
+@cache
+def objective_settings():
+    """The default objective of train.yaml."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    import front_door  # registers the resolvers of conf/
+
+    with initialize_config_dir(config_dir=str(REPOSITORY / "conf"), version_base="1.3"):
+        settings = OmegaConf.to_container(compose("train").objective, resolve=True)
+    assert str(REPOSITORY / "conf") == front_door.CONFIG_FOLDER
+    settings.pop("_target_")
+    return settings
+
+
+def lab_policy():
+    from papo.lab import WARM_START
+    from papo.models import load_policy
+
+    return load_policy(
+        path=str(WARM_START),
+        hub_id=None,
+        revision=None,
+        dtype="float32",
+        attn_implementation="sdpa",
+        min_pixels=None,
+        max_pixels=None,
+        gradient_checkpointing=False,
+        freeze_vision=False,
+        temperature=1.0,
+        scoring="shared",
+        head_chunk_size=4096,
+        trust_remote_code=False,
+    )
+
+
+def lab_problems(size=1000):
+    from papo.lab import PerceptionLabProblems
+
+    return PerceptionLabProblems(
+        seed=1, prior="training", zipf_exponent=1.0, difficulty=1.0, size=size
+    )
+
+
+def lab_module(folder, *, source=None, reward=None, learning_rate=1e-3, policy=None, **overrides):
+    """Overrides are settings of the objective or of training."""
+    import torch
+
+    from papo.lab import LabReward
+    from papo.masking import RandomPatchMask
+    from papo.objective import PAPOObjective
+    from papo.rollout import SharedPrefillSampler
+    from papo.training import (
+        Collector,
+        PAPOModule,
+        PolicyModule,
+        PromptStream,
+        ReferenceModule,
+        training_settings,
+    )
+
+    assert not overrides.keys() - objective_settings().keys() - TRAINING.keys()
+    objective = PAPOObjective(**{k: overrides.get(k, v) for k, v in objective_settings().items()})
+    settings = training_settings({k: overrides.get(k, v) for k, v in TRAINING.items()})
+    policy = policy or lab_policy()
+    collector = Collector(
+        policy=policy,
+        reference=ReferenceModule(policy) if objective.needs_reference else None,
+        image_mask=RandomPatchMask(
+            ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0
+        ),
+        engine=SharedPrefillSampler(
+            policy=policy, temperature=1.0, top_p=1.0, max_response_tokens=24, max_rows=256
+        ),
+        reward=reward or LabReward(),
+        prompts=PromptStream(source=source or lab_problems(), seed=1),
+        settings=settings,
+        num_responses=NUM_RESPONSES,
+        needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
+        needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
+        seed=1,
+    )
+
+    def make_optimizer(parameters):
+        return torch.optim.SGD(parameters, lr=learning_rate)
+
+    return PAPOModule(
+        policy_module=PolicyModule(policy=policy, make_optimizer=make_optimizer),
+        collector=collector,
+        objective=objective,
+        failure_folder=folder / "non_finite",
+    )
+
+
+def train(module, folder, *callbacks):
+    """Runs all rollouts of a module; returns its policy's parameters."""
+    from functools import partial
+
+    from lightning.pytorch import Trainer
+
+    from papo.training import build_trainer, fit
+
+    make_trainer = partial(Trainer, accelerator="cpu", devices=1, precision="32-true")
+    trainer = build_trainer(
+        make_trainer, folder=folder, callbacks=[_no_checkpoints(), *callbacks], loggers=[]
+    )
+    fit(trainer, module, None)
+    return parameters(module.policy_module.policy)
+
+
+def parameters(policy):
+    return {name: p.detach().clone() for name, p in policy.named_parameters()}
+
+
+def _no_checkpoints():
+    from lightning.pytorch.callbacks import Checkpoint
+
+    # Lightning adds a checkpoint callback of its own where there is none.
+    return Checkpoint()
+
+
+def reward_by_row(num_rows):
+    """A reward that differs within every group, so that advantages are never 0."""
+    import torch
+
+    from papo.types import Rewards
+
+    def reward(problems, texts):
+        total = torch.arange(len(texts)).float() % num_rows
+        return Rewards(total=total, correct=total > 0)
+
+    return reward
