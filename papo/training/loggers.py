@@ -13,7 +13,6 @@ def wandb_logger(
     project: str,
     group: str | None,
     mode: Literal["offline", "online", "disabled"],
-    config: dict[str, Any],
 ) -> WandbLogger:
     """Returns a W&B logger whose run belongs to the folder: resuming continues it.
 
@@ -36,7 +35,6 @@ def wandb_logger(
         save_dir=folder,
         mode=mode,
         resume="allow",
-        config=config,
     )
     # Rollouts are the x-axis of everything; W&B's own step would count calls.
     logger.experiment.define_metric("rollout_step")

@@ -30,17 +30,18 @@ class Outcome:
     stderr: str
 
 
-def run_command(*overrides, short=True):
+def run_command(*overrides, short=True, multirun=False):
     """Returns exit code and output of `python train.py OVERRIDES`."""
     sys.path.insert(0, str(REPOSITORY))
     import front_door
     import train
 
+    flags = ("-m",) if multirun else ()
     stdout, stderr = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
         patch.setattr(front_door, "_failures", [])
-        patch.setattr(sys, "argv", ["train.py", *(SHORT if short else ()), *overrides])
+        patch.setattr(sys, "argv", ["train.py", *flags, *(SHORT if short else ()), *overrides])
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
                 train.main()
