@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import hydra
+import torch
 import transformers
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -33,6 +34,7 @@ from papo.training import (
     check_group_size,
     check_one_process,
     check_seed,
+    check_threads,
     finish_loggers,
     fit,
     training_settings,
@@ -40,7 +42,17 @@ from papo.training import (
 
 KNOWN_KEYS = (
     *("model", "data", "reward", "fidelity", "masking", "rollout", "objective", "optimizer"),
-    *("trainer", "logger", "callbacks", "training", "evaluation", "seed", "run_dir", "resume"),
+    *(
+        "trainer",
+        "logger",
+        "callbacks",
+        "training",
+        "evaluation",
+        "seed",
+        "num_threads",
+        "run_dir",
+        "resume",
+    ),
 )
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.
@@ -107,6 +119,7 @@ def make_plan(config: DictConfig) -> Plan:
     front_door.check_known_keys(config, KNOWN_KEYS)
     settings = training_settings(OmegaConf.to_container(config.training, resolve=True))
     check_one_process(config.trainer.devices)
+    check_threads(config.num_threads)
     plan = Plan(
         config=config,
         settings=settings,
@@ -154,6 +167,8 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
     """Builds the rest, trains, evaluates and writes result.json."""
     config, objective = plan.config, plan.objective
     seed_everything(plan.seed, verbose=False)
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
     loggers.extend(instantiate(node) for node in config.logger.values())
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))

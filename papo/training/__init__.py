@@ -18,6 +18,7 @@ from papo.training.settings import (
     check_group_size,
     check_one_process,
     check_seed,
+    check_threads,
     training_settings,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "check_group_size",
     "check_one_process",
     "check_seed",
+    "check_threads",
     "cut",
     "finish_loggers",
     "fit",

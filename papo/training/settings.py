@@ -134,6 +134,20 @@ def check_one_process(devices: object) -> None:
         )
 
 
+def check_threads(num_threads: object) -> None:
+    """Refuses a number of threads below 1; None is PyTorch's choice.
+
+    Raises:
+        ValueError: neither a whole number of at least 1 nor None.
+    """
+    if num_threads is not None and (
+        isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1
+    ):
+        raise ValueError(
+            f"PyTorch needs at least 1 thread; got {num_threads!r}. Set num_threads (null: its own choice)."
+        )
+
+
 def check_seed(seed: object) -> int:
     """Returns the seed of the run.
 

@@ -34,6 +34,7 @@ IMPOSSIBLE = {
     "training.max_resample=-1": "training.max_resample",
     "training.keep_accuracy_above=0.99": "training.keep_accuracy_above",
     "training.advantage_epsilon=0": "training.advantage_epsilon",
+    "num_threads=0": "num_threads",
     "seed=-1": "seed",
     "seed=one": "seed",
     "+traning.num_rollouts=1": "unknown key traning",

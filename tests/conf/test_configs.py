@@ -1,0 +1,111 @@
+"""Every configuration composes, resolves and builds; published numbers are in one place each.
+
+The rows of the published table, model sizes included, are test_published_runs.py's.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+CONF = REPOSITORY / "conf"
+
+import front_door  # noqa: E402
+import train  # noqa: E402
+
+GROUPS = (
+    *("model", "data", "reward", "fidelity", "masking", "rollout", "objective", "optimizer"),
+    *("trainer", "logger", "callbacks", "training"),
+)
+CHOICES = [
+    f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))
+]
+ADDED = [
+    f"+{folder}={file.stem}"
+    for folder in ("experiment", "debug")
+    for file in sorted((CONF / folder).glob("*.yaml"))
+]
+# What a choice needs beside it.
+WITH = {
+    "data=local": ["data.path=."],
+    "logger=wandb": ["logger.wandb.mode=disabled"],
+    "logger=all": ["logger.wandb.mode=disabled"],
+}
+
+
+def composed(*overrides):
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def test_every_group_is_tried():
+    assert len(CHOICES) > 25
+    assert len(ADDED) > 10
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, *ADDED])
+def test_every_choice_resolves_and_makes_a_plan(choice):
+    config = composed(choice, *WITH.get(choice, ()))
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    plan = train.make_plan(config)
+    assert plan.settings.num_rollouts >= 1
+    assert callable(plan.make_engine)
+    assert plan.make_trainer.func.__name__ == "Trainer"
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("logger=")])
+def test_every_logger_starts_and_ends(choice, tmp_path):
+    from papo.training import finish_loggers
+
+    config = composed(choice, f"run_dir={tmp_path}", *WITH.get(choice, ()))
+    loggers = [front_door.instantiate(node) for node in config.logger.values()]
+    for logger in loggers:
+        logger.log_metrics({"rollout_step": 1, "reward/mean": 0.5}, step=1)
+        logger.finalize("success")
+    finish_loggers(loggers)
+
+
+@pytest.mark.parametrize("choice", ["trainer=auto", "trainer=cpu"])
+def test_a_trainer_of_this_machine_is_one_process(choice, tmp_path):
+    from papo.training import build_trainer
+
+    plan = train.make_plan(composed(choice))
+    trainer = build_trainer(
+        plan.make_trainer, folder=tmp_path, callbacks=plan.callbacks, loggers=[]
+    )
+    assert trainer.world_size == 1
+    assert trainer.max_epochs == 1
+
+
+def test_the_lab_differs_from_the_published_runs_where_it_says_so():
+    lab, published = composed(), composed("+experiment=papo_g_3b")
+    assert lab.objective.gamma == 0.1
+    assert lab.objective.eta_masked == 0.12
+    assert published.objective.gamma == 0.02
+    assert published.objective.eta_masked == 0.0
+    assert lab.optimizer.lr == 3e-4
+    assert published.optimizer.lr == 1e-6
+    assert published.rollout.num_responses == 5
+    assert published.rollout.top_p == 0.99
+    assert published.training.prompts_per_rollout == 384
+
+
+def test_overriding_an_objective_on_the_lab_takes_all_of_it():
+    config = composed("objective=grpo")
+    assert config.objective.gamma == config.objective.eta_full == config.objective.eta_masked == 0
+
+
+def test_a_run_folder_is_named_after_its_experiment(monkeypatch):
+    assert composed().run_dir.startswith("outputs/lab/")
+
+
+def test_no_configuration_can_construct_what_it_should_not():
+    for file in CONF.rglob("*.yaml"):
+        for line in file.read_text().splitlines():
+            if "_target_:" in line and not line.lstrip().startswith("#"):
+                target = line.split("_target_:")[1].split("#")[0].strip()
+                assert target.startswith(front_door.ALLOWED_TARGETS), (file, target)
