@@ -120,7 +120,7 @@ def load(folder: Path) -> VisionLanguagePolicy:
         gradient_checkpointing=False,
         freeze_vision=False,
         temperature=1.0,
-        scoring="shared",
+        scoring="twopass",
         head_chunk_size=BATCH_SIZE * MAX_RESPONSE_TOKENS,
         trust_remote_code=False,
     )

@@ -18,7 +18,7 @@ TINY = {
     "gradient_checkpointing": False,
     "freeze_vision": False,
     "temperature": 1.0,
-    "scoring": "shared",
+    "scoring": "split",
     "head_chunk_size": 16,
     "seed": 0,
 }

@@ -9,8 +9,9 @@ from papo.models.loading import (
     load_policy,
     meta_model,
 )
-from papo.models.policy import Prefix, VisionLanguagePolicy
+from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
+from papo.models.reader import Prefix
 from papo.models.tiny import build_byte_tokenizer, build_tiny_model, build_tiny_policy
 
 __all__ = [

@@ -6,12 +6,15 @@ vision layers to the first language layers ("deepstack"). A new family needs an 
 methods and an entry in `SUPPORTED_FAMILIES`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
+
+from papo.models.shared_prefix import SharedPrefixLayout, install_shared_prefix_attention
 
 SUPPORTED_FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """`model_type` of the Hugging Face configurations an adapter exists for."""
@@ -28,6 +31,23 @@ class VisionFeatures:
 
     tokens: Float[Tensor, "image_token hidden"]
     deepstack: tuple[Float[Tensor, "image_token hidden"], ...] = ()
+
+    def split(self, num_tokens: Sequence[int]) -> list["VisionFeatures"]:
+        """The features of consecutive prompts with these numbers of image tokens."""
+        layers = [layer.split(list(num_tokens)) for layer in self.deepstack]
+        return [
+            VisionFeatures(tokens=tokens, deepstack=tuple(layer[index] for layer in layers))
+            for index, tokens in enumerate(self.tokens.split(list(num_tokens)))
+        ]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["VisionFeatures"]) -> "VisionFeatures":
+        """The features of all parts, in order."""
+        layers = zip(*(part.deepstack for part in parts), strict=True)
+        return cls(
+            tokens=torch.cat([part.tokens for part in parts]),
+            deepstack=tuple(torch.cat(layer) for layer in layers),
+        )
 
 
 class QwenVLAdapter:
@@ -49,6 +69,7 @@ class QwenVLAdapter:
                 "(positions, vision features, backbone, head)."
             )
         self.model = model
+        install_shared_prefix_attention(model.model.language_model)
 
     @property
     def merge_size(self) -> int:
@@ -106,6 +127,11 @@ class QwenVLAdapter:
             deepstack=tuple(torch.cat(layer) for layer in layers),
         )
 
+    def token_embeddings(
+        self, token_ids: Int[Tensor, "row token"]
+    ) -> Float[Tensor, "row token hidden"]:
+        return self.model.get_input_embeddings()(token_ids)
+
     def embed(
         self,
         token_ids: Int[Tensor, "row token"],
@@ -116,7 +142,7 @@ class QwenVLAdapter:
 
         Slots are given, never searched for by id: a sampled image token is then just a token.
         """
-        embeddings = self.model.get_input_embeddings()(token_ids)
+        embeddings = self.token_embeddings(token_ids)
         if features is None:
             return embeddings
         if int(image_slots.sum()) != features.tokens.shape[0]:
@@ -131,25 +157,33 @@ class QwenVLAdapter:
         self,
         embeddings: Float[Tensor, "row token hidden"],
         positions: Int[Tensor, "3 row token"],
-        attention_mask: Bool[Tensor, "row key"],
+        attention_mask: Bool[Tensor, "row key"] | None,
         *,
         image_slots: Bool[Tensor, "row token"] | None = None,
         features: VisionFeatures | None = None,
         cache: Cache | None = None,
+        shared_prefix: SharedPrefixLayout | None = None,
     ) -> Float[Tensor, "row token hidden"]:
-        """Last hidden states of the language model; `cache` is read and extended in place."""
-        deepstack = {}
+        """Last hidden states of the language model; `cache` is read and extended in place.
+
+        Rows are either masked by `attention_mask`, or one packed row that `shared_prefix` describes.
+        """
+        extra: dict[str, object] = {}
         if features is not None and features.deepstack:
-            deepstack = {
-                "visual_pos_masks": image_slots,
-                "deepstack_visual_embeds": list(features.deepstack),
-            }
+            extra["visual_pos_masks"] = image_slots
+            extra["deepstack_visual_embeds"] = list(features.deepstack)
+        if attention_mask is not None:
+            mask = attention_mask.long()
+        else:
+            # transformers hands a four-dimensional mask through as it is; the layout replaces it.
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device)
+            extra["shared_prefix"] = shared_prefix
         outputs = self.model.model.language_model(
             inputs_embeds=embeddings,
             position_ids=positions,
-            attention_mask=attention_mask.long(),
+            attention_mask=mask,
             past_key_values=cache,
             use_cache=cache is not None,
-            **deepstack,
+            **extra,
         )
         return outputs.last_hidden_state

@@ -118,7 +118,7 @@ def load_policy(
         attn_implementation: as transformers names it, e.g. sdpa or flash_attention_2.
         min_pixels: images are enlarged to at least this many pixels; None keeps the processor's.
         max_pixels: images are shrunk to at most this many pixels; None keeps the processor's.
-        gradient_checkpointing: recompute activations in backward; scoring is then padded.
+        gradient_checkpointing: recompute activations in backward.
         freeze_vision: leave the vision tower as it is.
         temperature: of the policy's distribution, `rollout.temperature`.
         scoring: see VisionLanguagePolicy.

@@ -1,77 +1,26 @@
 """The policy: reads prompts, samples nothing, scores everything (sampling is papo.rollout).
 
-Scoring computes the shared prefix of a group once: one pass of the vision tower and one of the
-language model per prompt and view, then the G responses on top of the expanded cache ("shared").
-The plain way, every row with its own copy of the prompt ("padded"), stays as the oracle, and is
-what gradient checkpointing needs.
+The unit of work is a group: each image and each prompt is computed once per view for all G
+responses. papo.models.scoring has the ways to do that, and the plain way they must equal.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from papo.functional import TokenStatistics, token_statistics
-from papo.models.adapter import QwenVLAdapter, VisionFeatures
+from papo.models.adapter import QwenVLAdapter
 from papo.models.prompt_encoder import PromptEncoder
+from papo.models.reader import Prefix, PromptReader, view_patches
+from papo.models.scoring import BACKENDS, BackendChoice
 from papo.types import Problem, PromptGroup, TokenScores, View
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Prefix:
-    """Prompts read once, ready to be continued: one row per prompt, or per response when expanded.
-
-    Attributes:
-        cache: keys and values of the prompt tokens (right-padded) and of what was decoded since.
-        attention_mask: True where the cache holds a real token.
-        last_hidden: hidden state that predicts the next token of each row.
-        next_positions: M-RoPE position of the next token of each row.
-    """
-
-    cache: DynamicCache
-    attention_mask: Bool[Tensor, "row key"]
-    last_hidden: Float[Tensor, "row hidden"]
-    next_positions: Int[Tensor, " row"]
-
-    def expand(self, num_responses: int) -> "Prefix":
-        """Repeats every row `num_responses` times, contiguously; gradient flows into the prompt."""
-        self.cache.batch_repeat_interleave(num_responses)
-        return Prefix(
-            cache=self.cache,
-            attention_mask=self.attention_mask.repeat_interleave(num_responses, dim=0),
-            last_hidden=self.last_hidden.repeat_interleave(num_responses, dim=0),
-            next_positions=self.next_positions.repeat_interleave(num_responses),
-        )
-
-    def select(self, rows: Int[Tensor, " kept"]) -> "Prefix":
-        """Keeps the given rows only."""
-        self.cache.batch_select_indices(rows)
-        return Prefix(
-            cache=self.cache,
-            attention_mask=self.attention_mask[rows],
-            last_hidden=self.last_hidden[rows],
-            next_positions=self.next_positions[rows],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _PaddedPrompts:
-    """Prompts side by side, padded on the right."""
-
-    ids: Int[Tensor, "prompt prompt_token"]
-    mask: Bool[Tensor, "prompt prompt_token"]
-    image_slots: Bool[Tensor, "prompt prompt_token"]
-    positions: Int[Tensor, "3 prompt prompt_token"]
-    next_positions: Int[Tensor, " prompt"]
-
-    def lengths(self) -> Int[Tensor, " prompt"]:
-        return self.mask.sum(dim=1)
 
 
 class VisionLanguagePolicy(nn.Module):
@@ -81,13 +30,13 @@ class VisionLanguagePolicy(nn.Module):
         model: the Hugging Face model; its parameters are the policy's.
         encoder: renders prompts and processes images.
         temperature: logits are divided by it, in scoring as in sampling.
-        scoring: `shared` (prefix computed once per group) or `padded` (the oracle).
+        scoring: `split` or `twopass` (the prefix is computed once per group), `padded` (the oracle), or
+            `auto`: split, but padded where sharing saves less than a tenth of the operations.
         head_chunk_size: response tokens per chunk of the vocabulary head; bounds its memory.
-        gradient_checkpointing: recompute activations in backward. It forbids a cache (transformers
-            drops it), so passes with gradient are padded then.
+        gradient_checkpointing: recompute activations in backward; not with `twopass`.
 
     Raises:
-        ValueError: an unsupported model family, or temperature <= 0.
+        ValueError: an unsupported model family, temperature <= 0, or an impossible `scoring`.
     """
 
     def __init__(
@@ -105,15 +54,14 @@ class VisionLanguagePolicy(nn.Module):
             raise ValueError(
                 f"sampling needs a temperature above 0; got {temperature}. Set rollout.temperature."
             )
-        if scoring not in ("shared", "padded"):
-            raise ValueError(
-                f"scoring is 'shared' or 'padded'; got {scoring!r}. Set model.scoring."
-            )
         self.model = model
         self.adapter = QwenVLAdapter(model)
+        self.reader = PromptReader(self.adapter)
+        self.choose_backend = BackendChoice(
+            scoring=scoring, gradient_checkpointing=gradient_checkpointing, config=model.config
+        )
         self.encoder = encoder
         self.temperature = temperature
-        self.scoring = scoring
         self.head_chunk_size = head_chunk_size
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
@@ -128,15 +76,23 @@ class VisionLanguagePolicy(nn.Module):
         return self
 
     def __deepcopy__(self, memo: dict[int, object]) -> "VisionLanguagePolicy":
-        # The adapter must point at the copied model, and the encoder holds nothing to copy.
-        return VisionLanguagePolicy(
+        # The adapter must point at the copied model, and the encoder holds nothing to copy. A frozen
+        # tower is the same in both, so the copy shares it and the features it has computed.
+        tower = self.adapter.vision_tower
+        shares_tower = self.reader.vision_cache.is_valid()
+        if shares_tower:
+            memo[id(tower)] = tower
+        copied = VisionLanguagePolicy(
             model=deepcopy(self.model, memo),
             encoder=self.encoder,
             temperature=self.temperature,
-            scoring=self.scoring,
+            scoring=self.choose_backend.scoring,
             head_chunk_size=self.head_chunk_size,
             gradient_checkpointing=self.gradient_checkpointing,
         )
+        if shares_tower:
+            copied.reader.vision_cache = self.reader.vision_cache
+        return copied
 
     @property
     def device(self) -> torch.device:
@@ -236,9 +192,10 @@ class VisionLanguagePolicy(nn.Module):
             Nats, 0.0 at padding, with gradient where grad mode is on.
 
         Raises:
-            ValueError: the rows are not whole groups, or a masked view was asked for that no
-                ImageMask has made.
+            ValueError: the rows are not whole groups, a response has a gap, or a masked view was
+                asked for that no ImageMask has made.
         """
+        _check_rows(groups, response_mask)
         hidden = self._response_hidden(groups, response_ids, response_mask, "image")
         masked_hidden = (
             self._response_hidden(groups, response_ids, response_mask, "masked_image")
@@ -273,7 +230,7 @@ class VisionLanguagePolicy(nn.Module):
     ) -> Float[Tensor, "rollout token"]:
         """log pi(o_t | q, I_mask) alone: one forward pass, of the masked image."""
         masked_groups = [
-            replace(group, patches=_patches(group, "masked_image")) for group in groups
+            replace(group, patches=view_patches(group, "masked_image")) for group in groups
         ]
         scores = self.score(
             masked_groups, response_ids, response_mask, masked_view=False, full_vocabulary=False
@@ -282,25 +239,7 @@ class VisionLanguagePolicy(nn.Module):
 
     def prefill(self, groups: Sequence[PromptGroup], view: View = "image") -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest."""
-        prompts = self._pad_prompts(groups)
-        features = self._vision_features(groups, view)
-        embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        hidden = self.adapter.backbone(
-            embeddings,
-            prompts.positions,
-            prompts.mask,
-            image_slots=prompts.image_slots,
-            features=features,
-            cache=cache,
-        )
-        last = hidden[torch.arange(len(groups), device=hidden.device), prompts.lengths() - 1]
-        return Prefix(
-            cache=cache,
-            attention_mask=prompts.mask,
-            last_hidden=last,
-            next_positions=prompts.next_positions,
-        )
+        return self.reader.prefill(groups, view)
 
     def extend(
         self,
@@ -309,19 +248,7 @@ class VisionLanguagePolicy(nn.Module):
         token_mask: Bool[Tensor, "row token"],
     ) -> Float[Tensor, "row token hidden"]:
         """Reads further tokens on top of a prefix, which moves on in place; returns their hidden states."""
-        num_tokens = token_ids.shape[1]
-        offsets = torch.arange(num_tokens, device=token_ids.device)
-        positions = (prefix.next_positions[:, None] + offsets).expand(3, -1, -1)
-        prefix.attention_mask = torch.cat([prefix.attention_mask, token_mask], dim=1)
-        hidden = self.adapter.backbone(
-            self.model.get_input_embeddings()(token_ids),
-            positions,
-            prefix.attention_mask,
-            cache=prefix.cache,
-        )
-        prefix.last_hidden = hidden[:, -1]
-        prefix.next_positions = prefix.next_positions + num_tokens
-        return hidden
+        return self.reader.extend(prefix, token_ids, token_mask)
 
     def next_token_logprobs(
         self, hidden: Float[Tensor, "row hidden"]
@@ -337,36 +264,6 @@ class VisionLanguagePolicy(nn.Module):
         self.model.save_pretrained(folder)
         self.encoder.save_pretrained(folder)
 
-    def _pad_prompts(self, groups: Sequence[PromptGroup]) -> _PaddedPrompts:
-        longest = max(group.prompt_ids.shape[0] for group in groups)
-        ids = torch.zeros(len(groups), longest, dtype=torch.long)
-        mask = torch.zeros(len(groups), longest, dtype=torch.bool)
-        positions = torch.zeros(3, len(groups), longest, dtype=torch.long)
-        for row, group in enumerate(groups):
-            length = group.prompt_ids.shape[0]
-            ids[row, :length] = group.prompt_ids
-            mask[row, :length] = True
-            positions[:, row, :length] = group.position_ids
-        next_positions = torch.tensor([group.next_position for group in groups])
-        slots = (ids == self.adapter.image_token_id) & mask
-        device = self.device
-        return _PaddedPrompts(
-            ids=ids.to(device),
-            mask=mask.to(device),
-            image_slots=slots.to(device),
-            positions=positions.to(device),
-            next_positions=next_positions.to(device),
-        )
-
-    def _vision_features(self, groups: Sequence[PromptGroup], view: View) -> VisionFeatures | None:
-        """The images of all groups through the vision tower, each once."""
-        pictured = [group for group in groups if group.patches is not None]
-        if not pictured:
-            return None
-        patches = torch.cat([_require(_patches(group, view)) for group in pictured])
-        grids = torch.cat([_require(group.image_grid_thw) for group in pictured])
-        return self.adapter.vision_features(patches.to(self.device), grids.to(self.device))
-
     def _response_hidden(
         self,
         groups: Sequence[PromptGroup],
@@ -375,68 +272,19 @@ class VisionLanguagePolicy(nn.Module):
         view: View,
     ) -> Float[Tensor, "row hidden"]:
         """Hidden states that predict the response tokens, without padding, in row-major order."""
-        if not groups or response_ids.shape[0] % len(groups):
-            raise ValueError(
-                f"score needs whole groups; got {response_ids.shape[0]} responses for {len(groups)} groups"
-            )
-        response_ids = response_ids.to(self.device)
-        response_mask = response_mask.to(self.device)
+        backend = BACKENDS[self.choose_backend(groups, response_mask)]
         recomputes = self.gradient_checkpointing and torch.is_grad_enabled()
-        if self.scoring == "padded" or recomputes:
-            self.model.train(recomputes)  # transformers checkpoints in training mode only
-            hidden = self._padded_hidden(groups, response_ids, response_mask, view)
+        self.model.train(recomputes)  # transformers checkpoints in training mode only
+        try:
+            return backend(
+                self.reader,
+                groups,
+                response_ids.to(self.device),
+                response_mask.to(self.device),
+                view,
+            )
+        finally:
             self.model.eval()
-        else:
-            hidden = self._shared_hidden(groups, response_ids, response_mask, view)
-        return hidden[response_mask]
-
-    def _shared_hidden(
-        self,
-        groups: Sequence[PromptGroup],
-        response_ids: Int[Tensor, "rollout token"],
-        response_mask: Bool[Tensor, "rollout token"],
-        view: View,
-    ) -> Float[Tensor, "rollout token hidden"]:
-        prefix = self.prefill(groups, view).expand(response_ids.shape[0] // len(groups))
-        first = prefix.last_hidden[:, None]
-        if response_ids.shape[1] == 1:
-            return first
-        # The hidden state of token t predicts token t+1, so the last token is never read.
-        rest = self.extend(prefix, response_ids[:, :-1], response_mask[:, :-1])
-        return torch.cat([first, rest], dim=1)
-
-    def _padded_hidden(
-        self,
-        groups: Sequence[PromptGroup],
-        response_ids: Int[Tensor, "rollout token"],
-        response_mask: Bool[Tensor, "rollout token"],
-        view: View,
-    ) -> Float[Tensor, "rollout token hidden"]:
-        num_responses, num_tokens = response_ids.shape[0] // len(groups), response_ids.shape[1]
-        prompts = self._pad_prompts(groups)
-        features = self._vision_features(groups, view)
-        embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)
-        offsets = torch.arange(num_tokens, device=self.device)
-        positions = (prompts.next_positions[:, None] + offsets).expand(3, -1, -1)
-
-        def per_response(values: Tensor, dim: int = 0) -> Tensor:
-            return values.repeat_interleave(num_responses, dim=dim)
-
-        slots = per_response(prompts.image_slots)
-        hidden = self.adapter.backbone(
-            torch.cat(
-                [per_response(embeddings), self.model.get_input_embeddings()(response_ids)], dim=1
-            ),
-            torch.cat([per_response(prompts.positions, 1), per_response(positions, 1)], dim=2),
-            torch.cat([per_response(prompts.mask), response_mask], dim=1),
-            image_slots=torch.cat([slots, torch.zeros_like(response_mask)], dim=1),
-            features=_repeat_features(features, prompts.image_slots, num_responses),
-        )
-        first = hidden[
-            torch.arange(hidden.shape[0], device=hidden.device), per_response(prompts.lengths()) - 1
-        ]
-        rest = hidden[:, prompts.ids.shape[1] : prompts.ids.shape[1] + num_tokens - 1]
-        return torch.cat([first[:, None], rest], dim=1)
 
     def _statistics(
         self,
@@ -458,35 +306,15 @@ class VisionLanguagePolicy(nn.Module):
         )
 
 
-def _patches(group: PromptGroup, view: View) -> Tensor | None:
-    if view == "image" or group.patches is None:
-        return group.patches
-    if group.masked_patches is None:
+def _check_rows(
+    groups: Sequence[PromptGroup], response_mask: Bool[Tensor, "rollout token"]
+) -> None:
+    if not groups or response_mask.shape[0] % len(groups):
         raise ValueError(
-            f"problem {group.problem.id!r} has images but no masked view; an ImageMask makes it (masking=)"
+            f"score needs whole groups; got {response_mask.shape[0]} responses for {len(groups)} groups"
         )
-    return group.masked_patches
-
-
-def _require(value: Tensor | None) -> Tensor:
-    assert value is not None, "a group with patches has a grid"
-    return value
-
-
-def _repeat_features(
-    features: VisionFeatures | None,
-    image_slots: Bool[Tensor, "prompt prompt_token"],
-    num_responses: int,
-) -> VisionFeatures | None:
-    """The features of each prompt `num_responses` times, in the order of the repeated rows."""
-    if features is None:
-        return None
-    counts = image_slots.sum(dim=1).tolist()
-
-    def repeat(rows: Tensor) -> Tensor:
-        return torch.cat([part.repeat(num_responses, 1) for part in rows.split(counts)])
-
-    return VisionFeatures(
-        tokens=repeat(features.tokens),
-        deepstack=tuple(repeat(layer) for layer in features.deepstack),
-    )
+    if bool((response_mask[:, 1:] & ~response_mask[:, :-1]).any()):
+        raise ValueError(
+            "a response is contiguous and starts at its first position, padding only behind it; "
+            "got a response_mask with a gap"
+        )

@@ -23,7 +23,7 @@ LOAD = {
     "gradient_checkpointing": False,
     "freeze_vision": False,
     "temperature": 1.0,
-    "scoring": "shared",
+    "scoring": "auto",
     "head_chunk_size": 64,
     "trust_remote_code": False,
 }

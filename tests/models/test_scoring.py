@@ -43,7 +43,7 @@ def plain_hf_logprobs(policy, group, ids):
     return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
 
 
-@pytest.mark.parametrize("scoring", ["shared", "padded"])
+@pytest.mark.parametrize("scoring", ["split", "twopass", "padded"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_scores_equal_a_plain_forward_of_the_model(family, scoring, temperature):
     policy = tiny_policy(family, scoring=scoring, temperature=temperature)
@@ -86,7 +86,7 @@ def test_one_dimensional_positions_would_be_noticed():
 
 def test_shared_and_padded_scoring_give_the_same_gradients(family):
     gradients = {}
-    for scoring in ("shared", "padded"):
+    for scoring in ("split", "padded"):
         policy = tiny_policy(family, scoring=scoring)
         groups = with_noise_as_masked_view(policy.encode(mixed_problems()))
         ids, mask = ragged(sampled(policy, groups))
@@ -94,9 +94,9 @@ def test_shared_and_padded_scoring_give_the_same_gradients(family):
         loss = scores.logprobs.sum() - scores.masked_logprobs.sum() + scores.perception_kl.sum()
         loss.backward()
         gradients[scoring] = {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}
-    assert gradients["shared"].keys() == gradients["padded"].keys()
+    assert gradients["split"].keys() == gradients["padded"].keys()
     largest = max(float(g.abs().max()) for g in gradients["padded"].values())
-    for name, gradient in gradients["shared"].items():
+    for name, gradient in gradients["split"].items():
         torch.testing.assert_close(
             gradient, gradients["padded"][name], rtol=0, atol=2e-5 * largest, msg=name
         )
@@ -200,8 +200,8 @@ def test_a_sampled_image_token_is_scored_as_a_token_not_as_a_slot():
     groups = policy.encode([problem()])
     ids = torch.tensor([[5, 6, policy.adapter.image_token_id, 7]])
     mask = torch.ones_like(ids, dtype=torch.bool)
-    for scoring in ("shared", "padded"):
-        policy.scoring = scoring
+    for scoring in ("split", "padded"):
+        policy.choose_backend.scoring = scoring
         scores = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
         assert torch.isfinite(scores.logprobs[0, [0, 1, 3]]).all()
         assert scores.logprobs[0, 2] == -torch.inf  # the policy can never have written it

@@ -52,7 +52,7 @@ def lab_policy():
         gradient_checkpointing=False,
         freeze_vision=False,
         temperature=1.0,
-        scoring="shared",
+        scoring="split",
         head_chunk_size=4096,
         trust_remote_code=False,
     )

@@ -1,0 +1,183 @@
+"""Reads prompts: padding them side by side, their vision features, the cached prefix and its growth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from papo.models.adapter import QwenVLAdapter, VisionFeatures
+from papo.models.vision_cache import VisionFeatureCache
+from papo.types import PromptGroup, View
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Prefix:
+    """Prompts read once, ready to be continued: one row per prompt, or per response when expanded.
+
+    Attributes:
+        cache: keys and values of the prompt tokens (right-padded) and of what was decoded since.
+        attention_mask: True where the cache holds a real token.
+        last_hidden: hidden state that predicts the next token of each row.
+        next_positions: M-RoPE position of the next token of each row.
+    """
+
+    cache: DynamicCache
+    attention_mask: Bool[Tensor, "row key"]
+    last_hidden: Float[Tensor, "row hidden"]
+    next_positions: Int[Tensor, " row"]
+
+    def expand(self, num_responses: int) -> "Prefix":
+        """Repeats every row `num_responses` times, contiguously; gradient flows into the prompt."""
+        self.cache.batch_repeat_interleave(num_responses)
+        return Prefix(
+            cache=self.cache,
+            attention_mask=self.attention_mask.repeat_interleave(num_responses, dim=0),
+            last_hidden=self.last_hidden.repeat_interleave(num_responses, dim=0),
+            next_positions=self.next_positions.repeat_interleave(num_responses),
+        )
+
+    def select(self, rows: Int[Tensor, " kept"]) -> "Prefix":
+        """Keeps the given rows only."""
+        self.cache.batch_select_indices(rows)
+        return Prefix(
+            cache=self.cache,
+            attention_mask=self.attention_mask[rows],
+            last_hidden=self.last_hidden[rows],
+            next_positions=self.next_positions[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PaddedPrompts:
+    """Prompts side by side, padded on the right."""
+
+    ids: Int[Tensor, "prompt prompt_token"]
+    mask: Bool[Tensor, "prompt prompt_token"]
+    image_slots: Bool[Tensor, "prompt prompt_token"]
+    positions: Int[Tensor, "3 prompt prompt_token"]
+    next_positions: Int[Tensor, " prompt"]
+
+    def lengths(self) -> Int[Tensor, " prompt"]:
+        return self.mask.sum(dim=1)
+
+
+class PromptReader:
+    """What sampling and every scoring backend share: prompts and their images into hidden states.
+
+    Args:
+        adapter: of the model that reads.
+        cache: features of a frozen tower; pass another reader's where both read with one tower.
+    """
+
+    def __init__(self, adapter: QwenVLAdapter, cache: VisionFeatureCache | None = None) -> None:
+        self.adapter = adapter
+        self.vision_cache = cache or VisionFeatureCache(adapter.vision_tower)
+
+    @property
+    def device(self) -> torch.device:
+        return self.adapter.head_weight.device
+
+    def pad_prompts(self, groups: Sequence[PromptGroup]) -> PaddedPrompts:
+        longest = max(group.prompt_ids.shape[0] for group in groups)
+        ids = torch.zeros(len(groups), longest, dtype=torch.long)
+        mask = torch.zeros(len(groups), longest, dtype=torch.bool)
+        positions = torch.zeros(3, len(groups), longest, dtype=torch.long)
+        for row, group in enumerate(groups):
+            length = group.prompt_ids.shape[0]
+            ids[row, :length] = group.prompt_ids
+            mask[row, :length] = True
+            positions[:, row, :length] = group.position_ids
+        next_positions = torch.tensor([group.next_position for group in groups])
+        slots = (ids == self.adapter.image_token_id) & mask
+        device = self.device
+        return PaddedPrompts(
+            ids=ids.to(device),
+            mask=mask.to(device),
+            image_slots=slots.to(device),
+            positions=positions.to(device),
+            next_positions=next_positions.to(device),
+        )
+
+    def vision_features(self, groups: Sequence[PromptGroup], view: View) -> VisionFeatures | None:
+        """The images of all groups, in order: at most one call of the tower, each image in it once."""
+        pictured = [group for group in groups if group.patches is not None]
+        if not pictured:
+            return None
+        patches = [_require(view_patches(group, view)) for group in pictured]
+        grids = [_require(group.image_grid_thw) for group in pictured]
+
+        def compute(indices: list[int]) -> list[VisionFeatures]:
+            features = self.adapter.vision_features(
+                torch.cat([patches[i] for i in indices]).to(self.device),
+                torch.cat([grids[i] for i in indices]).to(self.device),
+            )
+            merged = self.adapter.merge_size**2
+            return features.split([patches[i].shape[0] // merged for i in indices])
+
+        return VisionFeatures.concatenate(self.vision_cache.get(patches, compute))
+
+    def prefill(self, groups: Sequence[PromptGroup], view: View) -> Prefix:
+        """Reads each prompt once: one row per group, right-padded to the longest."""
+        prompts = self.pad_prompts(groups)
+        features = self.vision_features(groups, view)
+        embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)
+        cache = DynamicCache(config=self.adapter.model.config.get_text_config())
+        hidden = self.adapter.backbone(
+            embeddings,
+            prompts.positions,
+            prompts.mask,
+            image_slots=prompts.image_slots,
+            features=features,
+            cache=cache,
+        )
+        last = hidden[torch.arange(len(groups), device=hidden.device), prompts.lengths() - 1]
+        return Prefix(
+            cache=cache,
+            attention_mask=prompts.mask,
+            last_hidden=last,
+            next_positions=prompts.next_positions,
+        )
+
+    def extend(
+        self,
+        prefix: Prefix,
+        token_ids: Int[Tensor, "row token"],
+        token_mask: Bool[Tensor, "row token"],
+    ) -> Float[Tensor, "row token hidden"]:
+        """Reads further tokens on top of a prefix, which moves on in place; returns their hidden states."""
+        num_tokens = token_ids.shape[1]
+        offsets = torch.arange(num_tokens, device=token_ids.device)
+        positions = (prefix.next_positions[:, None] + offsets).expand(3, -1, -1)
+        prefix.attention_mask = torch.cat([prefix.attention_mask, token_mask], dim=1)
+        hidden = self.adapter.backbone(
+            self.adapter.token_embeddings(token_ids),
+            positions,
+            prefix.attention_mask,
+            cache=prefix.cache,
+        )
+        prefix.last_hidden = hidden[:, -1]
+        prefix.next_positions = prefix.next_positions + num_tokens
+        return hidden
+
+
+def view_patches(group: PromptGroup, view: View) -> Tensor | None:
+    """The patches of one view; None for a text-only prompt.
+
+    Raises:
+        ValueError: the masked view of a group that no ImageMask has seen.
+    """
+    if view == "image" or group.patches is None:
+        return group.patches
+    if group.masked_patches is None:
+        raise ValueError(
+            f"problem {group.problem.id!r} has images but no masked view; an ImageMask makes it (masking=)"
+        )
+    return group.masked_patches
+
+
+def _require(value: Tensor | None) -> Tensor:
+    assert value is not None, "a group with patches has a grid"
+    return value

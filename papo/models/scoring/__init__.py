@@ -1,0 +1,26 @@
+"""Scoring backends: different ways to the same hidden states of response tokens.
+
+Each is a function `(reader, groups, response_ids, response_mask, view) -> [row hidden]`: the states
+that predict the response tokens, without padding, response after response. `padded` is the oracle.
+"""
+
+from papo.models.scoring.choice import SCORING_SETTINGS, Backend, BackendChoice
+from papo.models.scoring.padded import padded_hidden
+from papo.models.scoring.split import split_hidden
+from papo.models.scoring.twopass import twopass_hidden
+
+BACKENDS: dict[str, Backend] = {
+    "padded": padded_hidden,
+    "twopass": twopass_hidden,
+    "split": split_hidden,
+}
+
+__all__ = [
+    "BACKENDS",
+    "SCORING_SETTINGS",
+    "Backend",
+    "BackendChoice",
+    "padded_hidden",
+    "split_hidden",
+    "twopass_hidden",
+]

@@ -1,0 +1,59 @@
+"""The plain way, and the oracle: every response in a row of its own behind a copy of its prompt.
+
+The vision tower still sees each image once; the language model reads each prompt G times.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from papo.models.adapter import VisionFeatures
+from papo.models.reader import PromptReader
+from papo.types import PromptGroup, View
+
+
+def padded_hidden(
+    reader: PromptReader,
+    groups: Sequence[PromptGroup],
+    response_ids: Int[Tensor, "rollout token"],
+    response_mask: Bool[Tensor, "rollout token"],
+    view: View,
+) -> Float[Tensor, "row hidden"]:
+    """Hidden states that predict the response tokens, from rows of prompt, padding and response."""
+    num_responses, num_tokens = response_ids.shape[0] // len(groups), response_ids.shape[1]
+    prompts = reader.pad_prompts(groups)
+    features = reader.vision_features(groups, view)
+    embeddings = reader.adapter.embed(prompts.ids, prompts.image_slots, features)
+    offsets = torch.arange(num_tokens, device=reader.device)
+    positions = (prompts.next_positions[:, None] + offsets).expand(3, -1, -1)
+
+    def per_response(values: Tensor, dim: int = 0) -> Tensor:
+        return values.repeat_interleave(num_responses, dim=dim)
+
+    slots = per_response(prompts.image_slots)
+    hidden = reader.adapter.backbone(
+        torch.cat([per_response(embeddings), reader.adapter.token_embeddings(response_ids)], dim=1),
+        torch.cat([per_response(prompts.positions, 1), per_response(positions, 1)], dim=2),
+        torch.cat([per_response(prompts.mask), response_mask], dim=1),
+        image_slots=torch.cat([slots, torch.zeros_like(response_mask)], dim=1),
+        features=_per_response_features(features, prompts.image_slots, num_responses),
+    )
+    first = hidden[
+        torch.arange(hidden.shape[0], device=hidden.device), per_response(prompts.lengths()) - 1
+    ]
+    rest = hidden[:, prompts.ids.shape[1] : prompts.ids.shape[1] + num_tokens - 1]
+    return torch.cat([first[:, None], rest], dim=1)[response_mask]
+
+
+def _per_response_features(
+    features: VisionFeatures | None,
+    image_slots: Bool[Tensor, "prompt prompt_token"],
+    num_responses: int,
+) -> VisionFeatures | None:
+    """The features of each prompt `num_responses` times, in the order of the repeated rows."""
+    if features is None:
+        return None
+    parts = features.split(image_slots.sum(dim=1).tolist())
+    return VisionFeatures.concatenate([part for part in parts for _ in range(num_responses)])

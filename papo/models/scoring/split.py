@@ -1,0 +1,127 @@
+"""Prompts and responses in one pass without a cache: each prompt once, its responses behind it.
+
+No token is padding and none is read twice; works with gradient checkpointing.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from papo.models.reader import PromptReader
+from papo.models.shared_prefix import PrefixBlock, SharedPrefixLayout
+from papo.types import PromptGroup, View
+
+
+def split_hidden(
+    reader: PromptReader,
+    groups: Sequence[PromptGroup],
+    response_ids: Int[Tensor, "rollout token"],
+    response_mask: Bool[Tensor, "rollout token"],
+    view: View,
+) -> Float[Tensor, "row hidden"]:
+    """Hidden states that predict the response tokens, from one packed row of all groups."""
+    order = sorted(range(len(groups)), key=lambda index: groups[index].prompt_ids.shape[0])
+    ordered = [groups[index] for index in order]
+    row = _PackedRow(response_ids.cpu(), response_mask.cpu(), len(groups))
+    for _, block in groupby(order, key=lambda index: groups[index].prompt_ids.shape[0]):
+        indices = list(block)
+        row.add([groups[index] for index in indices], indices)
+    device, adapter = reader.device, reader.adapter
+    ids, is_prompt = torch.cat(row.ids), torch.cat(row.is_prompt)
+    image_slots = ((ids == adapter.image_token_id) & is_prompt)[None].to(device)
+    features = reader.vision_features(ordered, view)
+    hidden = adapter.backbone(
+        adapter.embed(ids[None].to(device), image_slots, features),
+        torch.cat(row.positions, dim=1)[:, None].to(device),
+        None,
+        image_slots=image_slots,
+        features=features,
+        shared_prefix=SharedPrefixLayout(blocks=tuple(_to(block, device) for block in row.blocks)),
+    )
+    return hidden[0].index_select(0, row.predictors[row.mask].to(device))
+
+
+class _PackedRow:
+    """Builds the packed row block by block, on the CPU.
+
+    Attributes:
+        predictors: for each response token the row whose hidden state predicts it.
+    """
+
+    def __init__(
+        self,
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        num_groups: int,
+    ) -> None:
+        self.response_ids = response_ids
+        self.mask = response_mask
+        # The hidden state of token t predicts token t+1, so the last token is never read.
+        self.num_read = (response_mask.sum(dim=1) - 1).clamp(min=0)
+        self.num_responses = response_ids.shape[0] // num_groups
+        self.predictors = torch.zeros_like(response_ids)
+        self.length = 0
+        self.ids: list[Tensor] = []
+        self.positions: list[Tensor] = []
+        self.is_prompt: list[Tensor] = []
+        self.blocks: list[PrefixBlock] = []
+
+    def add(self, groups: Sequence[PromptGroup], indices: Sequence[int]) -> None:
+        """Appends groups whose prompts have one length; `indices` are their places in the call."""
+        prompt_length = groups[0].prompt_ids.shape[0]
+        first_response = self.length + len(groups) * prompt_length
+        rollouts = (
+            torch.tensor(indices)[:, None] * self.num_responses + torch.arange(self.num_responses)
+        ).flatten()
+        num_read = self.num_read[rollouts]
+        num_tokens = int(num_read.max())
+        offsets = torch.arange(num_tokens)
+        is_read = offsets < num_read[:, None]
+        starts = num_read.cumsum(0) - num_read
+        num_rows = int(num_read.sum())
+        padded = torch.where(is_read, starts[:, None] + offsets, 0)
+
+        last_prompt_rows = self.length + prompt_length * torch.arange(1, len(groups) + 1) - 1
+        self.predictors[rollouts, 0] = last_prompt_rows.repeat_interleave(self.num_responses)
+        self.predictors[rollouts, 1 : num_tokens + 1] = first_response + padded
+        next_positions = torch.tensor([group.next_position for group in groups])
+        positions = next_positions.repeat_interleave(self.num_responses)[:, None] + offsets
+        self.ids += [
+            *(group.prompt_ids for group in groups),
+            self.response_ids[rollouts, :num_tokens][is_read],
+        ]
+        self.positions += [
+            *(group.position_ids for group in groups),
+            positions[is_read].expand(3, -1),
+        ]
+        self.is_prompt += [
+            torch.ones(len(groups) * prompt_length, dtype=torch.bool),
+            torch.zeros(num_rows, dtype=torch.bool),
+        ]
+        self.blocks.append(
+            PrefixBlock(
+                prompts=slice(self.length, first_response),
+                responses=slice(first_response, first_response + num_rows),
+                num_groups=len(groups),
+                padded=padded,
+                kept=is_read.flatten().nonzero()[:, 0],
+                allowed=torch.ones(num_tokens, prompt_length + num_tokens, dtype=torch.bool).tril(
+                    prompt_length
+                ),
+            )
+        )
+        self.length = first_response + num_rows
+
+
+def _to(block: PrefixBlock, device: torch.device) -> PrefixBlock:
+    return PrefixBlock(
+        prompts=block.prompts,
+        responses=block.responses,
+        num_groups=block.num_groups,
+        padded=block.padded.to(device),
+        kept=block.kept.to(device),
+        allowed=block.allowed.to(device),
+    )

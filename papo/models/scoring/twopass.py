@@ -1,0 +1,31 @@
+"""Prompts first, with a cache; then the responses on top of the cache, repeated for each of them.
+
+Uses nothing but the public interface of transformers. It needs a cache, which transformers drops
+while it checkpoints activations, so it cannot be combined with gradient checkpointing.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from papo.models.reader import PromptReader
+from papo.types import PromptGroup, View
+
+
+def twopass_hidden(
+    reader: PromptReader,
+    groups: Sequence[PromptGroup],
+    response_ids: Int[Tensor, "rollout token"],
+    response_mask: Bool[Tensor, "rollout token"],
+    view: View,
+) -> Float[Tensor, "row hidden"]:
+    """Hidden states that predict the response tokens, from one prefill per prompt."""
+    prefix = reader.prefill(groups, view).expand(response_ids.shape[0] // len(groups))
+    hidden = prefix.last_hidden[:, None]
+    if response_ids.shape[1] > 1:
+        # The hidden state of token t predicts token t+1, so the last token is never read.
+        rest = reader.extend(prefix, response_ids[:, :-1], response_mask[:, :-1])
+        hidden = torch.cat([hidden, rest], dim=1)
+    return hidden[response_mask]

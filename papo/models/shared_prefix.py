@@ -1,0 +1,172 @@
+"""Attention of several groups packed into one row: prompts causal, responses on top of their prompt.
+
+The row holds each prompt once and the tokens of its responses after it, without padding. A response
+token attends to its own prompt and to the earlier tokens of its own response, nothing else; only the
+attention function knows that, every other layer of the model works token by token.
+"""
+
+import sys
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_NAME = "papo_shared_prefix"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PrefixBlock:
+    """Groups whose prompts have one length, contiguous in the packed row: all prompts, then all responses.
+
+    Attributes:
+        prompts: rows of the prompt tokens.
+        responses: rows of the response tokens, response after response, without padding.
+        num_groups: prompts in this block.
+        padded: for each response and position its row among `responses`; any row where it is padding.
+        kept: positions of `padded`, flattened, that hold a token.
+        allowed: which keys (prompt, then own response) a response position attends to.
+    """
+
+    prompts: slice
+    responses: slice
+    num_groups: int
+    padded: Int[Tensor, "rollout token"]
+    kept: Int[Tensor, " response_token"]
+    allowed: Bool[Tensor, "token key"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SharedPrefixLayout:
+    """Where everything stands in the packed row; the blocks follow each other without a gap."""
+
+    blocks: tuple[PrefixBlock, ...]
+
+
+def install_shared_prefix_attention(language_model: nn.Module) -> None:
+    """Lets a language model read packed rows; calls without a layout work as before.
+
+    The attention modules get a configuration of their own that names this function. The model's
+    configuration stays as it is, so that masks, checks and saved files follow the implementation
+    that was asked for.
+    """
+    AttentionInterface.register(_NAME, _attention)
+    plain_config = cast(Any, language_model).config
+    config = copy(plain_config)
+    config._attn_implementation = _NAME
+    for layer in cast(Any, language_model).layers:
+        layer.self_attn.config = config
+        layer.self_attn.plain_config = plain_config
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    shared_prefix: SharedPrefixLayout | None = None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """What transformers calls; the layout arrives through the keywords of the model's forward."""
+    if shared_prefix is None:
+        return _plain_attention(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+    rows = [values[0].transpose(0, 1) for values in (query, key, value)]
+    return shared_prefix_attention(*rows, layout=shared_prefix, scaling=scaling)[None], None
+
+
+def _plain_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The implementation that the model's configuration names."""
+    config, module.config = module.config, module.plain_config
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, eager
+    )
+    try:
+        return attend(module, query, key, value, attention_mask, **kwargs)
+    finally:
+        module.config = config
+
+
+def shared_prefix_attention(
+    query: Float[Tensor, "row head channel"],
+    key: Float[Tensor, "row kv_head channel"],
+    value: Float[Tensor, "row kv_head channel"],
+    *,
+    layout: SharedPrefixLayout,
+    scaling: float,
+) -> Float[Tensor, "row head channel"]:
+    """softmax(scaling * q k) v over the keys that each row of the packed layout may see.
+
+    The split of Prefix Grouper (arXiv:2506.05433, section 3): exact, with gradient.
+    """
+    outputs = []
+    for block in layout.blocks:
+        outputs.append(_prompt_attention(query, key, value, block, scaling))
+        if block.kept.numel():
+            outputs.append(_response_attention(query, key, value, block, scaling))
+    return torch.cat(outputs)
+
+
+def _prompt_attention(
+    query: Tensor, key: Tensor, value: Tensor, block: PrefixBlock, scaling: float
+) -> Tensor:
+    def prompts(rows: Tensor) -> Tensor:  # [group head token channel]
+        return rows[block.prompts].unflatten(0, (block.num_groups, -1)).transpose(1, 2)
+
+    attended = scaled_dot_product_attention(
+        prompts(query),
+        prompts(key),
+        prompts(value),
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return attended.transpose(1, 2).flatten(0, 1)
+
+
+def _response_attention(
+    query: Tensor, key: Tensor, value: Tensor, block: PrefixBlock, scaling: float
+) -> Tensor:
+    num_rollouts, num_tokens = block.padded.shape
+    num_kv_heads, channels = key.shape[1:]
+    heads_per_key = query.shape[1] // num_kv_heads
+
+    def own(rows: Tensor) -> Tensor:  # [rollout token head channel]
+        padded = rows[block.responses].index_select(0, block.padded.flatten())
+        return padded.unflatten(0, (num_rollouts, num_tokens))
+
+    def with_prompt(rows: Tensor) -> Tensor:  # [rollout kv_head key channel]
+        prompts = rows[block.prompts].unflatten(0, (block.num_groups, 1, -1))
+        repeated = prompts.expand(-1, num_rollouts // block.num_groups, -1, -1, -1).flatten(0, 1)
+        return torch.cat([repeated, own(rows)], dim=1).transpose(1, 2)
+
+    # The query heads of one key head stand below each other as further queries: keys and values
+    # are then never repeated per head.
+    stacked = own(query).unflatten(2, (num_kv_heads, heads_per_key)).permute(0, 2, 3, 1, 4)
+    attended = scaled_dot_product_attention(
+        stacked.flatten(2, 3),
+        with_prompt(key),
+        with_prompt(value),
+        attn_mask=block.allowed.repeat(heads_per_key, 1),
+        scale=scaling,
+    )
+    attended = attended.unflatten(2, (heads_per_key, num_tokens)).permute(0, 3, 1, 2, 4)
+    return attended.reshape(-1, query.shape[1], channels).index_select(0, block.kept)
