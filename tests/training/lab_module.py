@@ -23,39 +23,28 @@ NUM_RESPONSES = 4
 
 
 @cache
-def objective_settings():
-    """The default objective of train.yaml."""
+def default_config():
+    """What `python train.py` composes."""
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
 
     import front_door  # registers the resolvers of conf/
 
-    with initialize_config_dir(config_dir=str(REPOSITORY / "conf"), version_base="1.3"):
-        settings = OmegaConf.to_container(compose("train").objective, resolve=True)
-    assert str(REPOSITORY / "conf") == front_door.CONFIG_FOLDER
+    with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
+        return compose("train", overrides=[f"model.path={REPOSITORY}/papo/lab/warm_start"])
+
+
+def objective_settings():
+    from omegaconf import OmegaConf
+
+    settings = OmegaConf.to_container(default_config().objective, resolve=True)
     settings.pop("_target_")
     return settings
 
 
 def lab_policy():
-    from papo.lab import WARM_START
-    from papo.models import load_policy
+    from front_door import instantiate
 
-    return load_policy(
-        path=str(WARM_START),
-        hub_id=None,
-        revision=None,
-        dtype="float32",
-        attn_implementation="sdpa",
-        min_pixels=None,
-        max_pixels=None,
-        gradient_checkpointing=False,
-        freeze_vision=False,
-        temperature=1.0,
-        scoring="split",
-        head_chunk_size=4096,
-        trust_remote_code=False,
-    )
+    return instantiate(default_config().model)
 
 
 def lab_problems(size=1000):
