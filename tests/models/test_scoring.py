@@ -1,6 +1,7 @@
 import pytest
 import torch
 from model_fixtures import mixed_problems, problem, tiny_policy, with_noise_as_masked_view
+from scoring_cases import plain_logprobs
 
 from papo.rollout import SharedPrefillSampler
 
@@ -24,25 +25,6 @@ def ragged(responses):
     return responses.ids, mask
 
 
-def plain_hf_logprobs(policy, group, ids):
-    """log-probabilities of a response by one plain forward of the Hugging Face model."""
-    sequence = torch.cat([group.prompt_ids, ids])[None]
-    inputs = {}
-    if group.patches is not None:
-        inputs = {
-            "pixel_values": group.patches,
-            "image_grid_thw": group.image_grid_thw,
-            "mm_token_type_ids": (sequence == policy.adapter.image_token_id).long(),
-        }
-    policy.model.model.rope_deltas = None  # cached state of an earlier call
-    logits = policy.model(input_ids=sequence, **inputs).logits[
-        0, group.prompt_ids.shape[0] - 1 : -1
-    ]
-    logits = logits / policy.temperature
-    logits[:, list(policy.banned_token_ids)] = -torch.inf
-    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
-
-
 @pytest.mark.parametrize("scoring", ["split", "twopass", "padded"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_scores_equal_a_plain_forward_of_the_model(family, scoring, temperature):
@@ -53,7 +35,7 @@ def test_scores_equal_a_plain_forward_of_the_model(family, scoring, temperature)
         scores = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
         for row in range(ids.shape[0]):
             length = int(mask[row].sum())
-            expected = plain_hf_logprobs(policy, groups[row // 3], ids[row, :length])
+            expected = plain_logprobs(policy, groups[row // 3], ids[row, :length])
             torch.testing.assert_close(scores.logprobs[row, :length], expected, rtol=0, atol=1e-5)
             assert (scores.logprobs[row, length:] == 0).all()
 
