@@ -163,3 +163,16 @@ def test_gradients_are_clipped_to_the_norm(tmp_path, initial):
     moved = torch.cat([(after[name] - initial[name]).flatten() for name in initial]).norm()
     assert module.last_step.metrics["update/grad_norm"] > 1e-3
     assert float(moved) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_every_update_starts_without_the_gradient_of_the_last(tmp_path, monkeypatch):
+    module = lab_module(tmp_path, prompts_per_minibatch=2, prompts_per_microbatch=2)
+    policy, original, seen = module.policy_module.policy, module._terms, []
+
+    def terms(*arguments):
+        seen.append(all(p.grad is None or not p.grad.any() for p in policy.parameters()))
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "_terms", terms)
+    train(module, tmp_path)
+    assert seen == [True] * 4
