@@ -6,6 +6,7 @@ and ends with a table. The algorithm is papo/training/collect.py and papo/traini
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,10 +100,10 @@ def main(config: DictConfig) -> float:
     try:
         return run(plan, folder, loggers)
     except BaseException as error:
-        folder.write_result(
-            "failed" if isinstance(error, Exception) else "interrupted",
-            error=f"{type(error).__name__}: {error}",
-        )
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        # On a full disk the reason of the failure matters more than its record.
+        with suppress(OSError):
+            folder.write_result(status, error=f"{type(error).__name__}: {error}")
         raise
     finally:
         finish_loggers(loggers)

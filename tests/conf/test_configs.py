@@ -3,19 +3,18 @@
 The rows of the published table, model sizes included, are test_published_runs.py's.
 """
 
-import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import front_door
+import train
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
 CONF = REPOSITORY / "conf"
 
-import front_door  # noqa: E402
-import train  # noqa: E402
 
 GROUPS = (
     *("model", "data", "reward", "fidelity", "masking", "rollout", "objective", "optimizer"),

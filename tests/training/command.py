@@ -32,7 +32,6 @@ class Outcome:
 
 def run_command(*overrides, short=True, multirun=False):
     """Returns exit code and output of `python train.py OVERRIDES`."""
-    sys.path.insert(0, str(REPOSITORY))
     import front_door
     import train
 

@@ -1,11 +1,9 @@
 """PAPOModule on the lab's policy, small, without the command line."""
 
-import sys
 from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
 
 TRAINING = {
     "num_rollouts": 2,
