@@ -12,7 +12,7 @@ SHELL := /bin/bash
 CORE_STAMP := $(VENV)/.installed-core
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format clean bench peers
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -34,6 +34,18 @@ check: $(DEV_STAMP) ## format, lint, types and the floors of the architecture
 format: $(DEV_STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# One thread, so that CPU seconds mean the same on a shared machine. BENCH passes options on.
+bench: $(DEV_STAMP) ## speed and memory against other trainers (about 20 minutes)
+	@$(MAKE) --no-print-directory peers || echo "no environments for the peers: their rows say so"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
+
+peers: $(DEV_STAMP) $(foreach v,1.7.1 1.16.0,outputs/benchmarks/venv-trl-$(v)/.installed) ## environments of the trainers compared with
+
+outputs/benchmarks/venv-trl-%/.installed: benchmarks/peers/constraints.txt
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< trl==$* torch transformers pillow requests
+	touch $@
 
 clean: ## remove caches and build products; the environment and outputs/ stay
 	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Measurements of this project's speed and memory, each against a named alternative."""

@@ -1,0 +1,161 @@
+"""Training steps of this project, one at a time: collect, score, update, under Lightning as in train.py."""
+
+import argparse
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from benchmarks.contest import GRID, MODEL_FOLDER, NUM_PROMPTS, NUM_RESPONSES, PROMPT_TOKENS
+from benchmarks.models import build_word_tokenizer, policy_of, problems
+from benchmarks.scoring import SHARED
+from benchmarks.turnstile import Turnstile
+from papo.masking import RandomPatchMask
+from papo.objective import PAPOObjective
+from papo.rollout import SharedPrefillSampler
+from papo.training import Collector, PAPOModule, PolicyModule, PromptStream, TrainingSettings
+from papo.types import Problem, Rewards
+
+VARIANTS = ("no_gradient", "gradient", "grpo")
+"""PAPO with the masked view scored once per rollout, PAPO with it scored in the update, GRPO."""
+
+
+class EverySecondOneIsRight:
+    """A reward that costs nothing and leaves no advantage at zero."""
+
+    def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> Rewards:
+        total = torch.arange(len(texts)).remainder(2).float()
+        return Rewards(total=total, correct=total > 0)
+
+
+class TakeTurns(Callback):
+    """Holds the trainer before each step until it is its turn."""
+
+    def __init__(self, turnstile: Turnstile) -> None:
+        self.turnstile = turnstile
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self.turnstile.say(
+            versions={name: version(name) for name in ("papo", "transformers", "torch")}
+        )
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        self.turnstile.wait()
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.turnstile.finish(phases=dict(module.last_step.seconds))
+
+
+def build_objective(variant: str) -> PAPOObjective:
+    """PAPO_G with both entropy terms, whose masked view is scored as `variant` says, or GRPO."""
+    perception = variant != "grpo"
+    return PAPOObjective(
+        clip_low=0.2,
+        clip_high=0.3,
+        dual_clip=3.0,
+        beta=0.0,
+        gamma=0.02 if perception else 0.0,
+        gamma_schedule="fixed",
+        gamma_anneal_until=None,
+        eta_full=0.03 if perception else 0.0,
+        eta_masked=0.03 if perception else 0.0,
+        average="sequence",
+        entropy_average="sequence",
+        count_epsilon=0.0,
+        masked_policy="current" if variant == "gradient" else "old",
+        entropy="sampled",
+        perception_estimator="k3",
+        ref_estimator="k3",
+        kl_log_ratio_max=None,
+        kl_in_float32=False,
+        perception_kl_max=None,
+        ref_kl_max=None,
+        perception_top_p=None,
+        gate="all",
+    )
+
+
+def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule:
+    """Everything train.py would compose, with no data set and no grading behind it."""
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
+    policy = policy_of(model, build_word_tokenizer(), scoring=SHARED)
+    objective = build_objective(variant)
+    settings = TrainingSettings(
+        num_rollouts=10_000,  # more than anyone waits for; the parent ends the run
+        prompts_per_rollout=NUM_PROMPTS,
+        prompts_per_minibatch=NUM_PROMPTS,
+        prompts_per_microbatch=1,
+        max_grad_norm=1.0,
+        advantage_epsilon=1e-6,
+        max_resample=0,
+        keep_accuracy_above=0.01,
+        keep_accuracy_below=0.99,
+    )
+    source = problems(policy, grid=GRID, prompt_tokens=PROMPT_TOKENS, count=4 * NUM_PROMPTS)
+    collector = Collector(
+        policy=policy,
+        reference=None,
+        image_mask=RandomPatchMask(
+            ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0
+        ),
+        engine=SharedPrefillSampler(
+            policy=policy,
+            temperature=1.0,
+            top_p=1.0,
+            max_response_tokens=response_tokens,
+            max_rows=NUM_PROMPTS * NUM_RESPONSES,
+        ),
+        reward=EverySecondOneIsRight(),
+        prompts=PromptStream(source=source, seed=0),
+        settings=settings,
+        num_responses=NUM_RESPONSES,
+        needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
+        needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
+        seed=0,
+    )
+    make_optimizer = partial(torch.optim.AdamW, lr=1e-6, weight_decay=0.0)
+    return PAPOModule(
+        policy_module=PolicyModule(policy=policy, make_optimizer=make_optimizer),
+        collector=collector,
+        objective=objective,
+        failure_folder=folder,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--variant", choices=VARIANTS, required=True)
+    parser.add_argument("--response-tokens", type=int, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    turnstile = Turnstile()
+    with tempfile.TemporaryDirectory() as folder:
+        module = build_module(arguments.variant, arguments.response_tokens, Path(folder))
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[TakeTurns(turnstile)],
+        )
+        trainer.fit(module)
+
+
+if __name__ == "__main__":
+    main()
