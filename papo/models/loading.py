@@ -5,6 +5,7 @@ what is missing before anything expensive; `load_policy` then loads.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +24,14 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from papo.hub import check_hub_answers
 from papo.models.adapter import SUPPORTED_FAMILIES
+from papo.models.lora import add_adapters, lora_parts
 from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
 
 _GIB = 1024**3
 # Weights, their gradient and the two moments of AdamW, all float32 master copies.
 _TRAINING_BYTES_PER_PARAMETER = 16
+_WEIGHT_BYTES_PER_PARAMETER = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +60,18 @@ def check_model(
     revision: str | None,
     with_reference: bool,
     trust_remote_code: bool,
+    trains_all: bool = True,
 ) -> ModelCheck:
     """Says whether a model can be loaded and trained here; reads its configuration only.
+
+    Args:
+        path: as of `load_policy`.
+        hub_id: as of `load_policy`.
+        revision: as of `load_policy`.
+        with_reference: a reference policy is needed.
+        trust_remote_code: as of `load_policy`.
+        trains_all: False with LoRA, where only the weights count: the adapters, their gradient and
+            moments are small beside them, and the reference is the same weights.
 
     Raises:
         FileNotFoundError: neither the folder nor the hub has it; names both and the override.
@@ -74,6 +87,8 @@ def check_model(
     num_parameters = count_parameters(config)
     reference_bytes = 4 * num_parameters if with_reference else 0
     required = _TRAINING_BYTES_PER_PARAMETER * num_parameters + reference_bytes
+    if not trains_all:
+        required = _WEIGHT_BYTES_PER_PARAMETER * num_parameters
     available = _available_bytes()
     if available is not None and required > available:
         raise MemoryError(
@@ -107,6 +122,7 @@ def load_policy(
     scoring: str,
     head_chunk_size: int,
     trust_remote_code: bool,
+    lora: Mapping[str, Any] | None = None,
 ) -> VisionLanguagePolicy:
     """Loads weights, tokenizer and image processor of a Qwen-VL model.
 
@@ -124,6 +140,10 @@ def load_policy(
         scoring: see VisionLanguagePolicy.
         head_chunk_size: see VisionLanguagePolicy.
         trust_remote_code: run code that comes with the model. Off unless you trust its author.
+        lora: see papo.models.lora.lora_parts; None trains all weights.
+
+    Raises:
+        ValueError: an impossible setting; the vision tower both frozen and given adapters.
     """
     location, _ = _find_config(path, hub_id, revision, trust_remote_code)
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -147,6 +167,7 @@ def load_policy(
         temperature=temperature,
         scoring=scoring,
         head_chunk_size=head_chunk_size,
+        lora=lora,
     )
 
 
@@ -162,15 +183,25 @@ def build_policy(
     temperature: float,
     scoring: str,
     head_chunk_size: int,
+    lora: Mapping[str, Any] | None = None,
 ) -> VisionLanguagePolicy:
-    """Assembles a policy from parts already in memory."""
+    """Assembles a policy from parts already in memory; arguments as of `load_policy`."""
+    if lora is not None:
+        parts = lora_parts(lora)
+        if freeze_vision and "vision" in parts:
+            raise ValueError(
+                "a frozen vision tower has no adapters; got model.freeze_vision=true and "
+                "model.lora.vision. Set one of them to false or null."
+            )
+        add_adapters(model, parts)
+        freeze_vision = "vision" not in parts
     size = dict(image_processor.size)
     if min_pixels is not None:
         size["shortest_edge"] = min_pixels
     if max_pixels is not None:
         size["longest_edge"] = max_pixels
     image_processor.size = size
-    policy = VisionLanguagePolicy(
+    return VisionLanguagePolicy(
         model=model,
         encoder=PromptEncoder(
             tokenizer=tokenizer,
@@ -181,10 +212,8 @@ def build_policy(
         scoring=scoring,
         head_chunk_size=head_chunk_size,
         gradient_checkpointing=gradient_checkpointing,
+        freeze_vision=freeze_vision,
     )
-    if freeze_vision:
-        policy.adapter.vision_tower.requires_grad_(False)
-    return policy
 
 
 def count_parameters(config: PreTrainedConfig) -> int:

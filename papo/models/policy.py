@@ -5,6 +5,7 @@ responses. papo.models.scoring has the ways to do that, and the plain way they m
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,11 @@ from transformers import PreTrainedModel
 
 from papo.functional import TokenStatistics, token_statistics
 from papo.models.adapter import QwenVLAdapter
+from papo.models.lora import adapters_off, has_adapters, merged_copy
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import Prefix, PromptReader, view_patches
 from papo.models.scoring import BACKENDS, BackendChoice
+from papo.models.vision_cache import VisionFeatureCache
 from papo.types import Problem, PromptGroup, TokenScores, View
 
 
@@ -34,6 +37,8 @@ class VisionLanguagePolicy(nn.Module):
             `auto`: split, but padded where sharing saves less than a tenth of the operations.
         head_chunk_size: response tokens per chunk of the vocabulary head; bounds its memory.
         gradient_checkpointing: recompute activations in backward; not with `twopass`.
+        freeze_vision: leave the vision tower as it is; its features are then computed once per tensor
+            of patches, and a copy of the policy shares them.
 
     Raises:
         ValueError: an unsupported model family, temperature <= 0, or an impossible `scoring`.
@@ -48,6 +53,7 @@ class VisionLanguagePolicy(nn.Module):
         scoring: str,
         head_chunk_size: int,
         gradient_checkpointing: bool,
+        freeze_vision: bool,
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -56,7 +62,12 @@ class VisionLanguagePolicy(nn.Module):
             )
         self.model = model
         self.adapter = QwenVLAdapter(model)
-        self.reader = PromptReader(self.adapter)
+        self.freeze_vision = freeze_vision
+        cache = None
+        if freeze_vision:
+            self.adapter.vision_tower.requires_grad_(False)
+            cache = VisionFeatureCache(self.adapter.vision_tower)
+        self.reader = PromptReader(self.adapter, cache)
         self.choose_backend = BackendChoice(
             scoring=scoring, gradient_checkpointing=gradient_checkpointing, config=model.config
         )
@@ -78,10 +89,8 @@ class VisionLanguagePolicy(nn.Module):
     def __deepcopy__(self, memo: dict[int, object]) -> "VisionLanguagePolicy":
         # The adapter must point at the copied model, and the encoder holds nothing to copy. A frozen
         # tower is the same in both, so the copy shares it and the features it has computed.
-        tower = self.adapter.vision_tower
-        shares_tower = self.reader.vision_cache.is_valid()
-        if shares_tower:
-            memo[id(tower)] = tower
+        if self.freeze_vision:
+            memo[id(self.adapter.vision_tower)] = self.adapter.vision_tower
         copied = VisionLanguagePolicy(
             model=deepcopy(self.model, memo),
             encoder=self.encoder,
@@ -89,10 +98,36 @@ class VisionLanguagePolicy(nn.Module):
             scoring=self.choose_backend.scoring,
             head_chunk_size=self.head_chunk_size,
             gradient_checkpointing=self.gradient_checkpointing,
+            freeze_vision=self.freeze_vision,
         )
-        if shares_tower:
-            copied.reader.vision_cache = self.reader.vision_cache
+        copied.reader.vision_cache = self.reader.vision_cache
         return copied
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether LoRA adapters are trained instead of the weights."""
+        return has_adapters(self.model)
+
+    def without_adapters(self) -> AbstractContextManager[None]:
+        """A context in which the LoRA adapters are switched off: the policy before training.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.has_adapters:
+            raise ValueError(
+                "this policy trains its own weights, so its initial state is gone; keep a copy of it, "
+                "or set model.lora"
+            )
+        return adapters_off(self.model)
+
+    def reference_context(self) -> AbstractContextManager[None]:
+        """A context in which this policy is its own reference policy, without a second copy.
+
+        Raises:
+            ValueError: it has no adapters to switch off, so the reference must be a copy.
+        """
+        return self.without_adapters()
 
     @property
     def device(self) -> torch.device:
@@ -259,9 +294,20 @@ class VisionLanguagePolicy(nn.Module):
         logits[:, list(self.banned_token_ids)] = -torch.inf
         return logits.log_softmax(dim=-1)
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Writes a folder that Hugging Face loads: safetensors, configuration, tokenizer, processor."""
-        self.model.save_pretrained(folder)
+    def save_pretrained(self, folder: Path, *, adapter_only: bool = False) -> None:
+        """Writes a folder that Hugging Face loads: safetensors, configuration, tokenizer, processor.
+
+        Adapters are merged into the weights, or with `adapter_only` saved alone, in the format of
+        peft: `AutoModelForImageTextToText.from_pretrained(BASE).load_adapter(FOLDER)`.
+
+        Raises:
+            ValueError: `adapter_only` for a policy without adapters.
+        """
+        if adapter_only and not self.has_adapters:
+            raise ValueError("there is no adapter to save; this policy trains all its weights")
+        merge = self.has_adapters and not adapter_only
+        model = merged_copy(self.model) if merge else self.model
+        model.save_pretrained(folder)
         self.encoder.save_pretrained(folder)
 
     def _response_hidden(

@@ -69,12 +69,13 @@ class PromptReader:
 
     Args:
         adapter: of the model that reads.
-        cache: features of a frozen tower; pass another reader's where both read with one tower.
+        vision_cache: features of a frozen tower, shared by all readers with that tower; None where
+            the tower is trained.
     """
 
-    def __init__(self, adapter: QwenVLAdapter, cache: VisionFeatureCache | None = None) -> None:
+    def __init__(self, adapter: QwenVLAdapter, vision_cache: VisionFeatureCache | None) -> None:
         self.adapter = adapter
-        self.vision_cache = cache or VisionFeatureCache(adapter.vision_tower)
+        self.vision_cache = vision_cache
 
     @property
     def device(self) -> torch.device:
@@ -117,6 +118,8 @@ class PromptReader:
             merged = self.adapter.merge_size**2
             return features.split([patches[i].shape[0] // merged for i in indices])
 
+        if self.vision_cache is None:
+            return VisionFeatures.concatenate(compute(list(range(len(patches)))))
         return VisionFeatures.concatenate(self.vision_cache.get(patches, compute))
 
     def prefill(self, groups: Sequence[PromptGroup], view: View) -> Prefix:

@@ -3,6 +3,7 @@
 They run the same adapter, processor, masking and training code as the 3B model, on any machine.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -184,6 +185,7 @@ def build_tiny_policy(
     scoring: str,
     head_chunk_size: int,
     seed: int,
+    lora: Mapping[str, Any] | None = None,
 ) -> VisionLanguagePolicy:
     """A random tiny policy that reads real images and real text; it knows nothing."""
     tokenizer = build_byte_tokenizer()
@@ -217,4 +219,5 @@ def build_tiny_policy(
         temperature=temperature,
         scoring=scoring,
         head_chunk_size=head_chunk_size,
+        lora=lora,
     )
