@@ -13,6 +13,8 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from papo.lab import WARM_START
+
 CONFIG_FOLDER = str(Path(__file__).resolve().parent / "conf")
 
 ALLOWED_TARGETS = ("papo.", "torch.optim.", "lightning.pytorch.", "transformers.")
@@ -39,6 +41,7 @@ def experiment_name() -> str:
 
 
 OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)
+OmegaConf.register_new_resolver("lab_warm_start", lambda: str(WARM_START), replace=True)
 
 
 def instantiate(node: DictConfig, *, without: tuple[str, ...] = ()) -> Any:
