@@ -2,7 +2,8 @@
 
     python -m benchmarks [--repetitions N] [--only NAME ...]
 
-Writes outputs/benchmarks/results.json. A benchmark that fails gives a row that says why.
+Writes outputs/benchmarks/results.json. A benchmark that fails gives a row that says why. With --only,
+the other rows are those of earlier runs; the file says when and at which commit each was measured.
 """
 
 import argparse
@@ -26,17 +27,33 @@ BENCHMARKS = (
 )
 
 
-def run(name: str, repetitions: int | None) -> dict[str, Any]:
-    """The results of one benchmark."""
+def run(name: str, repetitions: int | None) -> None:
+    """Runs one benchmark; its results are in outputs/benchmarks/NAME.json afterwards."""
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     if repetitions is not None:
         command += ["--repetitions", str(repetitions)]
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if finished.returncode != 0:
         lines = finished.stderr.strip().splitlines() or ["no message"]
-        return results([not_measured(name, "all", lines[-1])], repetitions=repetitions or 0)
-    content: dict[str, Any] = json.loads((OUTPUT / f"{name}.json").read_text())
-    return content
+        failed = results([not_measured(name, "all", lines[-1])], repetitions=repetitions or 0)
+        write(OUTPUT / f"{name}.json", failed)
+
+
+def assemble() -> dict[str, Any]:
+    """One table of everything measured so far."""
+    parts = {}
+    for name in BENCHMARKS:
+        path = OUTPUT / f"{name}.json"
+        if path.exists():
+            parts[name] = json.loads(path.read_text())
+        else:
+            parts[name] = results([not_measured(name, "all", "never run here")], repetitions=0)
+    about = ("commit", "uncommitted_changes", "measured_at", "repetitions", "matmul_gflops")
+    return {
+        **results([], repetitions=max(part["repetitions"] for part in parts.values())),
+        "parts": {name: {key: part[key] for key in about} for name, part in parts.items()},
+        "rows": [row for part in parts.values() for row in part["rows"]],
+    }
 
 
 def main() -> None:
@@ -44,19 +61,13 @@ def main() -> None:
     parser.add_argument("--repetitions", type=repetition_count, default=None)
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     arguments = parser.parse_args()
-    parts = {}
     for name in arguments.only:
         started = time.monotonic()
-        parts[name] = run(name, arguments.repetitions)
+        run(name, arguments.repetitions)
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    rows = [row for part in parts.values() for row in part["rows"]]
-    content = {
-        **results([], repetitions=max(part["repetitions"] for part in parts.values())),
-        "repetitions_of": {name: part["repetitions"] for name, part in parts.items()},
-        "rows": rows,
-    }
+    content = assemble()
     write(OUTPUT / "results.json", content)
-    print(table(rows))
+    print(table(content["rows"]))
 
 
 if __name__ == "__main__":

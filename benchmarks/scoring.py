@@ -201,7 +201,7 @@ def _rows(
 
 
 def main() -> None:
-    run_alone("scoring", measure, repetitions=3)
+    run_alone("scoring", measure, repetitions=2)
 
 
 if __name__ == "__main__":
