@@ -47,7 +47,7 @@ class VisionFeatureCache:
         if not self.is_valid():
             return list(compute(list(range(len(patches)))))
         tower_stamp = self._tower_stamp()
-        stamps = [(each._version, *tower_stamp) for each in patches]
+        stamps = [(_version(each), *tower_stamp) for each in patches]
         found = [
             entry.features
             if (entry := self.entries.get(each)) is not None and entry.stamp == stamp
@@ -56,7 +56,8 @@ class VisionFeatureCache:
         ]
         missing = [index for index, features in enumerate(found) if features is None]
         if missing:
-            with torch.no_grad():
+            # Features first made for sampling must also be good for a pass with gradient.
+            with torch.inference_mode(False), torch.no_grad():
                 computed = compute(missing)
             for index, features in zip(missing, computed, strict=True):
                 found[index] = features
@@ -72,4 +73,9 @@ class VisionFeatureCache:
             if torch.is_autocast_enabled(device.type)
             else None
         )
-        return device, dtype, autocast, sum(p._version for p in parameters)
+        return device, dtype, autocast, sum(map(_version, parameters))
+
+
+def _version(tensor: Tensor) -> int:
+    """Raised by every change in place; tensors of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version

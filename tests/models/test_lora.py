@@ -68,6 +68,7 @@ def test_one_part_alone(family, language, vision, trained):
     trainable = [name for name, p in policy.named_parameters() if p.requires_grad]
     assert trainable
     assert all(f".{trained}." in name and "lora_" in name for name in trainable)
+    assert not any("patch_embed" in name for name in trainable)  # a convolution named proj
     # A tower without adapters is frozen, so its features are kept.
     assert (policy.reader.vision_cache is None) == (vision is not None)
 
@@ -184,6 +185,19 @@ def test_impossible_settings_name_their_key(setting, message):
 def test_a_part_that_does_not_exist_is_an_error():
     with pytest.raises(ValueError, match="got 'audio'"):
         tiny_policy(lora={"audio": LANGUAGE})
+
+
+@pytest.mark.parametrize("name", ["language", "language_and_vision"])
+def test_the_settings_in_conf_fit_both_families(family, name, repository):
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
+        config = compose("train", overrides=["model=tiny_qwen2_5_vl", f"+model/lora={name}"])
+    lora = OmegaConf.to_container(config.model.lora)
+    trainable = [n for n, p in tiny_policy(family, lora=lora).named_parameters() if p.requires_grad]
+    assert any(".language_model." in each for each in trainable)
+    assert any(".visual." in each for each in trainable) == (name == "language_and_vision")
 
 
 def test_adapters_of_half_precision_weights_are_float32():

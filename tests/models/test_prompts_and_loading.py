@@ -152,6 +152,8 @@ def test_the_check_counts_parameters_without_allocating(tmp_path):
     found = check_model(path=str(tmp_path), hub_id=None, **CHECK)
     assert found.num_parameters == sum(p.numel() for p in policy.parameters())
     assert found.required_bytes == 20 * found.num_parameters
+    with_lora = check_model(path=str(tmp_path), hub_id=None, trains_all=False, **CHECK)
+    assert with_lora.required_bytes == 4 * found.num_parameters
 
 
 @pytest.mark.parametrize(

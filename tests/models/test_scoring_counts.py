@@ -212,6 +212,19 @@ def test_the_cheaper_backend_is_chosen_and_named_when_it_changes(caplog):
     assert names == ["split", "padded"]
 
 
+def test_sliding_windows_are_scored_padded_never_split():
+    from papo.models.scoring import BackendChoice
+
+    policy = tiny_policy()
+    config = policy.model.config
+    config.get_text_config().layer_types = ["full_attention", "sliding_attention"]
+    groups, _, mask = case(policy)
+    settings = {"gradient_checkpointing": False, "config": config}
+    assert BackendChoice(scoring="auto", **settings)(groups, mask) == "padded"
+    with pytest.raises(ValueError, match=r"sliding windows.*model\.scoring=auto"):
+        BackendChoice(scoring="split", **settings)
+
+
 def test_the_masked_view_alone_costs_one_pass(family):
     policy = tiny_policy(family)
     groups = with_noise_as_masked_view(policy.encode([problem()]))

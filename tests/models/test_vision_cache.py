@@ -147,6 +147,16 @@ def test_features_of_another_precision_are_not_reused():
     assert len(calls) == 2
 
 
+def test_features_made_in_inference_mode_serve_a_pass_with_gradient():
+    policy = tiny_policy(freeze_vision=True)
+    groups, ids, mask = case(policy)
+    calls = count_patches(policy)
+    with torch.inference_mode():
+        policy.score(groups, ids, mask, **SCORE)
+    policy.score(groups, ids, mask, **SCORE).logprobs.sum().backward()
+    assert len(calls) == 1
+
+
 def test_a_copy_shares_a_frozen_tower_and_nothing_else():
     policy = tiny_policy(freeze_vision=True)
     copied = deepcopy(policy)

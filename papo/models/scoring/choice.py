@@ -39,7 +39,8 @@ class BackendChoice:
         config: of the model.
 
     Raises:
-        ValueError: an unknown setting, or `twopass` with gradient checkpointing.
+        ValueError: an unknown setting, `twopass` with gradient checkpointing, or `split` for a model
+            whose layers see only a window.
     """
 
     def __init__(
@@ -54,8 +55,14 @@ class BackendChoice:
                 "two-pass scoring needs a cache, which gradient checkpointing drops. Set "
                 "model.scoring=split (or auto), or model.gradient_checkpointing=false."
             )
+        layer_types = getattr(config.get_text_config(), "layer_types", None) or ()
+        self.can_split = all(each == "full_attention" for each in layer_types)
+        if scoring == "split" and not self.can_split:
+            raise ValueError(
+                "split scoring knows full attention only, and this model has sliding windows. Set "
+                "model.scoring=auto, which is then padded."
+            )
         self.scoring = scoring
-        self.gradient_checkpointing = gradient_checkpointing
         self.config = config
         self.last = ""
 
@@ -65,13 +72,16 @@ class BackendChoice:
         """Returns the name of the backend for these groups and responses."""
         if self.scoring != "auto":
             return self.scoring
+        if not self.can_split:
+            return self._named("padded", "sliding windows")
         shape = ScoringShape.of(groups, response_mask)
         padded = padded_flops(self.config, shape, images_per_response=False).total
         ratio = shared_flops(self.config, shape).total / padded
         chosen = "padded" if ratio > _PADDED_ABOVE else "split"
+        return self._named(chosen, f"a shared prefix needs {100 * ratio:.0f} % of the operations")
+
+    def _named(self, chosen: str, reason: str) -> str:
         if chosen != self.last:
-            _log.info(
-                "scoring: %s (a shared prefix needs %.0f %% of the operations)", chosen, 100 * ratio
-            )
+            _log.info("scoring: %s (%s)", chosen, reason)
             self.last = chosen
         return chosen
