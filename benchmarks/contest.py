@@ -71,15 +71,18 @@ class Contestant:
         return float(self._answer()["seconds"])
 
     def stop(self) -> None:
+        """Ends the process, which waits for a further step; harmless when it has ended."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._process.stdout.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            self._process.wait()
+            self.stop()
             end = self._log.read_text()[-600:].strip()
             raise PeerMissing(f"{self.name} stopped: {end}")
         answer: dict[str, Any] = json.loads(line)
