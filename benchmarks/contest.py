@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class Contestant:
 
 
 @contextmanager
-def contestants(commands: dict[str, Sequence[str]]) -> Iterator[dict[str, Contestant]]:
+def contestants(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Contestant]]:
     """Starts each process, waits until it is ready, and ends them all."""
     running: dict[str, Contestant] = {}
     try:
@@ -103,7 +103,7 @@ def contestants(commands: dict[str, Sequence[str]]) -> Iterator[dict[str, Contes
 
 
 def step_seconds(
-    commands: dict[str, Sequence[str]], repetitions: int
+    commands: Mapping[str, Sequence[str]], repetitions: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds per step of each contestant, and what each said of itself (its versions).
 

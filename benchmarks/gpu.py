@@ -250,11 +250,18 @@ def peak_flops_per_second(device: torch.device) -> float:
 
 
 def measure(
-    step: Step, case: GroupCase, peak: float, repetitions: int, **labels: str
+    step: Step,
+    case: GroupCase,
+    *,
+    peak: float,
+    repetitions: int,
+    model: str,
+    adaptation: str,
 ) -> Measurement:
     """Medians over `repetitions` steps after one that is thrown away."""
     blank = Measurement(
-        **labels,
+        model=model,
+        adaptation=adaptation,
         way=step.way,
         shape=case.name,
         num_prompts=step.num_prompts,
@@ -288,7 +295,9 @@ def measure(
 
 def lines(measurements: list[Measurement]) -> str:
     """The table."""
-    rows = [("model", "weights", "way", "shape", *PHASES, "step s", "tokens/s", "MFU", "peak GiB")]
+    rows: list[tuple[str, ...]] = [
+        ("model", "weights", "way", "shape", *PHASES, "step s", "tokens/s", "MFU", "peak GiB")
+    ]
     for each in measurements:
         labels = (each.model, each.adaptation, each.way, each.shape)
         if each.seconds is None:
@@ -339,7 +348,14 @@ def run(
                 )
                 for case in shapes:
                     measurements.append(
-                        measure(step, case, peak, repetitions, model=model, adaptation=adaptation)
+                        measure(
+                            step,
+                            case,
+                            peak=peak,
+                            repetitions=repetitions,
+                            model=model,
+                            adaptation=adaptation,
+                        )
                     )
                     say(lines(measurements[-1:]).splitlines()[-1])
                 del step

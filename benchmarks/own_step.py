@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.contest import GRID, MODEL_FOLDER, NUM_PROMPTS, NUM_RESPONSES, PROMPT_TOKENS
 from benchmarks.models import build_word_tokenizer, policy_of, problems
@@ -86,9 +87,7 @@ def build_objective(variant: str) -> PAPOObjective:
 
 def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule:
     """Everything train.py would compose, with no data set and no grading behind it."""
-    from transformers import AutoModelForImageTextToText
-
-    model = AutoModelForImageTextToText.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
     policy = policy_of(model, build_word_tokenizer(), scoring=SHARED)
     objective = build_objective(variant)
     settings = TrainingSettings(

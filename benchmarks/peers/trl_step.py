@@ -61,7 +61,7 @@ def every_second_one_is_right(completions: list[Any], **columns: Any) -> list[fl
 
 def build_processor(folder: Path) -> Qwen2_5_VLProcessor:
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    ProcessorMixin.check_argument_for_proper_class = lambda self, name, argument: type(argument)
+    ProcessorMixin.check_argument_for_proper_class = lambda self, name, argument: type(argument)  # type: ignore[method-assign]
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessorPil.from_pretrained(folder),
         tokenizer=tokenizer,
