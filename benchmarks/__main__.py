@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.measure import OUTPUT, REPOSITORY
-from benchmarks.report import not_measured, repetition_count, results, table, write
+from benchmarks.report import markdown, not_measured, repetition_count, results, table, write
 
 BENCHMARKS = (
     "papo_step",
@@ -60,7 +60,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--repetitions", type=repetition_count, default=None)
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
+    parser.add_argument(
+        "--markdown", action="store_true", help="print what was measured; run nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.markdown:
+        print(markdown(assemble()["rows"]))
+        return
     for name in arguments.only:
         started = time.monotonic()
         run(name, arguments.repetitions)

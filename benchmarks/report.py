@@ -59,10 +59,9 @@ def not_measured(benchmark: str, case: str, why: str) -> Row:
     return Row(benchmark=benchmark, case=case, goal=None, value=None, note=why)
 
 
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Aligned columns: benchmark, case, must reach, measured (lowest to highest), verdict."""
+def _lines(rows: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     lines = [("benchmark", "case", "must reach", "measured", "(repetitions)", "verdict")]
-    lines += [
+    return lines + [
         (
             row["benchmark"],
             row["case"],
@@ -73,6 +72,19 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
+
+
+def markdown(rows: Iterable[dict[str, Any]]) -> str:
+    """The table as docs/benchmarks.md shows it."""
+    head, *lines = _lines(rows)
+    return "\n".join(
+        "| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *lines)
+    )
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Aligned columns: benchmark, case, must reach, measured (lowest to highest), verdict."""
+    lines = _lines(rows)
     widths = [max(len(line[i]) for line in lines) for i in range(5)]
     return "\n".join(
         "  ".join(
@@ -154,6 +166,9 @@ def run_alone(name: str, measure: Callable[[int], list[Row]], *, repetitions: in
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--repetitions", type=repetition_count, default=repetitions)
     arguments = parser.parse_args()
+    # Asked before measuring: the code that runs is the code of this moment.
+    started_as = environment()
     content = results(measure(arguments.repetitions), repetitions=arguments.repetitions)
+    content.update(started_as)
     write(OUTPUT / f"{name}.json", content)
     print(table(content["rows"]))

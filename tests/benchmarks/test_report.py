@@ -6,6 +6,7 @@ from benchmarks.measure import spread
 from benchmarks.report import (
     Row,
     check_results,
+    markdown,
     not_measured,
     repetition_count,
     results,
@@ -99,3 +100,10 @@ def test_the_table_shows_goal_value_range_and_verdict():
 def test_a_median_of_no_repetition_is_refused():
     with pytest.raises(Exception, match="at least 1 repetition; got 0"):
         repetition_count("0")
+
+
+def test_the_same_table_can_be_kept_in_a_document():
+    rows = [row_of(spread([0.5]), benchmark="MFU", case="small", goal=None, unit="%")]
+    head, rule, line = markdown(results(rows, repetitions=1)["rows"]).splitlines()
+    assert head.count("|") == rule.count("|") == line.count("|")
+    assert line == "| MFU | small |  | 50 % |  | reported |"
