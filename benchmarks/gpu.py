@@ -22,7 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from benchmarks.measure import OUTPUT, environment, spread
 from benchmarks.models import (
@@ -110,15 +115,10 @@ def build(name: str, device: torch.device) -> tuple[Qwen2_5_VLForConditionalGene
     tokenizer = build_word_tokenizer(vocabulary_of(name))
     config = load_config(name, tokenizer)
     torch.manual_seed(0)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with device:
-            model = Qwen2_5_VLForConditionalGeneration._from_config(
-                config, attn_implementation="sdpa"
-            )
-    finally:
-        torch.set_default_dtype(default)
+    with device:
+        model = AutoModelForImageTextToText.from_config(
+            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
