@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from papo.models.adapter import QwenVLAdapter, VisionFeatures
+from papo.models.growing_cache import growing_cache
 from papo.models.vision_cache import VisionFeatureCache
 from papo.types import PromptGroup, View
 
@@ -127,7 +128,7 @@ class PromptReader:
         prompts = self.pad_prompts(groups)
         features = self.vision_features(groups, view)
         embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)
-        cache = DynamicCache(config=self.adapter.model.config.get_text_config())
+        cache = growing_cache(self.adapter.model.config.get_text_config())
         hidden = self.adapter.backbone(
             embeddings,
             prompts.positions,
