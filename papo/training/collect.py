@@ -15,6 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from papo.functional import group_advantages
+from papo.masking import masked_fraction
 from papo.training.draft import Draft, concatenate
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
@@ -52,6 +53,8 @@ class Rollout:
         groups_dropped: groups that dynamic sampling replaced.
         drawn_accuracy: share of correct responses, dropped groups included.
         timeouts: gradings killed at the deadline, dropped groups included.
+        masked_fraction: share of the patches of a prompt's images that the mask changed, mean over
+            the prompts with images (0 without any); None where no masked view is needed.
     """
 
     draft: Draft
@@ -62,6 +65,7 @@ class Rollout:
     groups_dropped: int
     drawn_accuracy: float
     timeouts: int
+    masked_fraction: float | None
 
 
 class Collector:
@@ -115,7 +119,11 @@ class Collector:
 
     @torch.no_grad()
     def collect(self, step: int, position: int) -> Rollout:
-        """Returns rollout number `step`, drawing problems from `position` of the stream on."""
+        """Returns rollout number `step`, drawing problems from `position` of the stream on.
+
+        Raises:
+            ValueError: the mask left every picture of the rollout as it was.
+        """
         seconds = {"rollout": 0.0, "reward": 0.0, "score": 0.0}
         wanted = self.settings.prompts_per_rollout
         kept: list[Draft] = []
@@ -150,6 +158,7 @@ class Collector:
             groups_dropped=dropped,
             drawn_accuracy=num_correct / drawn,
             timeouts=timeouts,
+            masked_fraction=_mean_masked_fraction(draft.groups) if self.needs_masked_view else None,
         )
 
     def _act_and_judge(
@@ -163,6 +172,9 @@ class Collector:
                     self._with_masked_view(group, step, round_index, index)
                     for index, group in enumerate(groups)
                 )
+                # Later rounds draw few prompts, whose pictures chance alone may leave untouched.
+                if round_index == 0:
+                    self._require_hidden(groups, step)
             responses = self.engine.sample(
                 groups, self.num_responses, derive_seed(self.seed, "rollout", step, round_index)
             )
@@ -182,6 +194,19 @@ class Collector:
         return replace(
             group, masked_patches=self.image_mask(group, generator, self.policy.process_images)
         )
+
+    def _require_hidden(self, groups: Sequence[PromptGroup], step: int) -> None:
+        """Refuses a mask that hides nothing: the perception KL would be 0 and say nothing of it."""
+        # A mask without a ratio always means to hide something.
+        ratio = float(getattr(self.image_mask, "ratio", 1.0))
+        pictured = any(group.masked_patches is not None for group in groups)
+        if ratio > 0 and pictured and _mean_masked_fraction(groups) == 0:
+            raise ValueError(
+                "the masked view differs from the image in at least one patch; got masked pictures "
+                f"equal to the full ones in all {len(groups)} prompts of rollout {step + 1}. Raise "
+                f"masking.ratio (got {ratio:g}), choose another mask (masking=), or, where the "
+                "pictures are black, another data set."
+            )
 
     def _uniform_groups(self, draft: Draft) -> set[int]:
         """Groups that dynamic sampling replaces: nothing to learn from the comparison."""
@@ -222,6 +247,11 @@ class Collector:
             logprobs = score(part.groups, part.response_ids, part.response_mask)
             parts.append(torch.nn.functional.pad(logprobs, (0, num_tokens - logprobs.shape[1])))
         return torch.cat(parts)
+
+
+def _mean_masked_fraction(groups: Sequence[PromptGroup]) -> float:
+    fractions = [masked_fraction(group) for group in groups if group.masked_patches is not None]
+    return sum(fractions) / len(fractions) if fractions else 0.0
 
 
 def cut(batch: RolloutBatch, prompts_per_part: int) -> Iterator[RolloutBatch]:

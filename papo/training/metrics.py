@@ -30,6 +30,8 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
         "resample/groups_dropped": rollout.groups_dropped,
         "resample/drawn_correct": rollout.drawn_accuracy,
     }
+    if rollout.masked_fraction is not None:
+        metrics["masking/masked_fraction"] = rollout.masked_fraction
     return {name: float(value) for name, value in metrics.items()}
 
 

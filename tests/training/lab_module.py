@@ -53,7 +53,16 @@ def lab_problems(size=1000):
     )
 
 
-def lab_module(folder, *, source=None, reward=None, learning_rate=1e-3, policy=None, **overrides):
+def lab_module(
+    folder,
+    *,
+    source=None,
+    reward=None,
+    learning_rate=1e-3,
+    policy=None,
+    image_mask=None,
+    **overrides,
+):
     """Overrides are settings of the objective or of training."""
     import torch
 
@@ -77,9 +86,8 @@ def lab_module(folder, *, source=None, reward=None, learning_rate=1e-3, policy=N
     collector = Collector(
         policy=policy,
         reference=ReferenceModule(policy) if objective.needs_reference else None,
-        image_mask=RandomPatchMask(
-            ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0
-        ),
+        image_mask=image_mask
+        or RandomPatchMask(ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0),
         engine=SharedPrefillSampler(
             policy=policy, temperature=1.0, top_p=1.0, max_response_tokens=24, max_rows=256
         ),

@@ -104,9 +104,48 @@ def test_every_prompt_has_its_own_mask_and_both_views(tmp_path):
     assert any(not torch.equal(hidden[0], mask) for mask in hidden[1:])
 
 
+def no_op_mask(group, generator, process_images):
+    return group.patches.clone()
+
+
+def test_a_mask_that_hides_nothing_stops_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"masking\.ratio.*masking="):
+        collector(tmp_path, image_mask=no_op_mask).collect(0, 0)
+
+
+def test_a_mask_may_spare_some_pictures(tmp_path):
+    masked = []
+
+    def every_other(group, generator, process_images):
+        masked.append(group)
+        return group.patches.clone() if len(masked) % 2 else torch.zeros_like(group.patches)
+
+    assert collector(tmp_path, image_mask=every_other).collect(0, 0).masked_fraction == 0.5
+
+
+def test_a_ratio_of_zero_hides_nothing_on_purpose(tmp_path):
+    from papo.masking import RandomPatchMask
+
+    mask = RandomPatchMask(ratio=0.0, grid="patch", raw_square_pixels=14, merge_size=2, seed=0)
+    assert collector(tmp_path, image_mask=mask).collect(0, 0).masked_fraction == 0.0
+
+
+def test_what_was_hidden_is_counted_on_the_patches(tmp_path):
+    from papo.training.metrics import rollout_metrics
+
+    rollout = collector(tmp_path).collect(0, 0)
+    changed = [(g.masked_patches != g.patches).any(dim=1).float() for g in rollout.draft.groups]
+    expected = float(torch.stack(changed).mean())
+    assert 0.3 < expected < 0.9
+    assert rollout_metrics(rollout)["masking/masked_fraction"] == pytest.approx(expected)
+
+
 def test_nothing_is_masked_where_nobody_looks(tmp_path):
+    from papo.training.metrics import rollout_metrics
+
     off = {"gamma": 0.0, "eta_masked": 0.0, "beta": 0.0}
     rollout = collector(tmp_path, **off).collect(0, 0)
+    assert "masking/masked_fraction" not in rollout_metrics(rollout)
     assert all(group.masked_patches is None for group in rollout.draft.groups)
     assert rollout.batch.masked_logprobs is None
     assert rollout.batch.ref_logprobs is None
