@@ -60,7 +60,7 @@ def not_measured(benchmark: str, case: str, why: str) -> Row:
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
-    lines = [("benchmark", "case", "must reach", "measured", "(repetitions)", "verdict")]
+    lines = [("benchmark", "case", "must reach", "measured", "(lowest to highest)", "verdict")]
     return lines + [
         (
             row["benchmark"],
