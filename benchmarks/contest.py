@@ -83,8 +83,8 @@ class Contestant:
         line = self._process.stdout.readline()
         if not line:
             self.stop()
-            end = self._log.read_text()[-600:].strip()
-            raise PeerMissing(f"{self.name} stopped: {end}")
+            lines = self._log.read_text().strip().splitlines() or ["without a word"]
+            raise PeerMissing(f"{self.name} stopped: {lines[-1]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
