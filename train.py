@@ -161,6 +161,7 @@ def preflight(plan: Plan) -> None:
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             with_reference=plan.objective.needs_reference,
+            trains_all=model.get("lora") is None,
         )
 
 
@@ -182,7 +183,7 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
         policy_module=PolicyModule(policy=policy, make_optimizer=plan.make_optimizer),
         collector=Collector(
             policy=policy,
-            # A copy of the initial policy: made before a checkpoint is restored.
+            # May copy the initial policy, so it is made before a checkpoint is restored.
             reference=ReferenceModule(policy) if objective.needs_reference else None,
             image_mask=plan.image_mask,
             engine=engine,

@@ -15,9 +15,7 @@ from omegaconf import OmegaConf
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from front_door import instantiate
-from papo.training import newest_checkpoint
-
-_PREFIX = "policy_module.policy."
+from papo.training import load_trained_policy, newest_checkpoint
 
 
 def export(checkpoint: Path, output: Path) -> None:
@@ -25,7 +23,7 @@ def export(checkpoint: Path, output: Path) -> None:
 
     Raises:
         FileNotFoundError: no such checkpoint, or not inside a run folder.
-        ValueError: `output` is not empty.
+        ValueError: `output` is not empty, or the frozen weights are not those of the run.
     """
     if checkpoint.is_dir():
         checkpoint = newest_checkpoint(checkpoint / "checkpoints") or checkpoint / "checkpoints"
@@ -35,13 +33,8 @@ def export(checkpoint: Path, output: Path) -> None:
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; choose another folder")
     policy = instantiate(OmegaConf.load(run_dir / "config.yaml").model)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    weights = {
-        name.removeprefix(_PREFIX): value
-        for name, value in state.items()
-        if name.startswith(_PREFIX)
-    }
-    policy.load_state_dict(weights)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    load_trained_policy(policy, state)
     policy.save_pretrained(output)
 
 

@@ -3,6 +3,7 @@
 Not here: the objective (papo.objective), sampling (papo.rollout), anything that knows Hydra.
 """
 
+from papo.training.base_weights import load_trained_policy
 from papo.training.checkpoints import newest_checkpoint
 from papo.training.collect import Collector, Rollout, cut
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
@@ -42,6 +43,7 @@ __all__ = [
     "cut",
     "finish_loggers",
     "fit",
+    "load_trained_policy",
     "newest_checkpoint",
     "training_settings",
     "wandb_logger",

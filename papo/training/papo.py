@@ -13,6 +13,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from papo.objective import NonFiniteTermError, PAPOObjective
+from papo.training.base_weights import (
+    base_parameters,
+    fingerprint,
+    leave_out_base,
+    put_base_back,
+)
 from papo.training.collect import Collector, Rollout, cut
 from papo.training.failures import NonFiniteLoss
 from papo.training.metrics import UpdateMeans, rollout_metrics
@@ -40,8 +46,8 @@ class FinishedStep:
 class PAPOModule(LightningModule):
     """Trains a policy: one training step is one rollout and its optimiser steps.
 
-    The state of a run is the policy, the optimiser and three counters; the reference belongs to the
-    collector, outside the module tree, so that it is neither trained nor saved.
+    The state of a run is what it trains of the policy, the optimiser and three counters; the reference
+    belongs to the collector, outside the module tree, so that it is neither trained nor saved.
 
     Args:
         policy_module: what is trained.
@@ -65,6 +71,7 @@ class PAPOModule(LightningModule):
         self.objective = objective
         self.settings = collector.settings
         self.failure_folder = failure_folder
+        self.base_fingerprint = fingerprint(base_parameters(policy_module.policy))
         self.rollout_step = 0
         self.update_step = 0
         self.prompts_drawn = 0
@@ -169,8 +176,10 @@ class PAPOModule(LightningModule):
             "rollout_step": self.rollout_step,
             "update_step": self.update_step,
             "prompts_drawn": self.prompts_drawn,
+            "base": self.base_fingerprint,
             "reference": None if reference is None else reference.fingerprint,
         }
+        leave_out_base(checkpoint, self.policy_module.policy)
         checkpoint["random_state"] = _random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -181,6 +190,7 @@ class PAPOModule(LightningModule):
                 "cannot be restored; got another model behind the same model= settings. Restore the "
                 "model, or start a new run in another run_dir."
             )
+        put_base_back(checkpoint, self.policy_module.policy, self.base_fingerprint)
         self.rollout_step = state["rollout_step"]
         self.update_step = state["update_step"]
         self.prompts_drawn = state["prompts_drawn"]

@@ -1,7 +1,7 @@
-"""The reference policy: a frozen copy of the initial policy, made only when something reads it."""
+"""The reference policy: the policy a run began with, copied only where it cannot be had otherwise."""
 
-import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -10,21 +10,39 @@ from jaxtyping import Bool, Float, Int
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from papo.training.base_weights import fingerprint
 from papo.types import PromptGroup, TokenScores
 
 
 class ReferenceModule(LightningModule):
     """pi_ref of the reference KL: never trained, never saved, always the policy the run began with.
 
+    A policy with adapters is its own reference while they are switched off; any other is copied.
+
     Args:
-        policy: the initial policy; copied, so make the reference before the first update and before
-            a checkpoint is restored.
+        policy: the initial policy; make the reference before the first update and before a
+            checkpoint is restored.
+
+    Attributes:
+        fingerprint: of the copy; None without one, where the reference is the policy's frozen
+            weights, whose fingerprint every checkpoint has.
     """
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
-        self.policy: Any = deepcopy(policy).eval().requires_grad_(False)
-        self.fingerprint = fingerprint(self.policy)
+        self.is_copy = not getattr(policy, "has_adapters", False)
+        self.fingerprint: str | None = None
+        if self.is_copy:
+            self.copied: Any = deepcopy(policy).eval().requires_grad_(False)
+            self.fingerprint = fingerprint(dict(self.copied.named_parameters()))
+        else:
+            # In a tuple: as a submodule, the policy would be frozen and moved with its reference.
+            self._shared: tuple[Any, ...] = (policy,)
+
+    @property
+    def policy(self) -> Any:
+        """The policy that is asked."""
+        return self.copied if self.is_copy else self._shared[0]
 
     @torch.no_grad()
     def score(
@@ -34,24 +52,14 @@ class ReferenceModule(LightningModule):
         response_mask: Bool[Tensor, "rollout token"],
     ) -> Float[Tensor, "rollout token"]:
         """log pi_ref(o_t | q, I)."""
-        scores: TokenScores = self.policy.score(
-            groups, response_ids, response_mask, masked_view=False, full_vocabulary=False
-        )
+        with self._adapters_off():
+            scores: TokenScores = self.policy.score(
+                groups, response_ids, response_mask, masked_view=False, full_vocabulary=False
+            )
         return scores.logprobs
 
-
-@torch.no_grad()
-def fingerprint(policy: nn.Module) -> str:
-    """A hash of all parameters, the same on every device and for every number of threads.
-
-    A checkpoint stores the fingerprint of the initial policy instead of the initial policy.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in policy.named_parameters():
-        bits = parameter.detach().contiguous().view(_INTEGERS[parameter.element_size()])
-        # An integer sum is exact, so it does not depend on the order of its terms.
-        digest.update(f"{name}{tuple(parameter.shape)}{int(bits.sum(dtype=torch.int64))}".encode())
-    return digest.hexdigest()
-
-
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    def _adapters_off(self) -> AbstractContextManager[None]:
+        if self.is_copy:
+            return nullcontext()
+        context: AbstractContextManager[None] = self.policy.reference_context()
+        return context

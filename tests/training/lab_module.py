@@ -39,10 +39,13 @@ def objective_settings():
     return settings
 
 
-def lab_policy():
+def lab_policy(**settings):
+    """The lab's policy; settings are of its `model` section."""
+    from omegaconf import OmegaConf
+
     from front_door import instantiate
 
-    return instantiate(default_config().model)
+    return instantiate(OmegaConf.merge(default_config().model, settings))
 
 
 def lab_problems(size=1000):
@@ -111,8 +114,8 @@ def lab_module(
     )
 
 
-def train(module, folder, *callbacks):
-    """Runs all rollouts of a module; returns its policy's parameters."""
+def train(module, folder, *callbacks, checkpoint=None):
+    """Runs all rollouts of a module, or those after a checkpoint; returns its policy's parameters."""
     from functools import partial
 
     from lightning.pytorch import Trainer
@@ -123,7 +126,7 @@ def train(module, folder, *callbacks):
     trainer = build_trainer(
         make_trainer, folder=folder, callbacks=[_no_checkpoints(), *callbacks], loggers=[]
     )
-    fit(trainer, module, None)
+    fit(trainer, module, checkpoint)
     return parameters(module.policy_module.policy)
 
 
