@@ -198,13 +198,34 @@ def draw_tokens(
     The nucleus is the smallest set of most likely tokens whose probability reaches `top_p`
     (arXiv:1904.09751, section 3.1); `draws` are uniform on [0, 1).
     """
-    probabilities, order = logprobs.exp().sort(dim=-1, descending=True, stable=True)
-    cumulative = probabilities.double().cumsum(dim=-1)
+    probabilities = logprobs.exp()
+    if top_p == 1:
+        # Everything is in the nucleus, and any order of the tokens gives the same distribution.
+        return _invert(probabilities.cumsum(dim=-1, dtype=torch.float64), draws)
+    probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    probabilities = probabilities.double()
+    cumulative = probabilities.cumsum(dim=-1)
     # A token belongs to the nucleus when what comes before it does not reach top_p yet.
-    in_nucleus = (cumulative - probabilities.double()) < top_p
+    in_nucleus = (cumulative - probabilities) < top_p
     in_nucleus &= probabilities > 0
     in_nucleus[:, 0] = True
-    last = in_nucleus.sum(dim=-1, keepdim=True) - 1
-    target = draws[:, None].double() * cumulative.gather(1, last)
-    chosen = torch.searchsorted(cumulative, target, right=True)
-    return order.gather(1, torch.minimum(chosen, last))[:, 0]
+    # Beyond the nucleus nothing is added, so nothing there is ever drawn.
+    chosen = _invert(torch.where(in_nucleus, probabilities, 0.0).cumsum(dim=-1), draws)
+    return order.gather(1, chosen[:, None])[:, 0]
+
+
+def _invert(
+    cumulative: Float[Tensor, "row vocab"], draws: Float[Tensor, " row"]
+) -> Int[Tensor, " row"]:
+    """The first token at which the cumulative weight passes `draws` times the total.
+
+    A token of weight 0 repeats the value before it, so it is never the first to pass.
+    """
+    total = cumulative[:, -1:]
+    # draws < 1, but its product with the total can round to the total itself.
+    target = torch.minimum(
+        draws[:, None].double() * total, total.nextafter(torch.zeros_like(total))
+    )
+    chosen = torch.searchsorted(cumulative, target, right=True)[:, 0]
+    # NaN passes nowhere; such a policy is stopped by its loss, which says more than an index error.
+    return chosen.clamp(max=cumulative.shape[1] - 1)

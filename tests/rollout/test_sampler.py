@@ -141,14 +141,14 @@ def test_a_group_larger_than_max_rows_is_an_error():
         sampler(policy, max_rows=2).sample(policy.encode(mixed_problems()), 3, seed=0)
 
 
-def test_a_draw_of_almost_one_is_the_least_likely_token_of_the_nucleus():
+def test_a_draw_of_almost_one_is_the_last_possible_token_with_and_without_a_nucleus():
     almost_one = torch.tensor([1.0 - 2.0**-53], dtype=torch.float64)
     logprobs = torch.tensor([[0.25, 0.25, 0.5, 0.0]]).log()
-    assert draw_tokens(logprobs, almost_one, 1.0).tolist() == [1]
-    assert draw_tokens(logprobs, almost_one, 0.7).tolist() == [0]
+    assert draw_tokens(logprobs, almost_one, 1.0).tolist() == [2]
+    assert draw_tokens(logprobs, almost_one, 0.999).tolist() == [1]
 
 
-def test_draws_follow_the_distribution_whatever_the_order():
+def test_draws_without_a_nucleus_follow_the_distribution_whatever_the_order():
     probabilities = torch.tensor([0.05, 0.5, 0.15, 0.3])
     draws = (torch.arange(10_000) + 0.5) / 10_000
     tokens = draw_tokens(probabilities.log().expand(10_000, 4), draws, 1.0)
