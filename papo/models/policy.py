@@ -134,6 +134,11 @@ class VisionLanguagePolicy(nn.Module):
         return self.adapter.head_weight.device
 
     @property
+    def shares_prefix(self) -> bool:
+        """Whether scoring reads each prompt once for all its responses, wherever that saves a lot."""
+        return self.choose_backend.scoring != "padded" and self.choose_backend.can_split
+
+    @property
     def banned_token_ids(self) -> tuple[int, ...]:
         """Tokens the policy never writes: excluded from sampling and from every distribution."""
         return self.adapter.vision_token_ids

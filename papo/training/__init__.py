@@ -5,10 +5,11 @@ Not here: the objective (papo.objective), sampling (papo.rollout), anything that
 
 from papo.training.base_weights import load_trained_policy
 from papo.training.checkpoints import newest_checkpoint
-from papo.training.collect import Collector, Rollout, cut
+from papo.training.collect import Collector, Rollout
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, fit
 from papo.training.loggers import finish_loggers, wandb_logger
+from papo.training.microbatches import cut
 from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule
 from papo.training.prompts import PromptStream

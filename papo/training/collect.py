@@ -17,6 +17,11 @@ from torch import Tensor
 from papo.functional import group_advantages
 from papo.masking import masked_fraction
 from papo.training.draft import Draft, concatenate
+from papo.training.microbatches import (
+    MicrobatchCutter,
+    repeated_prefix_tokens,
+    shared_prefix_tokens,
+)
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
 from papo.training.settings import TrainingSettings
@@ -32,10 +37,15 @@ from papo.types import (
 
 
 class ActingPolicy(Policy, Protocol):
-    """A policy that also says where it lives and lets masks process pictures."""
+    """A policy that also says where it lives and how it reads, and lets masks process pictures."""
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether scoring reads each prompt once for all its responses."""
+        ...
 
     def process_images(self, images: Sequence[Image]) -> Float[Tensor, "patch pixel"]: ...
 
@@ -116,6 +126,11 @@ class Collector:
         self.needs_masked_view = needs_masked_view
         self.needs_old_masked_logprobs = needs_old_masked_logprobs
         self.seed = seed
+        self.microbatches = MicrobatchCutter(
+            prompts=settings.prompts_per_microbatch,
+            tokens=settings.tokens_per_microbatch,
+            count_tokens=shared_prefix_tokens if policy.shares_prefix else repeated_prefix_tokens,
+        )
 
     @torch.no_grad()
     def collect(self, step: int, position: int) -> Rollout:
@@ -243,7 +258,7 @@ class Collector:
         """Scores micro-batch by micro-batch, which bounds memory; padded as the batch is."""
         num_tokens = batch.response_mask.shape[1]
         parts = []
-        for part in cut(batch, self.settings.prompts_per_microbatch):
+        for part in self.microbatches(batch):
             logprobs = score(part.groups, part.response_ids, part.response_mask)
             parts.append(torch.nn.functional.pad(logprobs, (0, num_tokens - logprobs.shape[1])))
         return torch.cat(parts)
@@ -252,26 +267,6 @@ class Collector:
 def _mean_masked_fraction(groups: Sequence[PromptGroup]) -> float:
     fractions = [masked_fraction(group) for group in groups if group.masked_patches is not None]
     return sum(fractions) / len(fractions) if fractions else 0.0
-
-
-def cut(batch: RolloutBatch, prompts_per_part: int) -> Iterator[RolloutBatch]:
-    """Yields consecutive parts of whole groups, each padded only to its own longest response."""
-    num_groups = batch.num_rollouts // batch.num_responses
-    for start in range(0, num_groups, prompts_per_part):
-        yield _trim(batch.select_groups(start, start + prompts_per_part))
-
-
-def _trim(batch: RolloutBatch) -> RolloutBatch:
-    longest = int(batch.response_mask.any(dim=0).nonzero().max()) + 1
-    tokenwise = ("response_ids", "response_mask", "old_logprobs", "ref_logprobs", "masked_logprobs")
-    return replace(
-        batch,
-        **{
-            name: value[:, :longest]
-            for name in tokenwise
-            if (value := getattr(batch, name)) is not None
-        },
-    )
 
 
 @contextmanager

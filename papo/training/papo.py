@@ -19,9 +19,10 @@ from papo.training.base_weights import (
     leave_out_base,
     put_base_back,
 )
-from papo.training.collect import Collector, Rollout, cut
+from papo.training.collect import Collector, Rollout
 from papo.training.failures import NonFiniteLoss
 from papo.training.metrics import UpdateMeans, rollout_metrics
+from papo.training.microbatches import cut
 from papo.training.policy import PolicyModule
 from papo.types import RolloutBatch, TokenScores
 
@@ -123,7 +124,7 @@ class PAPOModule(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for minibatch in cut(batch, self.settings.prompts_per_minibatch):
             optimizer.zero_grad()
-            for part in cut(minibatch, self.settings.prompts_per_microbatch):
+            for part in self.collector.microbatches(minibatch):
                 scores = self._score(part)
                 terms = self._terms(part, scores, minibatch)
                 self.manual_backward(terms["total"])

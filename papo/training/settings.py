@@ -12,7 +12,11 @@ class TrainingSettings:
         num_rollouts: rollouts of the whole run; each is followed by its updates.
         prompts_per_rollout: prompts collected before the policy changes.
         prompts_per_minibatch: prompts per optimiser step.
-        prompts_per_microbatch: prompts per forward and backward pass; bounds memory, changes nothing.
+        prompts_per_microbatch: prompts per forward and backward pass; bounds memory, changes nothing
+            else. None where tokens are counted instead.
+        tokens_per_microbatch: prompt and response tokens of one view per forward and backward pass:
+            as many whole groups as fit, at least one. A prompt counts once where its responses share
+            it (model.scoring). None where prompts are counted instead.
         max_grad_norm: the gradient of a minibatch is scaled down to this norm.
         advantage_epsilon: added to the standard deviation of a group's rewards.
         max_resample: rounds of dynamic sampling (DAPO, arXiv:2503.14476): prompts whose responses
@@ -24,12 +28,13 @@ class TrainingSettings:
     num_rollouts: int
     prompts_per_rollout: int
     prompts_per_minibatch: int
-    prompts_per_microbatch: int
+    prompts_per_microbatch: int | None
     max_grad_norm: float
     advantage_epsilon: float
     max_resample: int
     keep_accuracy_above: float
     keep_accuracy_below: float
+    tokens_per_microbatch: int | None = None
 
     @property
     def updates_per_rollout(self) -> int:
@@ -37,7 +42,8 @@ class TrainingSettings:
         return self.prompts_per_rollout // self.prompts_per_minibatch
 
 
-_COUNTS = ("num_rollouts", "prompts_per_rollout", "prompts_per_minibatch", "prompts_per_microbatch")
+_MICROBATCH = ("prompts_per_microbatch", "tokens_per_microbatch")
+_COUNTS = ("num_rollouts", "prompts_per_rollout", "prompts_per_minibatch", *_MICROBATCH)
 
 
 def training_settings(section: Mapping[str, object]) -> TrainingSettings:
@@ -54,6 +60,8 @@ def training_settings(section: Mapping[str, object]) -> TrainingSettings:
         raise ValueError(f"training.{missing[0]} is not set; set it in conf/train.yaml")
     for name in known:
         value = section[name]
+        if value is None and name in _MICROBATCH:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"training.{name} is a number; got {value!r}")
         if name in (*_COUNTS, "max_resample") and not isinstance(value, int):
@@ -70,10 +78,18 @@ def training_settings(section: Mapping[str, object]) -> TrainingSettings:
 
 def _check(settings: TrainingSettings) -> None:
     for name in _COUNTS:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"training.{name} is at least 1; got {getattr(settings, name)}")
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"training.{name} is at least 1; got {value}")
     _check_divides(settings, "prompts_per_minibatch", "prompts_per_rollout", "minibatches")
-    _check_divides(settings, "prompts_per_microbatch", "prompts_per_minibatch", "micro-batches")
+    if (settings.prompts_per_microbatch is None) == (settings.tokens_per_microbatch is None):
+        raise ValueError(
+            "a micro-batch is cut by prompts or by tokens; got training.prompts_per_microbatch="
+            f"{settings.prompts_per_microbatch} and training.tokens_per_microbatch="
+            f"{settings.tokens_per_microbatch}. Set one of them to null and the other to a number."
+        )
+    if settings.prompts_per_microbatch is not None:
+        _check_divides(settings, "prompts_per_microbatch", "prompts_per_minibatch", "micro-batches")
     if not settings.max_grad_norm > 0:
         raise ValueError(
             f"gradients are clipped to a norm above 0; got {settings.max_grad_norm}. "

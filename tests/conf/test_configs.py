@@ -108,3 +108,13 @@ def test_no_configuration_can_construct_what_it_should_not():
             if "_target_:" in line and not line.lstrip().startswith("#"):
                 target = line.split("_target_:")[1].split("#")[0].strip()
                 assert target.startswith(front_door.ALLOWED_TARGETS), (file, target)
+
+
+def test_micro_batches_are_cut_by_one_of_two_budgets():
+    published = train.make_plan(composed("training=published", "data.size=384")).settings
+    assert (published.prompts_per_microbatch, published.tokens_per_microbatch) == (1, None)
+    by_tokens = ("training.prompts_per_microbatch=null", "training.tokens_per_microbatch=8192")
+    assert train.make_plan(composed(*by_tokens)).settings.tokens_per_microbatch == 8192
+    for neither_or_both in by_tokens:
+        with pytest.raises(ValueError, match=r"training\.prompts_per_microbatch.*tokens_per_micro"):
+            train.make_plan(composed(neither_or_both))

@@ -10,6 +10,7 @@ TRAINING = {
     "prompts_per_rollout": 4,
     "prompts_per_minibatch": 4,
     "prompts_per_microbatch": 4,
+    "tokens_per_microbatch": None,
     "max_grad_norm": 1.0,
     "advantage_epsilon": 1e-6,
     "max_resample": 0,

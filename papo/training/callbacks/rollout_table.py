@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from papo.functional import kl_k3
 from papo.training.callbacks.record import finished_step
-from papo.training.collect import cut
+from papo.training.microbatches import cut
 from papo.training.papo import FinishedStep
 from papo.training.tables import append_jsonl
 
