@@ -95,7 +95,7 @@ def check_model(
             f"training {location} ({num_parameters / 1e9:.2f} B parameters) needs about "
             f"{required / _GIB:.0f} GiB (weights, gradient, AdamW"
             f"{', reference policy' if with_reference else ''}), and {available / _GIB:.0f} GiB are free. "
-            "Use a larger device, several devices (trainer=), or a smaller model: "
+            "Use a larger device, adapters (+model/lora=language), or a smaller model: "
             "model=tiny_qwen2_5_vl runs anywhere."
         )
     return ModelCheck(
@@ -255,9 +255,9 @@ def _find_config(
 
 
 def _available_bytes() -> int | None:
-    """Free memory of all visible GPUs together, or of the machine where there is none."""
+    """Free memory of the GPU, since a run is one process on one device, or of the machine without one."""
     if torch.cuda.is_available():
-        return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+        return torch.cuda.mem_get_info()[0]
     try:
         with open("/proc/meminfo") as lines:
             fields = dict(line.split(":", 1) for line in lines)
