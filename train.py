@@ -25,6 +25,7 @@ from papo.models import check_model
 from papo.rollout import check_sampling
 from papo.training import (
     Collector,
+    MemoryEstimate,
     PAPOModule,
     PolicyModule,
     PromptStream,
@@ -36,8 +37,10 @@ from papo.training import (
     check_one_process,
     check_seed,
     check_threads,
+    estimate_memory,
     finish_loggers,
     fit,
+    largest_pass,
     training_settings,
 )
 
@@ -55,6 +58,9 @@ KNOWN_KEYS = (
         "resume",
     ),
 )
+
+# Prompts that are read for the estimate of memory.
+PROMPTS_FOR_ESTIMATE = 16
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -198,6 +204,7 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
         objective=objective,
         failure_folder=folder.path / "non_finite",
     )
+    console.print(memory_estimate(plan, module).summary(), highlight=False, soft_wrap=True)
     reports = {}
     if is_lab(plan):
         reports["before"] = evaluate(plan, policy, engine)
@@ -211,6 +218,29 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
         evaluation={moment: report.to_dict() for moment, report in reports.items()},
     )
     return show_end(folder)
+
+
+def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:
+    """What a step needs, were all prompts like the longest of the first few."""
+    collector, settings = module.collector, plan.settings
+    num_prompts = min(PROMPTS_FOR_ESTIMATE, settings.prompts_per_rollout)
+    return estimate_memory(
+        policy=module.policy_module.policy,
+        reference=collector.reference,
+        make_optimizer=plan.make_optimizer,
+        sizes=largest_pass(
+            groups=collector.policy.encode(collector.prompts.take(0, num_prompts)),
+            microbatches=collector.microbatches,
+            prompts_per_minibatch=settings.prompts_per_minibatch,
+            num_responses=plan.num_responses,
+            max_response_tokens=plan.config.rollout.max_response_tokens,
+            views=2 if plan.objective.needs_masked_view else 1,
+            sampled_rows=min(
+                plan.config.rollout.max_rows, settings.prompts_per_rollout * plan.num_responses
+            ),
+        ),
+        half_precision="16" in str(plan.config.trainer.precision),
+    )
 
 
 def usable_problems(plan: Plan, policy: Any) -> Any:

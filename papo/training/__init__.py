@@ -9,6 +9,7 @@ from papo.training.collect import Collector, Rollout
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, fit
 from papo.training.loggers import finish_loggers, wandb_logger
+from papo.training.memory import MemoryEstimate, estimate_memory, largest_pass
 from papo.training.microbatches import cut
 from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointNotWritten",
     "Collector",
     "FinishedStep",
+    "MemoryEstimate",
     "NonFiniteLoss",
     "PAPOModule",
     "PolicyModule",
@@ -42,8 +44,10 @@ __all__ = [
     "check_seed",
     "check_threads",
     "cut",
+    "estimate_memory",
     "finish_loggers",
     "fit",
+    "largest_pass",
     "load_trained_policy",
     "newest_checkpoint",
     "training_settings",

@@ -39,6 +39,7 @@ def demo(tmp_path_factory):
 
 def test_the_demo_ends_with_a_table_and_says_where_everything_is(demo):
     run, process = demo
+    assert process.stdout.count("memory: about ") == 1
     for text in ("training prior", "counter-prior", "before", "after", "perception", str(run)):
         assert text in process.stdout
     assert process.stdout.count("rollout ") >= 4
