@@ -123,28 +123,50 @@ def _chunks(num_rows: int, chunk_size: int) -> Iterator[slice]:
         yield slice(start, min(start + chunk_size, num_rows))
 
 
-def _log_softmax(
+def _logits(
     hidden: Tensor,
     weight: Tensor,
     banned_ids: Tensor | None,
     temperature: float,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Log-probabilities [row vocab]; -inf at banned ids."""
+    """Tempered logits [row vocab]; -inf at banned ids."""
     logits = _matmul(hidden, weight.t(), dtype)
-    logits /= temperature
-    if banned_ids is not None:
-        logits.index_fill_(1, banned_ids, -torch.inf)
-    return torch.log_softmax(logits, dim=1)
+    if temperature != 1.0:
+        logits /= temperature
+    return logits if banned_ids is None else logits.index_fill_(1, banned_ids, -torch.inf)
 
 
-def _pick(log_p: Tensor, targets: Tensor) -> Tensor:
-    return log_p.gather(1, targets[:, None]).squeeze(1)
+def _target_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    """log p(target); overwrites the logits, so that one [row vocab] buffer is all there is."""
+    logits.sub_(logits.amax(1, keepdim=True))
+    picked = logits.gather(1, targets[:, None]).squeeze(1)
+    return picked - logits.exp_().sum(1).log_()
 
 
-def _finite(log_p: Tensor, banned_ids: Tensor | None) -> Tensor:
-    """Replaces the -inf of banned ids by 0 in place: 0 * -inf is NaN, 0 * 0 is the limit."""
-    return log_p if banned_ids is None else log_p.index_fill_(1, banned_ids, 0.0)
+def _distribution(logits: Tensor, banned_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+    """log p, in the memory of the logits, and p.
+
+    log p is 0 instead of -inf at banned ids: p is exactly 0 there, and 0 * -inf would be NaN.
+    """
+    logits.sub_(logits.amax(1, keepdim=True))
+    p = logits.exp()
+    total = p.sum(1, keepdim=True)
+    p /= total
+    log_p = logits.sub_(total.log_())
+    return (log_p if banned_ids is None else log_p.index_fill_(1, banned_ids, 0.0)), p
+
+
+def _pick(log_p: Tensor, targets: Tensor, banned_ids: Tensor | None) -> Tensor:
+    picked = log_p.gather(1, targets[:, None]).squeeze(1)
+    if banned_ids is None:
+        return picked
+    return picked.masked_fill(torch.isin(targets, banned_ids), -torch.inf)
+
+
+def _row_dot(left: Tensor, right: Tensor) -> Tensor:
+    """Sum over the vocabulary of left * right, without the product in memory."""
+    return torch.bmm(left[:, None, :], right[:, :, None]).flatten()
 
 
 def _log_p_gradient(
@@ -156,15 +178,19 @@ def _log_p_gradient(
 ) -> Tensor:
     """d/dz of grad_logprob * log p(target) + grad_entropy * H[p], z the tempered logits.
 
-    d log p(t) / dz_j = 1[j=t] - p_j;  dH/dz_j = -p_j (log p_j + H). `log_p` is finite at banned ids.
+    d log p(t) / dz_j = 1[j=t] - p_j;  dH/dz_j = -p_j (log p_j + H). Overwrites log_p (and returns it)
+    where the entropy has a gradient, else p; `log_p` is finite at banned ids.
     """
     if grad_entropy is not None:
-        entropy = -(p * log_p).sum(1, keepdim=True)
-        grad = (log_p + entropy).mul_(p).mul_(-grad_entropy[:, None])
+        entropy = -_row_dot(p, log_p)
+        grad = log_p.add_(entropy[:, None]).mul_(p).mul_(-grad_entropy[:, None])
+        if grad_logprob is not None:
+            grad.addcmul_(p, grad_logprob[:, None].expand_as(p), value=-1.0)
+    elif grad_logprob is not None:
+        grad = p.mul_(-grad_logprob[:, None])
     else:
-        grad = torch.zeros_like(p)
+        return p.zero_()
     if grad_logprob is not None:
-        grad.addcmul_(p, grad_logprob[:, None].expand_as(p), value=-1.0)
         grad.scatter_add_(1, targets[:, None], grad_logprob[:, None])
     return grad
 
@@ -194,22 +220,32 @@ class _HeadStatistics(torch.autograd.Function):
         logprobs, masked_logprobs, entropy, masked_entropy, perception_kl = (
             hidden.new_empty(len(targets), dtype=dtype) for _ in range(5)
         )
+
+        def measure(rows):
+            """One chunk; its buffers are gone before the next one's are made."""
+            logits = _logits(hidden[rows], wide_weight, banned_ids, temperature, dtype)
+            if not full_vocabulary:
+                logprobs[rows] = _target_logprobs(logits, targets[rows])
+                del logits  # before the next buffer is made
+                if two_views:
+                    logits = _logits(
+                        masked_hidden[rows], wide_weight, banned_ids, temperature, dtype
+                    )
+                    masked_logprobs[rows] = _target_logprobs(logits, targets[rows])
+                return
+            log_p, p = _distribution(logits, banned_ids)
+            logprobs[rows] = _pick(log_p, targets[rows], banned_ids)
+            entropy[rows] = -_row_dot(p, log_p)
+            if two_views:
+                logits = _logits(masked_hidden[rows], wide_weight, banned_ids, temperature, dtype)
+                log_q, q = _distribution(logits, banned_ids)
+                masked_logprobs[rows] = _pick(log_q, targets[rows], banned_ids)
+                masked_entropy[rows] = -_row_dot(q, log_q)
+                del q
+                perception_kl[rows] = _row_dot(p, log_p.sub_(log_q))
+
         for rows in _chunks(len(targets), chunk_size):
-            log_p = _log_softmax(hidden[rows], wide_weight, banned_ids, temperature, dtype)
-            logprobs[rows] = _pick(log_p, targets[rows])
-            if full_vocabulary:
-                p = log_p.exp()
-                log_p = _finite(log_p, banned_ids)
-                entropy[rows] = -(p * log_p).sum(1)
-            if not two_views:
-                continue
-            log_q = _log_softmax(masked_hidden[rows], wide_weight, banned_ids, temperature, dtype)
-            masked_logprobs[rows] = _pick(log_q, targets[rows])
-            if full_vocabulary:
-                q = log_q.exp()
-                log_q = _finite(log_q, banned_ids)
-                masked_entropy[rows] = -q.mul_(log_q).sum(1)
-                perception_kl[rows] = p.mul_(log_p.sub_(log_q)).sum(1)
+            measure(rows)
         return (
             logprobs,
             masked_logprobs if two_views else None,
@@ -240,39 +276,54 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
 
     def send(grad_logits, state, grad_state, rows):
         """Carries one chunk's gradient from the tempered logits to the state and the weight."""
-        grad_logits /= temperature
         if banned_ids is not None:
             grad_logits.index_fill_(1, banned_ids, 0.0)
         grad_logits = grad_logits.to(wide_weight.dtype)
         if grad_state is not None:
-            grad_state[rows] = _matmul(grad_logits, wide_weight, dtype).to(grad_state.dtype)
-        if grad_weight is not None:
-            grad_weight.add_(_matmul(grad_logits.t(), state[rows], dtype))
+            towards = _matmul(grad_logits, wide_weight, dtype) / temperature
+            grad_state[rows] = towards.to(grad_state.dtype)
+        if grad_weight is None:
+            return
+        if grad_logits.dtype == state.dtype == dtype:
+            grad_weight.addmm_(grad_logits.t(), state[rows], alpha=1.0 / temperature)
+        else:
+            product = _matmul(grad_logits.t(), state[rows], dtype)
+            grad_weight.add_(product, alpha=1.0 / temperature)
 
-    for rows in _chunks(len(targets), chunk_size):
+    def distribution(state, rows):
+        return _distribution(
+            _logits(state[rows], wide_weight, banned_ids, temperature, dtype), banned_ids
+        )
+
+    def differentiate(rows):
+        """One chunk; its buffers are gone before the next one's are made."""
         chunk_grads = (None if grad is None else grad[rows] for grad in grads)
         grad_logprob, grad_masked_logprob, grad_entropy, grad_masked_entropy, grad_kl = chunk_grads
         if reads_p:
-            log_p = _log_softmax(hidden[rows], wide_weight, banned_ids, temperature, dtype)
-            p = log_p.exp()
-            log_p = _finite(log_p, banned_ids)
+            log_p, p = distribution(hidden, rows)
         if reads_q:
-            log_q = _log_softmax(masked_hidden[rows], wide_weight, banned_ids, temperature, dtype)
-            q = log_q.exp()
-            log_q = _finite(log_q, banned_ids)
+            log_q, q = distribution(masked_hidden, rows)
+        if grad_kl is not None:
+            # Both distributions are read again below, so these two are made before anything is
+            # overwritten: dKL/dz_q = q - p and dKL/dz_p = p (log p - log q - KL).
+            kl_towards_q = (q - p).mul_(grad_kl[:, None])
+            log_ratio = log_p - log_q
+            kl = _row_dot(p, log_ratio)
+            kl_towards_p = log_ratio.sub_(kl[:, None]).mul_(p).mul_(grad_kl[:, None])
         if reads_q and (needs_masked or needs_weight):
             grad = _log_p_gradient(
                 q, log_q, targets[rows], grad_masked_logprob, grad_masked_entropy
             )
-            if grad_kl is not None:  # dKL/dz_q = q - p
-                grad.addcmul_(q.sub_(p), grad_kl[:, None].expand_as(q))
+            if grad_kl is not None:
+                grad.add_(kl_towards_q)
             send(grad, masked_hidden, grad_masked, rows)
         if reads_p and (needs_hidden or needs_weight):
             grad = _log_p_gradient(p, log_p, targets[rows], grad_logprob, grad_entropy)
-            if grad_kl is not None:  # dKL/dz_p = p (log p - log q - KL)
-                log_ratio = log_p.sub_(log_q)
-                kl = (p * log_ratio).sum(1, keepdim=True)
-                grad.addcmul_(log_ratio.sub_(kl).mul_(p), grad_kl[:, None].expand_as(p))
+            if grad_kl is not None:
+                grad.add_(kl_towards_p)
             send(grad, hidden, grad_hidden, rows)
+
+    for rows in _chunks(len(targets), chunk_size):
+        differentiate(rows)
     grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
     return grad_hidden, grad_masked, grad_weight, None, None, None, None, None
