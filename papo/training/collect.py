@@ -257,11 +257,15 @@ class Collector:
     def _in_parts(self, batch: RolloutBatch, score: Callable[..., Tensor]) -> Tensor:
         """Scores micro-batch by micro-batch, which bounds memory; padded as the batch is."""
         num_tokens = batch.response_mask.shape[1]
-        parts = []
-        for part in self.microbatches(batch):
-            logprobs = score(part.groups, part.response_ids, part.response_mask)
-            parts.append(torch.nn.functional.pad(logprobs, (0, num_tokens - logprobs.shape[1])))
-        return torch.cat(parts)
+
+        def attempt(passes: Iterator[RolloutBatch]) -> Tensor:
+            parts = []
+            for part in passes:
+                logprobs = score(part.groups, part.response_ids, part.response_mask)
+                parts.append(torch.nn.functional.pad(logprobs, (0, num_tokens - logprobs.shape[1])))
+            return torch.cat(parts)
+
+        return self.microbatches.retried(batch, attempt)
 
 
 def _mean_masked_fraction(groups: Sequence[PromptGroup]) -> float:

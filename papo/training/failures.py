@@ -23,6 +23,24 @@ class NonFiniteLoss(ArithmeticError):
         )
 
 
+class GroupDoesNotFit(MemoryError):
+    """One prompt and its responses are more than memory holds; a pass cannot be smaller.
+
+    Args:
+        num_tokens: of the group.
+        reason: what the allocator said.
+    """
+
+    def __init__(self, *, num_tokens: int, reason: BaseException) -> None:
+        super().__init__(
+            f"out of memory in a pass over one prompt and its responses ({num_tokens} tokens), and "
+            "training.prompts_per_microbatch or training.tokens_per_microbatch cannot cut it further: "
+            f"{str(reason).splitlines()[0]} Set model.gradient_checkpointing=true, or lower "
+            "rollout.max_response_tokens, rollout.num_responses, model.max_pixels or "
+            "model.head_chunk_size. The last checkpoint is intact."
+        )
+
+
 class CheckpointNotWritten(OSError):
     """A checkpoint could not be written; the ones before it are untouched.
 

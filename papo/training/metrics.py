@@ -35,28 +35,34 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-class UpdateMeans:
-    """Collects the terms and diagnostics of the minibatches of one rollout.
-
-    Both are normalised by their minibatch, so micro-batches add up and minibatches are averaged.
-    """
+class MinibatchSums:
+    """Collects the terms and diagnostics of one minibatch: what its micro-batches contribute adds up."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._num_minibatches = 0
+        self.values: dict[str, Tensor] = {}
 
     def add(self, prefix: str, values: Mapping[str, Tensor]) -> None:
         """Adds what one micro-batch contributes."""
         for name, value in values.items():
-            key, value = f"{prefix}/{name}", torch.as_tensor(value).detach().double()
-            self._sums[key] = (
-                self._sums.get(key, torch.zeros((), dtype=torch.float64)) + value.cpu()
-            )
+            key, value = f"{prefix}/{name}", torch.as_tensor(value).detach().double().cpu()
+            self.values[key] = self.values.get(key, torch.zeros((), dtype=torch.float64)) + value
 
-    def finish_minibatch(self, grad_norm: float) -> None:
-        self.add("update", {"grad_norm": torch.tensor(grad_norm)})
-        self._num_minibatches += 1
+
+class UpdateMeans:
+    """Averages the minibatches of one rollout."""
+
+    def __init__(self) -> None:
+        self._minibatches: list[dict[str, float]] = []
+
+    def add(self, sums: MinibatchSums, *, grad_norm: float) -> None:
+        """Adds a finished minibatch."""
+        values = {name: float(value) for name, value in sums.values.items()}
+        self._minibatches.append({**values, "update/grad_norm": grad_norm})
 
     def means(self) -> dict[str, float]:
         """The mean over the minibatches."""
-        return {name: float(total) / self._num_minibatches for name, total in self._sums.items()}
+        count = len(self._minibatches)
+        return {
+            name: sum(each[name] for each in self._minibatches) / count
+            for name in self._minibatches[0]
+        }

@@ -3,13 +3,23 @@
 The order of the groups never changes, so terms and gradients add up to the same whatever the cut.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
+import torch
+
+from papo.training.failures import GroupDoesNotFit
 from papo.types import RolloutBatch
 
 _log = logging.getLogger(__name__)
+
+# The CPU allocator has no exception of its own.
+_CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")
+
+Result = TypeVar("Result")
 
 
 def cut(batch: RolloutBatch, prompts_per_part: int) -> Iterator[RolloutBatch]:
@@ -52,12 +62,16 @@ class MicrobatchCutter:
     """Cuts a batch into passes by a number of prompts or by a budget of tokens.
 
     By tokens, consecutive groups share a pass as long as `count_tokens` stays within the budget; a
-    group that is larger by itself gets a pass of its own, and a warning the first time.
+    group that is larger by itself gets a pass of its own, and a warning the first time. Where memory
+    runs out, both are halved, down to one group, and stay so.
 
     Args:
         prompts: groups per pass; None where tokens are counted.
         tokens: of one view per pass; None where prompts are counted.
         count_tokens: how.
+
+    Attributes:
+        halvings: how often both were halved so far; part of the state of a run.
     """
 
     def __init__(
@@ -67,6 +81,7 @@ class MicrobatchCutter:
         self.prompts = prompts
         self.tokens = tokens
         self.count_tokens = count_tokens
+        self.halvings = 0
         self._has_warned = False
 
     def __call__(self, batch: RolloutBatch) -> Iterator[RolloutBatch]:
@@ -74,15 +89,72 @@ class MicrobatchCutter:
         for start, stop in self.bounds(*_lengths(batch)):
             yield trim(batch.select_groups(start, stop))
 
+    def retried(
+        self, batch: RolloutBatch, attempt: Callable[[Iterator[RolloutBatch]], Result]
+    ) -> Result:
+        """Returns `attempt(passes)`, done again with smaller passes as often as memory runs out.
+
+        Args:
+            batch: what the passes are cut from.
+            attempt: must begin anew when it is called again, and keep nothing of a failed call.
+
+        Raises:
+            GroupDoesNotFit: memory ran out in a pass over one group.
+        """
+        while True:
+            last: RolloutBatch | None = None
+
+            def note(part: RolloutBatch) -> RolloutBatch:
+                nonlocal last
+                last = part
+                return part
+
+            try:
+                return attempt(map(note, self(batch)))
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or last is None:
+                    raise
+                if len(last.groups) == 1:
+                    num_tokens = self.count_tokens(*_lengths(last))
+                    raise GroupDoesNotFit(num_tokens=num_tokens, reason=error) from error
+                reason = str(error).splitlines()[0]
+            # Only here, where the exception and the tensors of its frames are gone.
+            _release_memory()
+            self._halve(last)
+            _log.warning(
+                "out of memory in a pass over %d prompts; done again with %s, which stays for the rest "
+                "of the run (%s)",
+                len(last.groups),
+                self._describe(),
+                reason,
+            )
+
+    def _halve(self, failed: RolloutBatch) -> None:
+        """Halves until the pass that failed is cut."""
+        lengths = _lengths(failed)
+        self.halvings += 1
+        while len(self.bounds(*lengths)) == 1:
+            self.halvings += 1
+
+    def _describe(self) -> str:
+        if self.tokens is None:
+            return f"{self._halved(self.prompts)} prompts per pass"
+        return f"{self._halved(self.tokens)} tokens per pass"
+
+    def _halved(self, budget: int | None) -> int:
+        assert budget is not None
+        return max(budget >> self.halvings, 1)
+
     def bounds(
         self, prompt_lengths: Sequence[int], response_lengths: Sequence[int]
     ) -> list[tuple[int, int]]:
         """The first group of each pass and the one after its last."""
         num_groups = len(prompt_lengths)
         if self.tokens is None:
-            assert self.prompts is not None
-            starts = range(0, num_groups, self.prompts)
-            return [(start, min(start + self.prompts, num_groups)) for start in starts]
+            prompts = self._halved(self.prompts)
+            starts = range(0, num_groups, prompts)
+            return [(start, min(start + prompts, num_groups)) for start in starts]
+        budget = self._halved(self.tokens)
         num_responses = len(response_lengths) // num_groups
 
         def size(start: int, stop: int) -> int:
@@ -91,7 +163,7 @@ class MicrobatchCutter:
 
         bounds, start = [], 0
         for group in range(num_groups):
-            if group > start and size(start, group + 1) > self.tokens:
+            if group > start and size(start, group + 1) > budget:
                 bounds.append((start, group))
                 start = group
             self._warn_if_larger(size(group, group + 1), self.tokens)
@@ -106,6 +178,21 @@ class MicrobatchCutter:
                 budget,
             )
             self._has_warned = True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: on a GPU by its type, on the CPU by what PyTorch says."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        phrase in str(error) for phrase in _CPU_OUT_OF_MEMORY
+    )
+
+
+def _release_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _lengths(batch: RolloutBatch) -> tuple[list[int], list[int]]:

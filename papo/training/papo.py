@@ -1,8 +1,9 @@
 """PAPO under Lightning: each training step collects a rollout and updates the policy on it."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ from papo.training.base_weights import (
 )
 from papo.training.collect import Collector, Rollout
 from papo.training.failures import NonFiniteLoss
-from papo.training.metrics import UpdateMeans, rollout_metrics
+from papo.training.metrics import MinibatchSums, UpdateMeans, rollout_metrics
 from papo.training.microbatches import cut
 from papo.training.policy import PolicyModule
 from papo.types import RolloutBatch, TokenScores
@@ -47,8 +48,9 @@ class FinishedStep:
 class PAPOModule(LightningModule):
     """Trains a policy: one training step is one rollout and its optimiser steps.
 
-    The state of a run is what it trains of the policy, the optimiser and three counters; the reference
-    belongs to the collector, outside the module tree, so that it is neither trained nor saved.
+    The state of a run is what it trains of the policy, the optimiser, three counters and how often the
+    micro-batches were halved; the reference belongs to the collector, outside the module tree, so that
+    it is neither trained nor saved.
 
     Args:
         policy_module: what is trained.
@@ -123,20 +125,33 @@ class PAPOModule(LightningModule):
         means = UpdateMeans()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for minibatch in cut(batch, self.settings.prompts_per_minibatch):
-            optimizer.zero_grad()
-            for part in self.collector.microbatches(minibatch):
-                scores = self._score(part)
-                terms = self._terms(part, scores, minibatch)
-                self.manual_backward(terms["total"])
-                means.add("loss", terms)
-                means.add("policy", self.objective.diagnostics(part, scores, minibatch))
+            sums = self.collector.microbatches.retried(
+                minibatch, partial(self._accumulate, minibatch)
+            )
             grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
             if not bool(torch.isfinite(grad_norm)):
                 self._stop("the gradient norm", grad_norm, minibatch, None)
             optimizer.step()
             self.update_step += 1
-            means.finish_minibatch(float(grad_norm))
-        return {**means.means(), "update/learning_rate": float(optimizer.param_groups[0]["lr"])}
+            means.add(sums, grad_norm=float(grad_norm))
+        return {
+            **means.means(),
+            "update/learning_rate": float(optimizer.param_groups[0]["lr"]),
+            "update/microbatch_halvings": self.collector.microbatches.halvings,
+        }
+
+    def _accumulate(self, minibatch: RolloutBatch, passes: Iterator[RolloutBatch]) -> MinibatchSums:
+        """Fills the gradients of a minibatch, from nothing: a failed attempt may have left some."""
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        sums = MinibatchSums()
+        for part in passes:
+            scores = self._score(part)
+            terms = self._terms(part, scores, minibatch)
+            self.manual_backward(terms["total"])
+            sums.add("loss", terms)
+            sums.add("policy", self.objective.diagnostics(part, scores, minibatch))
+        return sums
 
     def _score(self, part: RolloutBatch) -> TokenScores:
         scores: TokenScores = self.policy_module.policy.score(
@@ -177,6 +192,7 @@ class PAPOModule(LightningModule):
             "rollout_step": self.rollout_step,
             "update_step": self.update_step,
             "prompts_drawn": self.prompts_drawn,
+            "microbatch_halvings": self.collector.microbatches.halvings,
             "base": self.base_fingerprint,
             "reference": None if reference is None else reference.fingerprint,
         }
@@ -195,6 +211,7 @@ class PAPOModule(LightningModule):
         self.rollout_step = state["rollout_step"]
         self.update_step = state["update_step"]
         self.prompts_drawn = state["prompts_drawn"]
+        self.collector.microbatches.halvings = state["microbatch_halvings"]
         # Lightning's own loop state would count these rollouts a second time: the loader already
         # begins at rollout_step, and nothing here reads the trainer's global_step.
         checkpoint.pop("loops")
