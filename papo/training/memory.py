@@ -219,12 +219,12 @@ def activation_bytes(policy: Any, sizes: PassSizes, *, half_precision: bool) -> 
 
 
 def head_bytes(policy: Any, sizes: PassSizes) -> int:
-    """Four float32 matrices of (chunk, vocabulary) per view: logits, log p, p and their gradient;
+    """Two float32 matrices of (chunk, vocabulary) per view: log p and p, which logits and gradients share;
     and the gradient of the head itself, summed before it joins that of the other passes.
     """
     rows, weight = min(policy.head_chunk_size, sizes.response_tokens), policy.adapter.head_weight
     gradient = _FLOAT32 * weight.numel() if weight.requires_grad else 0
-    return int(4 * _FLOAT32 * sizes.views * rows * weight.shape[0] + gradient)
+    return int(2 * _FLOAT32 * sizes.views * rows * weight.shape[0] + gradient)
 
 
 def cache_bytes(policy: Any, sizes: PassSizes, *, half_precision: bool) -> int:
