@@ -122,7 +122,8 @@ def test_banned_ids_never_leak_a_nan_and_receive_no_gradient(head):
     assert (grads[2][BANNED] == 0.0).all()
 
 
-def test_a_banned_target_is_impossible_and_teaches_its_embedding_nothing(head):
+@pytest.mark.parametrize("full_vocabulary", [False, True])
+def test_a_banned_target_is_impossible_and_teaches_its_embedding_nothing(head, full_vocabulary):
     hidden, _, weight, _ = head
     got = token_statistics(
         hidden,
@@ -130,13 +131,35 @@ def test_a_banned_target_is_impossible_and_teaches_its_embedding_nothing(head):
         torch.full((7,), 2),
         temperature=1.0,
         banned_ids=BANNED,
-        full_vocabulary=False,
+        full_vocabulary=full_vocabulary,
         chunk_size=3,
     )
     assert (got.logprobs == -torch.inf).all()
     (grad,) = torch.autograd.grad(got.logprobs.sum(), weight)
     assert torch.isfinite(grad).all()
     assert (grad[BANNED] == 0.0).all()
+
+
+@pytest.mark.parametrize("banned", [None, BANNED])
+def test_logprobs_are_the_same_with_and_without_the_full_vocabulary(head, banned):
+    hidden, masked_hidden, weight, targets = head
+    sampled, full = (
+        token_statistics(
+            hidden,
+            weight,
+            targets,
+            temperature=0.7,
+            banned_ids=banned,
+            full_vocabulary=full_vocabulary,
+            chunk_size=4,
+            masked_hidden=masked_hidden,
+        )
+        for full_vocabulary in (False, True)
+    )
+    for name in ("logprobs", "masked_logprobs"):
+        torch.testing.assert_close(
+            getattr(sampled, name), getattr(full, name), rtol=1e-12, atol=1e-13
+        )
 
 
 def test_bfloat16_states_are_accumulated_in_float32(head):
