@@ -144,6 +144,7 @@ def make_plan(config: DictConfig) -> Plan:
     check_sampling(
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,
+        top_k=config.rollout.top_k,
         max_response_tokens=config.rollout.max_response_tokens,
     )
     if is_lab(plan):

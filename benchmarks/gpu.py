@@ -42,7 +42,7 @@ from benchmarks.report import repetition_count
 from benchmarks.scoring import FORWARD_AND_BACKWARD, SHARED, GroupCase, group_case, group_flops
 from papo.masking import RandomPatchMask
 from papo.rollout import SharedPrefillSampler
-from papo.types import PromptGroup
+from papo.types import PromptGroup, derive_seeds
 
 CONFIGS = Path(__file__).parent / "configs"
 WAYS = ("shared", "padded", "plain")
@@ -209,10 +209,11 @@ class Step:
             policy=self.policy,
             temperature=1.0,
             top_p=1.0,
+            top_k=None,
             max_response_tokens=case.response_tokens,
             max_rows=self.num_prompts * case.num_responses,
         )
-        return sampler.sample(groups, case.num_responses, seed=0).ids
+        return sampler.sample(groups, case.num_responses, derive_seeds(0, len(groups))).ids
 
     def _score(self, group: PromptGroup, ids: torch.Tensor) -> torch.Tensor:
         if self.way == "plain":

@@ -112,6 +112,7 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule
             policy=policy,
             temperature=1.0,
             top_p=1.0,
+            top_k=None,
             max_response_tokens=response_tokens,
             max_rows=NUM_PROMPTS * NUM_RESPONSES,
         ),

@@ -22,6 +22,7 @@ from benchmarks.models import (
 from benchmarks.report import Row, row_of, run_alone
 from benchmarks.scoring import SHARED, GroupCase, group_case
 from papo.rollout import SharedPrefillSampler
+from papo.types import derive_seeds
 
 GOAL = 2.0
 
@@ -65,13 +66,16 @@ class GroupRollout:
             policy=self.policy,
             temperature=1.0,
             top_p=1.0,
+            top_k=None,
             max_response_tokens=case.group.response_tokens,
             max_rows=case.num_prompts * case.group.num_responses,
         )
 
     def shared(self) -> int:
         """Samples with one prefill per prompt; returns the number of tokens."""
-        responses = self.sampler.sample(self.groups, self.case.group.num_responses, seed=0)
+        responses = self.sampler.sample(
+            self.groups, self.case.group.num_responses, seeds=derive_seeds(0, len(self.groups))
+        )
         return int(responses.mask.sum())
 
     def plain(self) -> int:

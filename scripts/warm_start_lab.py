@@ -217,6 +217,7 @@ def make_warm_start(
         policy=policy,
         temperature=1.0,
         top_p=1.0,
+        top_k=None,
         max_response_tokens=MAX_RESPONSE_TOKENS,
         max_rows=256,
     )

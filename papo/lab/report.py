@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from papo.lab.grading import Category, Grade, grade_responses
-from papo.types import Policy, ProblemSource, RolloutEngine, derive_seed
+from papo.types import Policy, ProblemSource, RolloutEngine, derive_seed, derive_seeds
 
 NORMAL_QUANTILE_95 = 1.96
 PROMPTS_AT_ONCE = 64
@@ -149,8 +149,8 @@ def evaluate_lab(
         for chunk_index, chunk in enumerate(_chunks(range(num_problems), PROMPTS_AT_ONCE)):
             chunk_problems = [problems[index] for index in chunk]
             groups = policy.encode(chunk_problems)
-            chunk_seed = derive_seed(seed, "lab", name, chunk_index)
-            texts = engine.sample(groups, num_responses, chunk_seed).texts
+            seeds = derive_seeds(derive_seed(seed, "lab", name, chunk_index), len(groups))
+            texts = engine.sample(groups, num_responses, seeds).texts
             repeated = [problem for problem in chunk_problems for _ in range(num_responses)]
             rows.extend(
                 list(row) for row in _chunks(grade_responses(repeated, texts), num_responses)

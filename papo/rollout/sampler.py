@@ -1,5 +1,6 @@
 """Samples G responses per prompt from one prefill of the prompt."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,7 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from papo.types import PromptGroup, Responses, derive_seed
+from papo.out_of_memory import is_out_of_memory, release_memory
+from papo.types import PromptGroup, Responses
+
+_log = logging.getLogger(__name__)
 
 # Below this share of unfinished rows the finished ones are dropped from the cache.
 _COMPACT_BELOW = 0.75
@@ -43,7 +47,9 @@ class DecodingPolicy(Protocol):
     ) -> tuple[str, ...]: ...
 
 
-def check_sampling(*, temperature: float, top_p: float, max_response_tokens: int) -> None:
+def check_sampling(
+    *, temperature: float, top_p: float, top_k: int | None, max_response_tokens: int
+) -> None:
     """Checks the settings of sampling, which needs no policy.
 
     Raises:
@@ -51,10 +57,15 @@ def check_sampling(*, temperature: float, top_p: float, max_response_tokens: int
     """
     if not temperature > 0:
         raise ValueError(
-            f"sampling needs a temperature above 0; got {temperature}. Set rollout.temperature."
+            f"sampling needs a temperature above 0; got {temperature}. Set rollout.temperature; for "
+            "greedy decoding set rollout.top_k=1."
         )
     if not 0 < top_p <= 1:
         raise ValueError(f"top-p is a probability above 0; got {top_p}. Set rollout.top_p.")
+    if top_k is not None and top_k < 1:
+        raise ValueError(
+            f"top-k keeps at least one token; got {top_k}. Set rollout.top_k (null keeps all)."
+        )
     if max_response_tokens < 1:
         raise ValueError(
             "a response has room for at least one token; got "
@@ -66,14 +77,17 @@ class SharedPrefillSampler:
     """Reads each prompt once, expands the cache to G rows, decodes token by token.
 
     The log-probability kept of a token is that of the untruncated policy, as scoring computes it:
-    top-p shapes what is drawn, not what is recorded.
+    top-k and top-p shape what is drawn, not what is recorded.
 
     Args:
         policy: the policy that writes.
         temperature: must be the policy's, since scoring divides logits by it too.
         top_p: draws come from the smallest set of tokens whose probability reaches it.
+        top_k: draws come from the so many most likely tokens, before top-p; 1 is greedy decoding,
+            None keeps all.
         max_response_tokens: a response is cut at this length.
-        max_rows: responses decoded side by side; bounds the memory of the cache.
+        max_rows: responses decoded side by side; bounds the memory of the cache. Where memory runs out
+            it is halved, and stays so.
 
     Raises:
         ValueError: an impossible setting.
@@ -85,6 +99,7 @@ class SharedPrefillSampler:
         policy: DecodingPolicy,
         temperature: float,
         top_p: float,
+        top_k: int | None,
         max_response_tokens: int,
         max_rows: int,
     ) -> None:
@@ -94,29 +109,44 @@ class SharedPrefillSampler:
                 f"rollout.temperature={temperature} and model.temperature={policy.temperature}"
             )
         check_sampling(
-            temperature=temperature, top_p=top_p, max_response_tokens=max_response_tokens
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            max_response_tokens=max_response_tokens,
         )
+        if max_rows < 1:
+            raise ValueError(f"sampling decodes at least one row; got rollout.max_rows={max_rows}")
         self.policy = policy
         self.top_p = top_p
+        self.top_k = top_k
         self.max_response_tokens = max_response_tokens
         self.max_rows = max_rows
 
     @torch.no_grad()
-    def sample(self, groups: Sequence[PromptGroup], num_responses: int, seed: int) -> Responses:
+    def sample(
+        self, groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]
+    ) -> Responses:
         """Returns `num_responses` contiguous responses per group.
 
-        The draws of a response depend on (seed, index of its group, index of the response) alone.
+        The draws of a response depend on (seed of its group, index of the response) alone.
+
+        Raises:
+            ValueError: no group, no response, or not one seed per group.
+            MemoryError: a single response does not fit into memory.
         """
-        if num_responses < 1 or num_responses > self.max_rows:
+        if not groups or num_responses < 1:
             raise ValueError(
-                f"a group of {num_responses} responses must fit into max_rows={self.max_rows}; "
-                "set rollout.num_responses or rollout.max_rows"
+                f"sampling writes at least one response to at least one prompt; got {len(groups)} "
+                f"prompts and {num_responses} responses. Set rollout.num_responses."
             )
-        groups_at_once = self.max_rows // num_responses
-        parts = [
-            self._decode(groups[start : start + groups_at_once], num_responses, seed, start)
-            for start in range(0, len(groups), groups_at_once)
-        ]
+        if len(seeds) != len(groups):
+            raise ValueError(
+                f"every prompt has its own seed; got {len(seeds)} seeds for {len(groups)} prompts"
+            )
+        draws = torch.stack(
+            [_uniform_draws(seed, num_responses, self.max_response_tokens) for seed in seeds]
+        )
+        parts = self._decode_in_parts(groups, draws)
         longest = max(mask.shape[1] for _, mask, _ in parts)
 
         def stack(index: int) -> Tensor:
@@ -138,18 +168,55 @@ class SharedPrefillSampler:
             texts=self.policy.decode_responses(groups, ids, mask),
         )
 
+    def _decode_in_parts(
+        self, groups: Sequence[PromptGroup], draws: Float[Tensor, "group response token"]
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Decodes at most `max_rows` rows at a time: whole groups, or parts of one that is larger."""
+        num_groups, num_responses, _ = draws.shape
+        if num_groups > 1 and num_groups * num_responses > self.max_rows:
+            at_once = max(1, self.max_rows // num_responses)
+            return [
+                part
+                for start in range(0, num_groups, at_once)
+                for part in self._decode_in_parts(
+                    groups[start : start + at_once], draws[start : start + at_once]
+                )
+            ]
+        if num_responses > self.max_rows:
+            return [
+                part
+                for some in draws.split(self.max_rows, dim=1)
+                for part in self._decode_in_parts(groups, some)
+            ]
+        try:
+            return [self._decode(groups, draws)]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+        # Only here, where the exception and the tensors of its frames are gone.
+        release_memory()
+        if num_groups * num_responses == 1:
+            raise MemoryError(
+                f"out of memory while decoding a single response ({reason}). Lower "
+                "rollout.max_response_tokens or model.max_pixels, or use a larger device."
+            )
+        self.max_rows = max(1, num_groups * num_responses // 2)
+        _log.warning(
+            "out of memory while decoding %d responses side by side; done again with %d, which stays "
+            "for the rest of the run (%s)",
+            num_groups * num_responses,
+            self.max_rows,
+            reason,
+        )
+        return self._decode_in_parts(groups, draws)
+
     def _decode(
-        self, groups: Sequence[PromptGroup], num_responses: int, seed: int, first_index: int
+        self, groups: Sequence[PromptGroup], draws: Float[Tensor, "group response token"]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids, mask and log-probabilities on the CPU, cut at the longest response."""
-        draws = torch.cat(
-            [
-                _uniform_draws(
-                    derive_seed(seed, first_index + index), num_responses, self.max_response_tokens
-                )
-                for index in range(len(groups))
-            ]
-        )
+        num_responses = draws.shape[1]
+        draws = draws.flatten(0, 1)
         num_rows = draws.shape[0]
         prefix = self.policy.prefill(groups).expand(num_responses)
         device = prefix.last_hidden.device
@@ -162,7 +229,7 @@ class SharedPrefillSampler:
         active = torch.ones(num_rows, dtype=torch.bool, device=device)
         for step in range(self.max_response_tokens):
             logprobs = self.policy.next_token_logprobs(prefix.last_hidden)
-            tokens = draw_tokens(logprobs, draws[rows, step], self.top_p)
+            tokens = draw_tokens(logprobs, draws[rows, step], self.top_p, self.top_k)
             token_logprobs = logprobs.gather(1, tokens[:, None])[:, 0]
             if recorded is None:
                 recorded = torch.zeros(ids.shape, dtype=logprobs.dtype, device=device)
@@ -191,19 +258,25 @@ def _uniform_draws(
 
 
 def draw_tokens(
-    logprobs: Float[Tensor, "row vocab"], draws: Float[Tensor, " row"], top_p: float
+    logprobs: Float[Tensor, "row vocab"],
+    draws: Float[Tensor, " row"],
+    top_p: float,
+    top_k: int | None = None,
 ) -> Int[Tensor, " row"]:
-    """Inverse-CDF sampling from the top-p nucleus.
+    """Inverse-CDF sampling from the `top_k` most likely tokens, and of these from the top-p nucleus.
 
     The nucleus is the smallest set of most likely tokens whose probability reaches `top_p`
-    (arXiv:1904.09751, section 3.1); `draws` are uniform on [0, 1).
+    (arXiv:1904.09751, section 3.1), renormalised over the top k as vLLM and transformers do; `draws`
+    are uniform on [0, 1). Of equally likely tokens the one with the smaller id comes first.
     """
     probabilities = logprobs.exp()
-    if top_p == 1:
+    if top_p == 1 and top_k is None:
         # Everything is in the nucleus, and any order of the tokens gives the same distribution.
         return _invert(probabilities.cumsum(dim=-1, dtype=torch.float64), draws)
     probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    probabilities = probabilities.double()
+    probabilities = probabilities[:, :top_k].double()
+    if top_k is not None:
+        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     cumulative = probabilities.cumsum(dim=-1)
     # A token belongs to the nucleus when what comes before it does not reach top_p yet.
     in_nucleus = (cumulative - probabilities) < top_p

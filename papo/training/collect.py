@@ -33,6 +33,7 @@ from papo.types import (
     RolloutBatch,
     RolloutEngine,
     derive_seed,
+    derive_seeds,
 )
 
 
@@ -190,8 +191,9 @@ class Collector:
                 # Later rounds draw few prompts, whose pictures chance alone may leave untouched.
                 if round_index == 0:
                     self._require_hidden(groups, step)
+            seed = derive_seed(self.seed, "rollout", step, round_index)
             responses = self.engine.sample(
-                groups, self.num_responses, derive_seed(self.seed, "rollout", step, round_index)
+                groups, self.num_responses, derive_seeds(seed, len(groups))
             )
         with _timed(seconds, "reward"):
             per_response = [problem for problem in problems for _ in range(self.num_responses)]

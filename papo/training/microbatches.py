@@ -3,21 +3,16 @@
 The order of the groups never changes, so terms and gradients add up to the same whatever the cut.
 """
 
-import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-import torch
-
+from papo.out_of_memory import is_out_of_memory, release_memory
 from papo.training.failures import GroupDoesNotFit
 from papo.types import RolloutBatch
 
 _log = logging.getLogger(__name__)
-
-# The CPU allocator has no exception of its own.
-_CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")
 
 Result = TypeVar("Result")
 
@@ -119,7 +114,7 @@ class MicrobatchCutter:
                     raise GroupDoesNotFit(num_tokens=num_tokens, reason=error) from error
                 reason = str(error).splitlines()[0]
             # Only here, where the exception and the tensors of its frames are gone.
-            _release_memory()
+            release_memory()
             self._halve(last)
             _log.warning(
                 "out of memory in a pass over %d prompts; done again with %s, which stays for the rest "
@@ -178,21 +173,6 @@ class MicrobatchCutter:
                 budget,
             )
             self._has_warned = True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: on a GPU by its type, on the CPU by what PyTorch says."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        phrase in str(error) for phrase in _CPU_OUT_OF_MEMORY
-    )
-
-
-def _release_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _lengths(batch: RolloutBatch) -> tuple[list[int], list[int]]:

@@ -11,22 +11,19 @@ result.json     status and final numbers, also after a failure
 """
 
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from papo.files import write_atomically
+from papo.provenance import git_commit, require_same_settings, versions
 from papo.training.checkpoints import checkpoints, newest_checkpoint, remove_unfinished
 from papo.training.tables import truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
 _FREE_KEYS = ("resume", "run_dir", "logger", "callbacks")
 _PRODUCTS = ("metrics.csv", "timings.csv", "rollouts.jsonl", "checkpoints", "result.json")
-_PACKAGES = ("papo", "torch", "transformers", "lightning", "hydra-core", "numpy", "pillow")
 
 
 class RunFolder:
@@ -60,7 +57,9 @@ class RunFolder:
                 f"{path} already holds a run. Continue it with resume=true, or choose another run_dir."
             )
         if holds_run:
-            _require_same(json.loads((path / "config.json").read_text()), config, path)
+            require_same_settings(
+                json.loads((path / "config.json").read_text()), config, free=_FREE_KEYS, folder=path
+            )
             self._forget_unfinished_work()
             return
         if foreign := [name for name in _PRODUCTS if (path / name).exists()]:
@@ -126,68 +125,3 @@ class RunFolder:
         truncate_csv(self.path / "metrics.csv", finished)
         truncate_csv(self.path / "timings.csv", finished)
         truncate_jsonl(self.path / "rollouts.jsonl", finished)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole file or leaves the old one."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-
-
-def git_commit() -> str | None:
-    """The commit of the source tree, "-dirty" appended where it was edited; None outside git."""
-    source = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return (
-            f"{commit}-dirty"
-            if git("status", "--porcelain", "--", source.parent.as_posix())
-            else commit
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run computes."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def _require_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    before, after = dict(_flatten(old)), dict(_flatten(new))
-    changed = [
-        f"{key} was {before.get(key, 'unset')!r}, is {after.get(key, 'unset')!r}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key.split(".")[0] not in _FREE_KEYS
-    ]
-    if changed:
-        raise ValueError(
-            f"resume=true continues a run with the settings it began with; in {path} "
-            + "; ".join(changed[:5])
-            + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
-            + ". Repeat the first command, or start a new run in another run_dir."
-        )
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -2,6 +2,7 @@
 
 from papo.types.problem import IMAGE_MARKER, Problem, PromptGroup, View
 from papo.types.protocols import (
+    Grader,
     ImageMask,
     Objective,
     Policy,
@@ -9,23 +10,29 @@ from papo.types.protocols import (
     RewardFunction,
     RolloutEngine,
 )
+from papo.types.records import GradedAnswer, ResponseRecord, StopReason
 from papo.types.rollout import Responses, Rewards, RolloutBatch, TokenScores
-from papo.types.seed import derive_seed
+from papo.types.seed import derive_seed, derive_seeds
 
 __all__ = [
     "IMAGE_MARKER",
+    "GradedAnswer",
+    "Grader",
     "ImageMask",
     "Objective",
     "Policy",
     "Problem",
     "ProblemSource",
     "PromptGroup",
+    "ResponseRecord",
     "Responses",
     "RewardFunction",
     "Rewards",
     "RolloutBatch",
     "RolloutEngine",
+    "StopReason",
     "TokenScores",
     "View",
     "derive_seed",
+    "derive_seeds",
 ]

@@ -9,6 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from papo.types.problem import Problem, PromptGroup
+from papo.types.records import GradedAnswer
 from papo.types.rollout import Responses, Rewards, RolloutBatch, TokenScores
 
 
@@ -77,8 +78,13 @@ class ImageMask(Protocol):
 class RolloutEngine(Protocol):
     """Samples G responses to each prompt."""
 
-    def sample(self, groups: Sequence[PromptGroup], num_responses: int, seed: int) -> Responses:
-        """Rows are `num_responses` contiguous responses per group; equal seeds, equal responses."""
+    def sample(
+        self, groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]
+    ) -> Responses:
+        """Rows are `num_responses` contiguous responses per group; one seed per group.
+
+        Equal seeds give equal responses, whatever else is in the call.
+        """
         ...
 
 
@@ -88,6 +94,17 @@ class RewardFunction(Protocol):
 
     def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> Rewards:
         """One problem and one decoded response per rollout, in the same order."""
+        ...
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """Says which answers are right, for evaluation. Model text is hostile input here too."""
+
+    def __call__(
+        self, problems: Sequence[Problem], texts: Sequence[str]
+    ) -> tuple[GradedAnswer, ...]:
+        """One problem and one decoded response per entry, in the same order."""
         ...
 
 

@@ -11,3 +11,8 @@ def derive_seed(*counters: int | str) -> int:
     """
     digest = hashlib.blake2b(repr(counters).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def derive_seeds(seed: int, count: int) -> list[int]:
+    """Returns `count` seeds of independent streams, each a function of `seed` and its index alone."""
+    return [derive_seed(seed, index) for index in range(count)]

@@ -112,8 +112,8 @@ class FakeEngine:
     def __init__(self):
         self.seeds = []
 
-    def sample(self, groups, num_responses, seed):
-        self.seeds.append(seed)
+    def sample(self, groups, num_responses, seeds):
+        self.seeds.append(tuple(seeds))
         texts = []
         for group in groups:
             truth = group.problem.truth

@@ -125,7 +125,7 @@ def test_untrained_weights_depend_on_the_seed_and_leave_the_random_state_alone(t
 def test_the_shipped_policy_answers_as_well_as_its_recipe_says(policy, recipe):
     check = recipe["check"]
     engine = SharedPrefillSampler(
-        policy=policy, temperature=1.0, top_p=1.0, max_response_tokens=24, max_rows=256
+        policy=policy, temperature=1.0, top_p=1.0, top_k=None, max_response_tokens=24, max_rows=256
     )
     report = evaluate_lab(
         policy,

@@ -4,6 +4,7 @@ from model_fixtures import mixed_problems, problem, tiny_policy, with_noise_as_m
 from scoring_cases import plain_logprobs
 
 from papo.rollout import SharedPrefillSampler
+from papo.types import derive_seeds
 
 
 def sampled(policy, groups, num_responses=3, max_response_tokens=9):
@@ -11,10 +12,11 @@ def sampled(policy, groups, num_responses=3, max_response_tokens=9):
         policy=policy,
         temperature=policy.temperature,
         top_p=1.0,
+        top_k=None,
         max_response_tokens=max_response_tokens,
         max_rows=64,
     )
-    return sampler.sample(groups, num_responses, seed=1)
+    return sampler.sample(groups, num_responses, derive_seeds(1, len(groups)))
 
 
 def ragged(responses):

@@ -9,6 +9,7 @@ from model_fixtures import tiny_policy
 from scoring_cases import NUM_RESPONSES, SCORE, case
 
 from papo.rollout import SharedPrefillSampler
+from papo.types import derive_seeds
 
 
 def count_patches(policy):
@@ -27,9 +28,9 @@ def num_patches(groups):
 def one_rollout_and_its_updates(policy, reference, groups):
     """Sampling, the reference, the masked view under the old policy, and two epochs of two updates."""
     sampler = SharedPrefillSampler(
-        policy=policy, temperature=1.0, top_p=1.0, max_response_tokens=5, max_rows=64
+        policy=policy, temperature=1.0, top_p=1.0, top_k=None, max_response_tokens=5, max_rows=64
     )
-    responses = sampler.sample(groups, NUM_RESPONSES, seed=0)
+    responses = sampler.sample(groups, NUM_RESPONSES, derive_seeds(0, len(groups)))
     with torch.no_grad():
         reference.score(groups, responses.ids, responses.mask, **SCORE)
         policy.score_masked(groups, responses.ids, responses.mask)

@@ -93,7 +93,12 @@ def lab_module(
         image_mask=image_mask
         or RandomPatchMask(ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0),
         engine=SharedPrefillSampler(
-            policy=policy, temperature=1.0, top_p=1.0, max_response_tokens=24, max_rows=256
+            policy=policy,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=None,
+            max_response_tokens=24,
+            max_rows=256,
         ),
         reward=reward or LabReward(),
         prompts=PromptStream(source=source or lab_problems(), seed=1),

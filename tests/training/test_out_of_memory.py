@@ -7,8 +7,8 @@ import pytest
 import torch
 from lab_module import NUM_RESPONSES, lab_module, reward_by_row, train
 
+from papo.out_of_memory import is_out_of_memory
 from papo.training.failures import GroupDoesNotFit
-from papo.training.microbatches import is_out_of_memory
 
 CPU_MESSAGE = "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
 ERRORS = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), CPU_MESSAGE]
