@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from papo.functional import kl_k3
 from papo.training.callbacks.record import finished_step
+from papo.training.callbacks.token_texts import token_texts
 from papo.training.microbatches import cut
 from papo.training.papo import FinishedStep
 from papo.training.tables import append_jsonl
@@ -87,6 +88,7 @@ class RolloutTable(Callback):
             ids, mask = part.response_ids.cpu(), part.response_mask.cpu()
             for j in range(part.num_responses):
                 row = index * part.num_responses + j
+                token_ids = ids[j][mask[j]].tolist()
                 yield {
                     "rollout_step": step.rollout_step,
                     "problem": group.problem.id,
@@ -97,7 +99,12 @@ class RolloutTable(Callback):
                     "response": draft.responses.texts[row],
                     "reward": float(draft.rewards.total[row]),
                     "correct": bool(draft.rewards.correct[row]),
-                    "token_ids": ids[j][mask[j]].tolist(),
+                    "components": {
+                        name: float(values[row])
+                        for name, values in draft.rewards.components.items()
+                    },
+                    "token_ids": token_ids,
+                    "tokens": token_texts(policy.encoder.tokenizer, token_ids),
                     "perception_kl": None if token_kl is None else token_kl[j][mask[j]].tolist(),
                 }
 
