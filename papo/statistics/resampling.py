@@ -1,0 +1,203 @@
+"""The bootstrap over items: means, paired differences, ratios (Efron and Tibshirani 1993)."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from papo.statistics.interval import Difference, Interval
+
+RESAMPLES = 10_000
+# Resampled indices held at a time; bounds memory, not the result.
+_INDICES_AT_ONCE = 4_000_000
+
+
+def bootstrap_mean(
+    per_item: Sequence[float], *, seed: int, level: float = 0.95, shares: bool = True
+) -> Interval:
+    """Returns the mean over items with its percentile bootstrap interval (items are resampled).
+
+    Where all items agree, resampling says nothing; for shares the interval is then the rule of
+    three: it reaches -ln(1 - level) / number of items (3 / number at 95 %) away from the value,
+    within [0, 1]. Other numbers get a point.
+
+    Args:
+        per_item: one number per item, e.g. the share of its k responses that are right.
+        seed: of the resampling.
+        level: of the interval.
+        shares: whether the numbers are shares, between 0 and 1.
+
+    Raises:
+        ValueError: there is no item, or a number is not finite.
+    """
+    values = _finite(per_item)
+    mean = float(values.mean())
+    if np.ptp(values) == 0.0:
+        reach = _rule_of_three(len(values), level) if shares else 0.0
+        return Interval(mean, min(mean, max(0.0, mean - reach)), max(mean, min(1.0, mean + reach)))
+    return _percentile(mean, _resampled_means(values, seed), level)
+
+
+def bootstrap_mean_of_means(
+    groups: Sequence[Sequence[float]], *, seed: int, level: float = 0.95
+) -> Interval:
+    """Returns the unweighted mean of the groups' means; items are resampled within each group.
+
+    The interval of an average over benchmarks: the benchmarks are fixed, their items are a sample.
+    Groups are resampled independently of one another; one whose items all agree adds no width.
+
+    Raises:
+        ValueError: there is no group, a group is empty, or a number is not finite.
+    """
+    if not groups:
+        raise ValueError("a mean of means needs at least one group; got none")
+    means = [_finite(group).mean() for group in groups]
+    resampled = np.mean(
+        [
+            _resampled_means(_finite(group), seed + 7919 * index)
+            for index, group in enumerate(groups)
+        ],
+        axis=0,
+    )
+    return _percentile(float(np.mean(means)), resampled, level)
+
+
+def paired_bootstrap(
+    first: Sequence[float], second: Sequence[float], *, seed: int, level: float = 0.95
+) -> Difference:
+    """Returns mean(second - first) of shares of the same items, with interval and p-value.
+
+    The p-value is two-sided with one added to both counts (Davison and Hinkley 1997, section 4.2), so
+    that it is never 0. Nor is it below 2 ** (1 - m) where only m items differ, which no test of signs
+    could go below: resampling three items that agree would otherwise "prove" anything. Where all
+    differences are equal, the interval is the rule of three, within [-1, 1].
+
+    Raises:
+        ValueError: the sequences differ in length or are empty, or a number is not finite.
+    """
+    before, after = _paired(first, second)
+    differences = after - before
+    mean = float(differences.mean())
+    num_different = int(np.count_nonzero(differences))
+    if np.ptp(differences) == 0.0:
+        reach = _rule_of_three(len(differences), level)
+        interval = Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach))
+        return Difference(interval, min(1.0, 2.0 ** (1 - num_different)))
+    resampled = _resampled_means(differences, seed)
+    below, above = int((resampled <= 0).sum()), int((resampled >= 0).sum())
+    p_value = 2.0 * (min(below, above) + 1) / (len(resampled) + 1)
+    smallest = 2.0 ** (1 - num_different)
+    return Difference(_percentile(mean, resampled, level), min(1.0, max(p_value, smallest)))
+
+
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], *, seed: int, level: float = 0.95
+) -> Interval:
+    """Returns mean(numerators) / mean(denominators) over the same items, which are resampled together.
+
+    Resamples whose denominators are all 0 have no ratio and are left out.
+
+    Raises:
+        ValueError: the sequences differ in length or are empty, or the denominators add up to 0.
+    """
+    above, below = _paired(numerators, denominators)
+    _require_positive(below)
+    means = [
+        (above[rows].mean(axis=1), below[rows].mean(axis=1))
+        for rows in _resampled_items(len(above), seed)
+    ]
+    tops, bottoms = (np.concatenate(part) for part in zip(*means, strict=True))
+    return _percentile(float(above.mean() / below.mean()), _ratios(tops, bottoms), level)
+
+
+def relative_reduction(
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    paired: bool,
+    seed: int,
+    level: float = 0.95,
+) -> Interval:
+    """Returns 1 - mean(second) / mean(first), e.g. how much rarer an error became (0.305 = 30.5 %).
+
+    Args:
+        first: one number per item, e.g. 1.0 where the error occurred.
+        second: of the other run; the same items in the same order where `paired`.
+        paired: whether items are resampled together; else each run's on its own.
+        seed: of the resampling.
+        level: of the interval.
+
+    Raises:
+        ValueError: `first` adds up to 0 (nothing to reduce), or, where paired, the lengths differ.
+    """
+    if paired:
+        ratio = bootstrap_ratio(second, first, seed=seed, level=level)
+        return Interval(1.0 - ratio.value, 1.0 - ratio.high, 1.0 - ratio.low)
+    before, after = _finite(first), _finite(second)
+    _require_positive(before)
+    bottoms, tops = _resampled_means(before, seed), _resampled_means(after, seed + 7919)
+    return _percentile(
+        float(1.0 - after.mean() / before.mean()), 1.0 - _ratios(tops, bottoms), level
+    )
+
+
+def _finite(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError("a mean needs at least one item; got none")
+    if not np.isfinite(array).all():
+        raise ValueError("a mean needs finite numbers; got nan or infinity")
+    return array
+
+
+def _paired(first: Sequence[float], second: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    if len(first) != len(second):
+        raise ValueError(
+            f"a paired comparison needs the same items twice; got {len(first)} and {len(second)}"
+        )
+    return _finite(first), _finite(second)
+
+
+def _require_positive(denominators: np.ndarray) -> None:
+    if not denominators.mean() > 0:
+        raise ValueError(
+            "a ratio needs a positive mean to divide by; got "
+            f"{denominators.mean():g} over {len(denominators)} items"
+        )
+
+
+def _ratios(tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
+    defined = bottoms > 0
+    return tops[defined] / bottoms[defined]
+
+
+def _rule_of_three(num_items: int, level: float) -> float:
+    return -math.log(1.0 - level) / num_items
+
+
+def _resampled_items(num_items: int, seed: int) -> Iterator[np.ndarray]:
+    """Indices of items drawn with replacement: RESAMPLES rows in all, some at a time."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _INDICES_AT_ONCE // num_items)
+    for start in range(0, RESAMPLES, at_once):
+        yield generator.integers(num_items, size=(min(at_once, RESAMPLES - start), num_items))
+
+
+def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) * 8 <= len(values):
+        # Items of equal value are interchangeable: how often each value is drawn is multinomial.
+        # The same distribution, and a share of k responses has at most k + 1 values.
+        drawn = np.random.default_rng(seed).multinomial(
+            len(values), counts / len(values), size=RESAMPLES
+        )
+        return drawn @ distinct / len(values)
+    return np.concatenate(
+        [values[rows].mean(axis=1) for rows in _resampled_items(len(values), seed)]
+    )
+
+
+def _percentile(value: float, resampled: np.ndarray, level: float) -> Interval:
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(resampled, [tail, 1.0 - tail])
+    return Interval(value, float(low), float(high))
