@@ -1,5 +1,40 @@
-"""Evaluation: benchmarks in, graded responses, tables and what the image is worth out."""
+"""Evaluation: benchmarks in, graded responses, tables and what the image is worth out.
 
+runner.py is the loop, store.py what it keeps, scores.py the numbers. Not here: loading benchmarks
+(papo.data, papo.lab), grading (papo.rewards, papo.lab), anything that knows Hydra (evaluate.py).
+"""
+
+from papo.evaluation.benchmark import Benchmark
+from papo.evaluation.checkpoint_files import check_hugging_face_folder
+from papo.evaluation.folder import EvaluationFolder
+from papo.evaluation.progress import duration, show_progress
+from papo.evaluation.report import notes, terminal_table
+from papo.evaluation.runner import Runner
+from papo.evaluation.scores import SetScores, averages, score_responses
+from papo.evaluation.settings import EvaluationSettings, evaluation_settings
+from papo.evaluation.store import ResponseStore, read_responses
+from papo.evaluation.summary import summarize
 from papo.evaluation.view import ImageView, Item, ReadingPolicy, View
 
-__all__ = ["ImageView", "Item", "ReadingPolicy", "View"]
+__all__ = [
+    "Benchmark",
+    "EvaluationFolder",
+    "EvaluationSettings",
+    "ImageView",
+    "Item",
+    "ReadingPolicy",
+    "ResponseStore",
+    "Runner",
+    "SetScores",
+    "View",
+    "averages",
+    "check_hugging_face_folder",
+    "duration",
+    "evaluation_settings",
+    "notes",
+    "read_responses",
+    "score_responses",
+    "show_progress",
+    "summarize",
+    "terminal_table",
+]

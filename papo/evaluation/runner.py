@@ -1,0 +1,187 @@
+"""Shows every problem in every view, samples, grades, and keeps the answers batch by batch."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from papo.data import ProblemError
+from papo.evaluation.batches import Shown, cut_batches
+from papo.evaluation.benchmark import Benchmark
+from papo.evaluation.progress import Advance
+from papo.evaluation.store import FinishedBatch, ResponseStore
+from papo.evaluation.view import Item, ReadingPolicy, View
+from papo.types import PromptGroup, ResponseRecord, RolloutEngine, derive_seed
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One sampled response."""
+
+    text: str
+    num_tokens: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Runner:
+    """Evaluates one policy.
+
+    Attributes:
+        policy: encodes what a view shows.
+        engine: samples from the same policy.
+        views: each is given every problem of every benchmark.
+        store: keeps what is graded, and knows what is done already.
+        num_responses: k.
+        max_response_tokens: of the engine.
+        tokens_per_batch: see `EvaluationSettings`.
+        seed: of all draws. Those of a problem depend on (seed, benchmark, problem id) alone, so every
+            view draws the same, and so does another checkpoint.
+    """
+
+    policy: ReadingPolicy
+    engine: RolloutEngine
+    views: Sequence[View]
+    store: ResponseStore
+    num_responses: int
+    max_response_tokens: int
+    tokens_per_batch: int
+    seed: int
+
+    def run(self, benchmarks: Sequence[Benchmark], advance: Advance) -> None:
+        """Does what is not done yet; the graders' processes are gone when it returns or fails."""
+        for benchmark in benchmarks:
+            try:
+                for view in self.views:
+                    self._run_view(benchmark, view, advance)
+            finally:
+                benchmark.close()
+
+    def _run_view(self, benchmark: Benchmark, view: View, advance: Advance) -> None:
+        batches = cut_batches(
+            self._show(benchmark, view, self.store.num_done(benchmark.key, view.name)),
+            num_responses=self.num_responses,
+            max_response_tokens=self.max_response_tokens,
+            tokens_per_batch=self.tokens_per_batch,
+        )
+        for batch in batches:
+            self._do(benchmark, view, batch)
+            advance(f"{benchmark.label}, {view.name}", len(batch))
+
+    def _show(self, benchmark: Benchmark, view: View, first: int) -> Iterator[Shown]:
+        """Reads one problem after another; only those of the current batch are held."""
+        for index in range(first, len(benchmark.problems)):
+            try:
+                problem = benchmark.problems[index]
+            except ProblemError as error:
+                _log.warning("left out of %s: %s", benchmark.key, error)
+                yield Shown(index=index, item=None, prompts=())
+                continue
+            self.store.keep_problem(benchmark.key, index, problem)
+            item = Item(
+                benchmark=benchmark.key,
+                problems=benchmark.problems,
+                index=index,
+                problem=problem,
+                seed=derive_seed(self.seed, benchmark.key, problem.id),
+            )
+            prompts = view(item, self.policy, num_responses=self.num_responses)
+            yield Shown(index=index, item=item, prompts=prompts)
+
+    def _do(self, benchmark: Benchmark, view: View, batch: Sequence[Shown]) -> None:
+        shown = [(one.item, one.prompts) for one in batch if one.item is not None and one.prompts]
+        began = perf_counter()
+        samples = sample_prompts(
+            self.engine,
+            [prompts for _, prompts in shown],
+            [item.seed for item, _ in shown],
+            self.num_responses,
+        )
+        sampled = perf_counter()
+        graded = iter(
+            benchmark.grader(
+                [item.problem for item, _ in shown for _ in range(self.num_responses)],
+                [sample.text for row in samples for sample in row],
+            )
+            if shown
+            else ()
+        )
+        records = []
+        for (item, _), row in zip(shown, samples, strict=True):
+            for response_index, sample in enumerate(row):
+                grade = next(graded)
+                records.append(
+                    ResponseRecord(
+                        benchmark=benchmark.key,
+                        problem_id=item.problem.id,
+                        view=view.name,
+                        response_index=response_index,
+                        seed=item.seed,
+                        response=sample.text,
+                        reference=item.problem.answer,
+                        answer=grade.answer,
+                        correct=grade.correct,
+                        verdicts=dict(grade.verdicts),
+                        num_tokens=sample.num_tokens,
+                        stop_reason="end" if sample.ended else "length",
+                    )
+                )
+        self.store.add(
+            FinishedBatch(
+                benchmark=benchmark.key,
+                view=view.name,
+                first_problem=batch[0].index,
+                num_problems=len(batch),
+                num_left_out=len(batch) - len(shown),
+                num_responses=len(records),
+                num_tokens=sum(record.num_tokens for record in records),
+                sample_seconds=round(sampled - began, 3),
+                grade_seconds=round(perf_counter() - sampled, 3),
+            ),
+            records,
+        )
+
+
+def sample_prompts(
+    engine: RolloutEngine,
+    prompts: Sequence[Sequence[PromptGroup]],
+    seeds: Sequence[int],
+    num_responses: int,
+) -> list[list[Sample]]:
+    """Returns `num_responses` responses per problem; response j answers prompt j modulo their number.
+
+    Args:
+        engine: samples.
+        prompts: of each problem; at least one.
+        seeds: of each problem. Its only prompt draws with it, several draw with seeds derived from it.
+        num_responses: k.
+    """
+    found: list[dict[int, Sample]] = [{} for _ in prompts]
+    # The engine gives every prompt of a call equally many responses.
+    by_count: dict[int, list[tuple[int, int, PromptGroup]]] = {}
+    for problem, variants in enumerate(prompts):
+        for variant, prompt in enumerate(variants):
+            count = len(range(variant, num_responses, len(variants)))
+            if count:
+                by_count.setdefault(count, []).append((problem, variant, prompt))
+    for count, jobs in by_count.items():
+        responses = engine.sample(
+            [prompt for _, _, prompt in jobs],
+            count,
+            [
+                seeds[problem]
+                if len(prompts[problem]) == 1
+                else derive_seed(seeds[problem], "prompt", variant)
+                for problem, variant, _ in jobs
+            ],
+        )
+        lengths, ended = responses.mask.sum(dim=1).tolist(), responses.finished.tolist()
+        for row, text in enumerate(responses.texts):
+            problem, variant, _ = jobs[row // count]
+            response_index = variant + row % count * len(prompts[problem])
+            found[problem][response_index] = Sample(
+                text=text, num_tokens=lengths[row], ended=ended[row]
+            )
+    return [[row[index] for index in range(num_responses)] for row in found]
