@@ -30,6 +30,7 @@ class Item:
     seed: int
 
 
+@runtime_checkable
 class ReadingPolicy(Protocol):
     """What a view needs of a policy."""
 
