@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from papo.models.shared_decoding import SharedPrompts
 from papo.models.shared_prefix import SharedPrefixLayout, install_shared_prefix_attention
 
 SUPPORTED_FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -162,11 +163,12 @@ class QwenVLAdapter:
         image_slots: Bool[Tensor, "row token"] | None = None,
         features: VisionFeatures | None = None,
         cache: Cache | None = None,
-        shared_prefix: SharedPrefixLayout | None = None,
+        shared_prefix: SharedPrefixLayout | SharedPrompts | None = None,
     ) -> Float[Tensor, "row token hidden"]:
         """Last hidden states of the language model; `cache` is read and extended in place.
 
-        Rows are either masked by `attention_mask`, or one packed row that `shared_prefix` describes.
+        Rows are masked by `attention_mask`, or `shared_prefix` says what they see: one packed row, or
+        rows that continue shared prompts.
         """
         extra: dict[str, object] = {}
         if features is not None and features.deepstack:

@@ -56,6 +56,15 @@ def growing_cache(config: Any) -> DynamicCache:
     return cache
 
 
+def empty_like(cache: DynamicCache) -> DynamicCache | None:
+    """An empty cache of the same growing layers; None where a layer is of another kind."""
+    if not all(type(layer) is GrowingLayer for layer in cache.layers):
+        return None
+    empty = DynamicCache()
+    empty.layers = [GrowingLayer() for _ in cache.layers]
+    return empty
+
+
 def _with_room(held: Tensor, length: int) -> Tensor:
     rows, heads, start, channels = held.shape
     buffer = held.new_empty(rows, heads, length + _SPARE_TOKENS, channels)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from papo.models.adapter import QwenVLAdapter, VisionFeatures
-from papo.models.growing_cache import growing_cache
+from papo.models.growing_cache import empty_like, growing_cache
+from papo.models.shared_decoding import SharedPrompts
 from papo.models.vision_cache import VisionFeatureCache
 from papo.types import PromptGroup, View
 
@@ -19,16 +21,18 @@ class Prefix:
     """Prompts read once, ready to be continued: one row per prompt, or per response when expanded.
 
     Attributes:
-        cache: keys and values of the prompt tokens (right-padded) and of what was decoded since.
+        cache: keys and values of what each row has read; without its prompt where prompts are shared.
         attention_mask: True where the cache holds a real token.
         last_hidden: hidden state that predicts the next token of each row.
         next_positions: M-RoPE position of the next token of each row.
+        prompts: what several rows share, if they do.
     """
 
     cache: DynamicCache
     attention_mask: Bool[Tensor, "row key"]
     last_hidden: Float[Tensor, "row hidden"]
     next_positions: Int[Tensor, " row"]
+    prompts: SharedPrompts | None = None
 
     def expand(self, num_responses: int) -> "Prefix":
         """Repeats every row `num_responses` times, contiguously; gradient flows into the prompt."""
@@ -40,6 +44,29 @@ class Prefix:
             next_positions=self.next_positions.repeat_interleave(num_responses),
         )
 
+    def share(self, num_responses: int) -> "Prefix":
+        """As `expand`, to be continued token by token, without a copy of the prompt per row.
+
+        Models whose layers see only a window are expanded: their cache forgets.
+        """
+        own = empty_like(self.cache)
+        if own is None:
+            return self.expand(num_responses)
+        layers = cast(list[Any], self.cache.layers)
+        prompts = SharedPrompts.expanded(
+            [layer.keys for layer in layers],
+            [layer.values for layer in layers],
+            self.attention_mask,
+            num_responses,
+        )
+        return Prefix(
+            cache=own,
+            attention_mask=prompts.own_mask,
+            last_hidden=self.last_hidden.repeat_interleave(num_responses, dim=0),
+            next_positions=self.next_positions.repeat_interleave(num_responses),
+            prompts=prompts,
+        )
+
     def select(self, rows: Int[Tensor, " kept"]) -> "Prefix":
         """Keeps the given rows only."""
         self.cache.batch_select_indices(rows)
@@ -48,6 +75,7 @@ class Prefix:
             attention_mask=self.attention_mask[rows],
             last_hidden=self.last_hidden[rows],
             next_positions=self.next_positions[rows],
+            prompts=None if self.prompts is None else self.prompts.select(rows),
         )
 
 
@@ -156,11 +184,14 @@ class PromptReader:
         offsets = torch.arange(num_tokens, device=token_ids.device)
         positions = (prefix.next_positions[:, None] + offsets).expand(3, -1, -1)
         prefix.attention_mask = torch.cat([prefix.attention_mask, token_mask], dim=1)
+        if prefix.prompts is not None:
+            prefix.prompts = prefix.prompts.read(token_mask)
         hidden = self.adapter.backbone(
             self.adapter.token_embeddings(token_ids),
             positions,
-            prefix.attention_mask,
+            prefix.attention_mask if prefix.prompts is None else None,
             cache=prefix.cache,
+            shared_prefix=prefix.prompts,
         )
         prefix.last_hidden = hidden[:, -1]
         prefix.next_positions = prefix.next_positions + num_tokens

@@ -18,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from papo.models.shared_decoding import SharedPrompts, shared_decoding_attention
+
 _NAME = "papo_shared_prefix"
 
 
@@ -50,7 +52,7 @@ class SharedPrefixLayout:
 
 
 def install_shared_prefix_attention(language_model: nn.Module) -> None:
-    """Lets a language model read packed rows; calls without a layout work as before.
+    """Lets a language model read packed rows and shared prompts; other calls work as before.
 
     The attention modules get a configuration of their own that names this function. The model's
     configuration stays as it is, so that masks, checks and saved files follow the implementation
@@ -72,11 +74,17 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    shared_prefix: SharedPrefixLayout | None = None,
+    shared_prefix: SharedPrefixLayout | SharedPrompts | None = None,
     scaling: float,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """What transformers calls; the layout arrives through the keywords of the model's forward."""
+    if isinstance(shared_prefix, SharedPrompts):
+        layer = cast(Any, module).layer_idx
+        decoded = shared_decoding_attention(
+            query, key, value, prompts=shared_prefix, layer=layer, scaling=scaling
+        )
+        return decoded, None
     if shared_prefix is None:
         return _plain_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs

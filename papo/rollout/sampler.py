@@ -74,7 +74,7 @@ def check_sampling(
 
 
 class SharedPrefillSampler:
-    """Reads each prompt once, expands the cache to G rows, decodes token by token.
+    """Reads each prompt once, holds it once for its G rows, decodes token by token.
 
     The log-probability kept of a token is that of the untruncated policy, as scoring computes it:
     top-k and top-p shape what is drawn, not what is recorded.
@@ -218,7 +218,7 @@ class SharedPrefillSampler:
         num_responses = draws.shape[1]
         draws = draws.flatten(0, 1)
         num_rows = draws.shape[0]
-        prefix = self.policy.prefill(groups).expand(num_responses)
+        prefix = self.policy.prefill(groups).share(num_responses)
         device = prefix.last_hidden.device
         draws = draws.to(device)
         end_ids = torch.tensor(self.policy.end_token_ids, device=device)

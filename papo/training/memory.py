@@ -67,8 +67,9 @@ class PassSizes:
         response_tokens: of all these responses.
         patches: through the vision tower, one view.
         views: of the image that are scored with gradient: 1 or 2.
-        sampled_rows: responses that are sampled side by side.
         row_tokens: prompt and response of the longest of these.
+        cached_tokens: in the cache of the sampler: each prompt once, and the responses to it that are
+            sampled side by side.
     """
 
     tokens: int
@@ -76,8 +77,8 @@ class PassSizes:
     response_tokens: int
     patches: int
     views: int
-    sampled_rows: int
     row_tokens: int
+    cached_tokens: int
 
 
 def largest_pass(
@@ -114,8 +115,9 @@ def largest_pass(
         response_tokens=rows * max_response_tokens,
         patches=num_groups * patches,
         views=views,
-        sampled_rows=sampled_rows,
         row_tokens=prompt + max_response_tokens,
+        cached_tokens=-(-sampled_rows // num_responses) * prompt
+        + sampled_rows * max_response_tokens,
     )
 
 
@@ -228,11 +230,11 @@ def head_bytes(policy: Any, sizes: PassSizes) -> int:
 
 
 def cache_bytes(policy: Any, sizes: PassSizes, *, half_precision: bool) -> int:
-    """Keys and values of every layer for all rows that are sampled side by side."""
+    """Keys and values of every layer for all that is sampled side by side."""
     text = policy.model.config.get_text_config()
     width = 2 if half_precision else _element_size(policy)
     row = 2 * text.num_hidden_layers * text.num_key_value_heads * _head_channels(text) * width
-    return int(sizes.sampled_rows * sizes.row_tokens * row)
+    return int(sizes.cached_tokens * row)
 
 
 def _layer_bytes(*, hidden: int, query: int, key: int, mlp: int, width: int) -> int:

@@ -13,7 +13,7 @@ from papo.training.memory import PassSizes, activation_bytes, optimizer_bytes
 ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 LORA = {"language": {"r": 4, "alpha": 8, "targets": ["q_proj"]}}
 SIZES = PassSizes(
-    tokens=300, rows=4, response_tokens=100, patches=64, views=1, sampled_rows=8, row_tokens=75
+    tokens=300, rows=4, response_tokens=100, patches=64, views=1, row_tokens=75, cached_tokens=600
 )
 
 
@@ -96,8 +96,8 @@ def kept_by_autograd(policy, num_responses, num_tokens, image):
         response_tokens=ids.numel(),
         patches=group.patches.shape[0],
         views=1,
-        sampled_rows=num_responses,
         row_tokens=prompt + num_tokens,
+        cached_tokens=prompt + num_responses * num_tokens,
     )
     return sum(kept.values()), sizes
 
@@ -126,8 +126,8 @@ def test_activations_are_within_a_factor_of_two(family, responses, tokens, side)
         ("views", "activations"),
         ("views", "head"),
         ("response_tokens", "head"),
-        ("sampled_rows", "cache"),
-        ("row_tokens", "cache"),
+        ("row_tokens", "activations"),
+        ("cached_tokens", "cache"),
     ],
 )
 def test_larger_passes_need_more(size, part):
@@ -144,14 +144,14 @@ def test_the_head_is_bounded_by_its_chunk_and_the_cache_by_its_precision():
 
 def test_the_cache_is_that_of_the_sampler():
     """2 layers, 2 key heads of 16 channels, keys and values, float32."""
-    assert estimate(tiny_policy()).cache == 8 * 75 * 2 * 2 * 2 * 16 * 4
+    assert estimate(tiny_policy()).cache == 600 * 2 * 2 * 2 * 16 * 4
 
 
 def test_an_update_and_a_rollout_are_not_added_up():
     got = estimate(lab_policy())
     static = got.weights + got.optimizer
     assert got.peak == static + got.gradient + got.activations + got.head
-    assert estimate(lab_policy(), sampled_rows=10**6).peak > static + 10**9
+    assert estimate(lab_policy(), cached_tokens=10**8).peak > static + 10**9
 
 
 def test_the_largest_pass_follows_the_budget(tmp_path):
@@ -174,6 +174,8 @@ def test_the_largest_pass_follows_the_budget(tmp_path):
     prompt, whole = largest()
     assert (whole.tokens, whole.rows, whole.patches) == (4 * (prompt + 4 * 24), 16, 4 * 16)
     assert whole.row_tokens == prompt + 24
+    # 16 rows are the 4 responses to each of 4 prompts, which are cached once.
+    assert whole.cached_tokens == 4 * prompt + 16 * 24
     budget = 2 * (prompt + 4 * 24) + 1
     _, half = largest(prompts_per_microbatch=None, tokens_per_microbatch=budget)
     assert (half.tokens, half.rows, half.patches) == (budget - 1, 8, 2 * 16)
