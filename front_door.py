@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -40,6 +41,14 @@ def experiment_name() -> str:
     return str(HydraConfig.get().runtime.choices.get("experiment") or "lab")
 
 
+def multirun_name() -> str | None:
+    """The name of the folder that the jobs of a multirun share; None for a single run."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
+OmegaConf.register_new_resolver("multirun_name", multirun_name, replace=True)
 OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)
 OmegaConf.register_new_resolver("lab_warm_start", lambda: str(WARM_START), replace=True)
 

@@ -103,8 +103,11 @@ def main(config: DictConfig) -> float:
     if folder.is_finished():
         return show_end(folder)
     loggers: list[Any] = []
+    failed = True
     try:
-        return run(plan, folder, loggers)
+        reward = run(plan, folder, loggers)
+        failed = False
+        return reward
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
         # On a full disk the reason of the failure matters more than its record.
@@ -112,7 +115,7 @@ def main(config: DictConfig) -> float:
             folder.write_result(status, error=f"{type(error).__name__}: {error}")
         raise
     finally:
-        finish_loggers(loggers)
+        finish_loggers(loggers, failed=failed)
         if hasattr(plan.reward, "close"):
             plan.reward.close()
 

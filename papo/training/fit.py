@@ -29,7 +29,8 @@ def build_trainer(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return make_trainer(
         logger=list(loggers),
-        callbacks=[RecordMetrics(), *callbacks],
+        # Last: its row of W&B holds what the others have logged of the rollout.
+        callbacks=[*callbacks, RecordMetrics()],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
         max_epochs=1,

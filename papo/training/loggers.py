@@ -1,10 +1,31 @@
 """Weights & Biases for a run folder; CSV is always written (RecordMetrics), TensorBoard is Lightning's."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
+
+from papo.training.aliases import Formula, aliased, choose_aliases
+
+
+class RolloutWandbLogger(WandbLogger):
+    """W&B whose step counts rollouts, with further names for the same numbers.
+
+    Args:
+        aliases: see `choose_aliases`; a metric of our own wins over an alias of its name.
+        settings: of Lightning's logger.
+    """
+
+    def __init__(self, *, aliases: Mapping[str, Formula], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.aliases = aliases
+
+    def log_metrics(self, metrics: Mapping[str, float | int], step: int | None = None) -> None:
+        """Logs the metrics of a rollout and closes its row."""
+        row = {**aliased(self.aliases, metrics), **metrics}
+        self.experiment.log(row, step=step, commit=True)
 
 
 def wandb_logger(
@@ -13,37 +34,55 @@ def wandb_logger(
     project: str,
     group: str | None,
     mode: Literal["offline", "online", "disabled"],
-) -> WandbLogger:
+    aliases: Sequence[str] = (),
+    alias_tables: Mapping[str, Mapping[str, str]] | None = None,
+) -> RolloutWandbLogger:
     """Returns a W&B logger whose run belongs to the folder: resuming continues it.
 
     Offline needs no account; `wandb sync` uploads later.
 
+    Args:
+        run_dir: the run's folder.
+        project: where W&B files the run.
+        group: what it files together with it, such as the jobs of a multirun; None for nothing.
+        mode: whether it talks to a server.
+        aliases: the names of the tables whose aliases are logged too.
+        alias_tables: for each table, alias -> formula (papo.training.aliases).
+
     Raises:
-        ValueError: an unknown mode.
+        ValueError: an unknown mode, or aliases that cannot be chosen together.
     """
     if mode not in ("offline", "online", "disabled"):
         raise ValueError(
             f"W&B runs offline, online or disabled; got {mode!r}. Set logger.wandb.mode."
         )
     folder = Path(run_dir).resolve()
-    logger = WandbLogger(
+    logger = RolloutWandbLogger(
+        aliases=choose_aliases(alias_tables or {}, aliases),
         project=project,
         group=group,
-        name=folder.name,
+        job_type="train",
+        # Jobs of a multirun are called 0, 1, ...: the folder above tells them apart.
+        name=f"{folder.parent.name}/{folder.name}",
         # Never the id of another folder, always the same id for this one.
         id=hashlib.sha256(str(folder).encode()).hexdigest()[:12],
         save_dir=folder,
         mode=mode,
         resume="allow",
     )
-    # Rollouts are the x-axis of everything; W&B's own step would count calls.
+    # Rollouts are the x-axis of everything.
     logger.experiment.define_metric("rollout_step")
     logger.experiment.define_metric("*", step_metric="rollout_step")
     return logger
 
 
-def finish_loggers(loggers: list[Any]) -> None:
-    """Ends every W&B run: the next run of this process must not write into it."""
+def finish_loggers(loggers: list[Any], *, failed: bool = False) -> None:
+    """Ends every W&B run, so that the next run of this process does not write into it.
+
+    Args:
+        loggers: of the run.
+        failed: whether W&B should show the run as failed.
+    """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+            logger.experiment.finish(exit_code=int(failed))

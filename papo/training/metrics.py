@@ -16,6 +16,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     metrics: dict[str, Tensor | float] = {
         "reward/mean": rewards.total.float().mean(),
         "reward/std": group_rewards.std(dim=1).mean(),
+        "reward/std_all": rewards.total.float().std(),
         "reward/uniform_groups": (group_rewards == group_rewards[:, :1]).all(dim=1).float().mean(),
         "reward/correct": rewards.correct.float().mean(),
         **{f"reward/{name}": part.float().mean() for name, part in rewards.components.items()},

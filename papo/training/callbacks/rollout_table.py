@@ -55,7 +55,12 @@ class RolloutTable(Callback):
             append_jsonl(folder / "rollouts.jsonl", row)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                _log_to_wandb(logger, folder, rows, step.rollout_step)
+                # Here, because importing wandb takes a second that few runs need.
+                from papo.training.callbacks.wandb_rollouts import wandb_rollouts
+
+                # RecordMetrics comes after and closes the row.
+                shown = wandb_rollouts(folder, rows)
+                logger.experiment.log(shown, step=step.rollout_step, commit=False)
 
     @torch.no_grad()
     def _rows(self, folder: Path, policy: Any, step: FinishedStep) -> Iterator[dict[str, Any]]:
@@ -115,31 +120,3 @@ def _save_pictures(folder: Path, name: str, pictures: Sequence[Image]) -> list[s
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(folder / path)
     return paths
-
-
-def _log_to_wandb(
-    logger: WandbLogger, folder: Path, rows: list[dict[str, Any]], rollout_step: int
-) -> None:
-    import wandb
-
-    columns: list[str | int] = [
-        "image",
-        "masked_image",
-        "prompt",
-        "response",
-        "answer",
-        "reward",
-        "perception_kl",
-    ]
-    table = wandb.Table(columns=columns)
-    for row in rows:
-        pictures = [
-            wandb.Image(str(folder / row[key][0])) if row[key] else None
-            for key in ("images", "masked_images")
-        ]
-        token_kl = row["perception_kl"]
-        mean = None if not token_kl else sum(token_kl) / len(token_kl)
-        table.add_data(
-            *pictures, row["prompt"], row["response"], row["answer"], row["reward"], mean
-        )
-    logger.experiment.log({"rollouts": table, "rollout_step": rollout_step})
