@@ -1,6 +1,6 @@
 """Makes PerceptionLab's warm start from nothing: a tiny vision-language model that half-ignores pictures.
 
-    python scripts/warm_start_lab.py --output outputs/warm_start [--seed 1]
+    python scripts/warm_start_lab.py --output outputs/warm_start [--seed 1] [--sloppiness 0.95]
 
 Three stages of imitation (negative log-likelihood of demonstrations, fresh scenes at every step):
 read clean drawings, read hard ones, then imitate sloppy transcripts that often guess a reading from
@@ -179,20 +179,29 @@ def train_stage(
 
 
 def make_warm_start(
-    output: Path, *, seed: int, max_steps: int | None, num_measured: int, console: Console
+    output: Path,
+    *,
+    seed: int,
+    sloppiness: float,
+    max_steps: int | None,
+    num_measured: int,
+    console: Console,
 ) -> dict[str, Any]:
     """Writes the warm start into `output` and returns its recipe.
 
     Args:
         output: an empty or new folder.
         seed: of weights, scenes and demonstrations.
+        sloppiness: of the last stage's demonstrations: how much the policy leaves to guessing.
         max_steps: cuts every stage to at most this many steps (a smoke run); None for the recipe.
         num_measured: problems of each test set that the recipe's accuracy is measured on.
         console: where progress is printed.
 
     Raises:
-        ValueError: the folder holds something already, or max_steps < 1.
+        ValueError: the folder holds something already, max_steps < 1, or sloppiness is no probability.
     """
+    if not 0.0 <= sloppiness <= 1.0:
+        raise ValueError(f"sloppiness is a probability; got {sloppiness}. Set --sloppiness.")
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"the folder {output} already holds files; set --output to a new one")
     if max_steps is not None and max_steps < 1:
@@ -201,7 +210,8 @@ def make_warm_start(
     start = time.perf_counter()
     save_untrained_model(output, seed=seed)
     policy = load(output)
-    stages = [replace(s, steps=min(s.steps, max_steps or s.steps)) for s in STAGES]
+    last = replace(STAGES[-1], sloppiness=sloppiness)
+    stages = [replace(s, steps=min(s.steps, max_steps or s.steps)) for s in (*STAGES[:-1], last)]
     for stage_index, stage in enumerate(stages):
         for step, loss in enumerate(train_stage(policy, stage, stage_index, seed=seed), start=1):
             if not torch.isfinite(loss):
@@ -235,9 +245,13 @@ def make_warm_start(
         for num_problems in (num_measured, num_checked)
     )
     console.print(compare_reports({"warm start": report}))
-    steps_argument = "" if max_steps is None else f" --steps {max_steps}"
+    command = f"python scripts/warm_start_lab.py --output DIR --seed {seed}"
+    if sloppiness != STAGES[-1].sloppiness:
+        command += f" --sloppiness {sloppiness}"
+    if max_steps is not None:
+        command += f" --steps {max_steps}"
     recipe = {
-        "command": f"python scripts/warm_start_lab.py --output DIR --seed {seed}{steps_argument}",
+        "command": command,
         "seed": seed,
         "seconds": round(time.perf_counter() - start),
         "zipf_exponent": ZIPF_EXPONENT,
@@ -269,6 +283,12 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description="Make PerceptionLab's warm start from nothing.")
     parser.add_argument("--output", type=Path, required=True, help="new folder to write")
     parser.add_argument("--seed", type=int, default=1, help="of weights and scenes (shipped: 1)")
+    parser.add_argument(
+        "--sloppiness",
+        type=float,
+        default=STAGES[-1].sloppiness,
+        help="probability that a reading of the last stage is a guess (shipped: %(default)s)",
+    )
     parser.add_argument("--steps", type=int, help="cut every stage to this many steps (smoke run)")
     options = parser.parse_args(arguments)
     transformers.utils.logging.disable_progress_bar()
@@ -277,6 +297,7 @@ def main(arguments: Sequence[str]) -> None:
         recipe = make_warm_start(
             options.output,
             seed=options.seed,
+            sloppiness=options.sloppiness,
             max_steps=options.steps,
             num_measured=NUM_MEASURED_PROBLEMS,
             console=console,

@@ -188,11 +188,20 @@ def test_the_shipped_policy_can_see(policy):
 def test_the_script_makes_a_loadable_folder_and_repeats_itself(script, tmp_path, one_thread):
     recipes = [
         script.make_warm_start(
-            tmp_path / name, seed=7, max_steps=2, num_measured=4, console=Console(quiet=True)
+            tmp_path / name,
+            seed=7,
+            sloppiness=sloppiness,
+            max_steps=2,
+            num_measured=4,
+            console=Console(quiet=True),
         )
-        for name in ("one", "again")
+        for name, sloppiness in (("one", 0.7), ("again", 0.7), ("other", 0.95))
     ]
     assert recipes[0]["weights_sha256"] == recipes[1]["weights_sha256"]
+    assert recipes[0]["weights_sha256"] != recipes[2]["weights_sha256"]
+    assert [recipe["stages"][-1]["sloppiness"] for recipe in recipes] == [0.7, 0.7, 0.95]
+    assert recipes[0]["command"].endswith("--seed 7 --steps 2")
+    assert recipes[2]["command"].endswith("--seed 7 --sloppiness 0.95 --steps 2")
     assert {path.name for path in (tmp_path / "one").iterdir()} == FILES
     assert weights_sha256(tmp_path / "one") == recipes[0]["weights_sha256"]
     trained = script.load(tmp_path / "one").state_dict()
@@ -210,7 +219,8 @@ def test_the_script_refuses_a_folder_that_holds_something(script, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_the_script_refuses_no_steps(script, tmp_path):
-    with pytest.raises(SystemExit, match="--steps"):
-        script.main(["--output", str(tmp_path / "new"), "--steps", "0"])
+def test_the_script_refuses_impossible_settings(script, tmp_path):
+    for option, value in (("--steps", "0"), ("--sloppiness", "1.5")):
+        with pytest.raises(SystemExit, match=option):
+            script.main(["--output", str(tmp_path / "new"), option, value])
     assert not (tmp_path / "new").exists()
