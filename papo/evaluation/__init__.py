@@ -15,17 +15,22 @@ from papo.evaluation.settings import EvaluationSettings, evaluation_settings
 from papo.evaluation.store import ResponseStore, read_responses
 from papo.evaluation.summary import summarize
 from papo.evaluation.view import ImageView, Item, ReadingPolicy, View
+from papo.evaluation.views import BlankView, MaskedView, RemovedView, SwappedView
 
 __all__ = [
     "Benchmark",
+    "BlankView",
     "EvaluationFolder",
     "EvaluationSettings",
     "ImageView",
     "Item",
+    "MaskedView",
     "ReadingPolicy",
+    "RemovedView",
     "ResponseStore",
     "Runner",
     "SetScores",
+    "SwappedView",
     "View",
     "averages",
     "check_hugging_face_folder",

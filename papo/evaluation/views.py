@@ -1,0 +1,167 @@
+"""Ways of showing a problem without its picture: hidden, removed, or another item's."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL.Image import Image
+
+from papo.data import ProblemError
+from papo.evaluation.view import Item, ReadingPolicy
+from papo.types import IMAGE_MARKER, ImageMask, ProblemSource, PromptGroup, derive_seed
+
+_MARKER_AND_SPACE = re.compile(rf"[ \t]*{re.escape(IMAGE_MARKER)}[ \t]*")
+
+
+class BlankView:
+    """Every picture black: the same tokens at the same places, and nothing to see.
+
+    Args:
+        mask: blackens (papo.masking.BlankMask).
+    """
+
+    name = "blank"
+
+    def __init__(self, *, mask: ImageMask) -> None:
+        self.mask = mask
+
+    def __call__(
+        self, item: Item, policy: ReadingPolicy, *, num_responses: int
+    ) -> tuple[PromptGroup, ...]:
+        """Returns the prompt with black patches; nothing where the problem has no picture."""
+        if not item.problem.images:
+            return ()
+        (group,) = policy.encode([item.problem])
+        return (hide(group, self.mask, policy, seed=item.seed),)
+
+
+class MaskedView:
+    """Part of every picture black, by a bank of seeded masks; named `masked_RATIO`.
+
+    Mask i of a problem depends on the problem's seed, the ratio and i alone, so any two checkpoints
+    see the same masked pictures.
+
+    Args:
+        ratio: probability that a cell is hidden.
+        num_masks: size of the bank; response j sees mask j modulo it.
+        make_mask: given `ratio`, makes the mask (papo.masking.RandomPatchMask with all but the ratio).
+
+    Raises:
+        ValueError: no mask in the bank, or an impossible mask.
+    """
+
+    def __init__(
+        self, *, ratio: float, num_masks: int, make_mask: Callable[..., ImageMask]
+    ) -> None:
+        if num_masks < 1:
+            raise ValueError(f"a bank holds at least one mask; got {num_masks}. Set num_masks.")
+        self.name = f"masked_{float(ratio)}"
+        self.ratio = ratio
+        self.num_masks = num_masks
+        self.mask = make_mask(ratio=ratio)
+
+    def __call__(
+        self, item: Item, policy: ReadingPolicy, *, num_responses: int
+    ) -> tuple[PromptGroup, ...]:
+        """Returns a prompt per mask, at most one per response; nothing without a picture."""
+        if not item.problem.images:
+            return ()
+        (group,) = policy.encode([item.problem])
+        return tuple(
+            hide(group, self.mask, policy, seed=mask_seed(item.seed, self.ratio, index))
+            for index in range(min(self.num_masks, num_responses))
+        )
+
+
+class RemovedView:
+    """No picture at all: its markers are taken out of the question."""
+
+    name = "removed"
+
+    def __call__(
+        self, item: Item, policy: ReadingPolicy, *, num_responses: int
+    ) -> tuple[PromptGroup, ...]:
+        """Returns the question alone; nothing where it had no picture or nothing is left to ask."""
+        question = _MARKER_AND_SPACE.sub(" ", item.problem.question).strip()
+        if not item.problem.images or not question:
+            return ()
+        return policy.encode([replace(item.problem, question=question, images=())])
+
+
+class SwappedView:
+    """The pictures of another item of the benchmark, with equally many of them.
+
+    The items stand in a seeded order; each is shown the pictures of the next one, around the end, that
+    has equally many and not the same ones. Without repeated pictures this is a derangement: every
+    picture is shown once, never with its own question.
+
+    Args:
+        seed: of the order.
+    """
+
+    name = "swapped"
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+        self._partners: dict[str, _Partners] = {}
+
+    def __call__(
+        self, item: Item, policy: ReadingPolicy, *, num_responses: int
+    ) -> tuple[PromptGroup, ...]:
+        """Returns the question with the partner's pictures; nothing where there is no partner."""
+        if not item.problem.images:
+            return ()
+        if item.benchmark not in self._partners:
+            seed = derive_seed(self.seed, "swap", item.benchmark)
+            self._partners[item.benchmark] = _Partners(item.problems, seed)
+        images = self._partners[item.benchmark].pictures_for(item)
+        return () if images is None else policy.encode([replace(item.problem, images=images)])
+
+
+class _Partners:
+    """The seeded order of a benchmark's items, and how many pictures those read so far have."""
+
+    def __init__(self, problems: ProblemSource, seed: int) -> None:
+        self.problems = problems
+        self.order = np.random.default_rng(seed).permutation(len(problems)).tolist()
+        self.places = {index: place for place, index in enumerate(self.order)}
+        self.num_images: dict[int, int] = {}
+
+    def pictures_for(self, item: Item) -> tuple[Image, ...] | None:
+        own = item.problem.images
+        for step in range(1, len(self.order)):
+            index = self.order[(self.places[item.index] + step) % len(self.order)]
+            if self.num_images.get(index, len(own)) != len(own):
+                continue
+            images = self._read(index)
+            self.num_images[index] = len(images)
+            if len(images) == len(own) and not _are_equal(images, own):
+                return images
+        return None
+
+    def _read(self, index: int) -> tuple[Image, ...]:
+        try:
+            return self.problems[index].images
+        except ProblemError:
+            # An item that cannot be read has nothing to lend; the runner names and counts it.
+            return ()
+
+
+def hide(group: PromptGroup, mask: ImageMask, policy: ReadingPolicy, *, seed: int) -> PromptGroup:
+    """Returns the prompt with the masked picture in the place of the full one."""
+    generator = torch.Generator().manual_seed(seed)
+    return replace(group, patches=mask(group, generator, policy.process_images))
+
+
+def mask_seed(item_seed: int, ratio: float, index: int) -> int:
+    """The seed of mask `index` of an item's bank at a ratio."""
+    return derive_seed(item_seed, "mask", str(float(ratio)), index)
+
+
+def _are_equal(some: tuple[Image, ...], others: tuple[Image, ...]) -> bool:
+    return all(
+        one.size == other.size and one.convert("RGB").tobytes() == other.convert("RGB").tobytes()
+        for one, other in zip(some, others, strict=True)
+    )
