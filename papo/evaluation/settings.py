@@ -18,9 +18,6 @@ class EvaluationSettings:
         bootstrap_seed: of the resampling behind every interval.
         published: rows of Table 1 to show beside the results, by their name in papo/published.yaml.
         picture_side: pictures are kept with at most so many pixels a side.
-
-    Raises:
-        ValueError: an impossible setting, with its key.
     """
 
     tokens_per_batch: int
@@ -29,26 +26,22 @@ class EvaluationSettings:
     published: tuple[str, ...]
     picture_side: int
 
-    def __post_init__(self) -> None:
-        for name in ("tokens_per_batch", "picture_side"):
-            _whole(f"evaluation.{name}", getattr(self, name), at_least=1)
-        _whole("evaluation.bootstrap_seed", self.bootstrap_seed, at_least=0)
-        for k in self.pass_at:
-            _whole("evaluation.pass_at", k, at_least=1)
-        for name in self.published:
-            if name not in published_rows():
-                raise ValueError(
-                    f"papo/published.yaml has no row {name!r}; known: {', '.join(published_rows())}. "
-                    "Set evaluation.published."
-                )
-
     def check_responses(self, num_responses: object) -> int:
         """Returns k, the responses per problem.
 
         Raises:
             ValueError: k is no count, or pass@k asks for more responses than there are.
         """
-        k = _whole("rollout.num_responses", num_responses, at_least=1)
+        if (
+            isinstance(num_responses, bool)
+            or not isinstance(num_responses, int)
+            or num_responses < 1
+        ):
+            raise ValueError(
+                f"every problem has at least one response; got {num_responses!r}. Set "
+                "rollout.num_responses."
+            )
+        k = num_responses
         if self.pass_at and max(self.pass_at) > k:
             raise ValueError(
                 f"pass@{max(self.pass_at)} needs as many responses to a problem; got "
@@ -69,12 +62,21 @@ def evaluation_settings(section: Mapping[str, Any]) -> EvaluationSettings:
             raise ValueError(f"unknown key evaluation.{name}; known: {', '.join(sorted(known))}")
     if missing := sorted(known - set(section)):
         raise ValueError(f"evaluation.{missing[0]} is not set; set it in conf/evaluate.yaml")
-    lists = {name: section[name] for name in ("pass_at", "published")}
-    for name, value in lists.items():
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"evaluation.{name} is a list; got {value!r}")
+    for name in ("pass_at", "published"):
+        if not isinstance(section[name], list | tuple):
+            raise ValueError(f"evaluation.{name} is a list; got {section[name]!r}")
+    for name in section["published"]:
+        if name not in published_rows():
+            raise ValueError(
+                f"papo/published.yaml has no row {name!r}; known: {', '.join(published_rows())}. "
+                "Set evaluation.published."
+            )
     return EvaluationSettings(
-        **{**section, **{name: tuple(value) for name, value in lists.items()}}
+        tokens_per_batch=_whole("tokens_per_batch", section["tokens_per_batch"], at_least=1),
+        pass_at=tuple(_whole("pass_at", k, at_least=1) for k in section["pass_at"]),
+        bootstrap_seed=_whole("bootstrap_seed", section["bootstrap_seed"], at_least=0),
+        published=tuple(section["published"]),
+        picture_side=_whole("picture_side", section["picture_side"], at_least=1),
     )
 
 
@@ -90,5 +92,7 @@ def published_columns() -> tuple[str, ...]:
 
 def _whole(name: str, value: object, *, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{name} is a whole number of at least {at_least}; got {value!r}. Set it.")
+        raise ValueError(
+            f"evaluation.{name} is a whole number of at least {at_least}; got {value!r}"
+        )
     return value
