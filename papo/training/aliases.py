@@ -18,7 +18,8 @@ def parse_formula(text: str) -> Formula:
     Raises:
         ValueError: it is not a sum of metrics with signs.
     """
-    terms, position = [], 0
+    terms: list[tuple[int, str]] = []
+    position = 0
     while position < len(text):
         match = _TERM.match(text, position)
         if match is None or (terms and not match[1]):
