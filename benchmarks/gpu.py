@@ -45,7 +45,8 @@ from papo.rollout import SharedPrefillSampler
 from papo.types import PromptGroup, derive_seeds
 
 CONFIGS = Path(__file__).parent / "configs"
-WAYS = ("shared", "padded", "plain")
+WAYS = ("shared", "flex", "padded", "plain")
+CPU_WAYS = ("shared", "padded", "plain")  # FlexAttention has no backward pass on a CPU
 ADAPTATIONS = ("full", "lora")
 PHASES = ("rollout", "masked_view", "update")
 LORA = {
@@ -156,7 +157,7 @@ class Step:
         self.policy = policy_of(
             self.model,
             tokenizer,
-            scoring="padded" if way == "padded" else SHARED,
+            scoring=way if way in ("flex", "padded") else SHARED,
             gradient_checkpointing=True,
             head_chunk_size=256,
             lora=LORA if adaptation == "lora" else None,
@@ -376,7 +377,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--toy", action="store_true", help="toy size, on the CPU")
     parser.add_argument("--model", nargs="+", choices=("3b", "7b"), default=["3b", "7b"])
     parser.add_argument("--adaptation", nargs="+", choices=ADAPTATIONS, default=list(ADAPTATIONS))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS)
     parser.add_argument("--prompts", type=int, default=4, help="prompts per step")
     parser.add_argument("--repetitions", type=repetition_count, default=2)
     parser.add_argument("--output", type=Path, default=OUTPUT / "gpu.json")
@@ -386,7 +387,7 @@ def main(arguments: list[str] | None = None) -> None:
     content = run(
         models=["toy"] if chosen.toy else chosen.model,
         adaptations=chosen.adaptation,
-        ways=chosen.ways,
+        ways=chosen.ways or list(CPU_WAYS if chosen.toy else WAYS),
         shapes=TOY_SHAPES if chosen.toy else PUBLISHED_SHAPES,
         num_prompts=2 if chosen.toy else chosen.prompts,
         repetitions=1 if chosen.toy else chosen.repetitions,

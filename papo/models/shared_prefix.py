@@ -14,10 +14,12 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from papo.models.flex_packing import packed_flex_attention
 from papo.models.shared_decoding import SharedPrompts, shared_decoding_attention
 
 _NAME = "papo_shared_prefix"
@@ -46,9 +48,15 @@ class PrefixBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SharedPrefixLayout:
-    """Where everything stands in the packed row; the blocks follow each other without a gap."""
+    """Where everything stands in the packed row; the blocks follow each other without a gap.
+
+    Attributes:
+        blocks: for attention block by block.
+        block_mask: for FlexAttention over the whole row at once; None for the former.
+    """
 
     blocks: tuple[PrefixBlock, ...]
+    block_mask: BlockMask | None = None
 
 
 def install_shared_prefix_attention(language_model: nn.Module) -> None:
@@ -125,6 +133,10 @@ def shared_prefix_attention(
 
     The split of Prefix Grouper (arXiv:2506.05433, section 3): exact, with gradient.
     """
+    if layout.block_mask is not None:
+        return packed_flex_attention(
+            query, key, value, block_mask=layout.block_mask, scaling=scaling
+        )
     outputs = []
     for block in layout.blocks:
         outputs.append(_prompt_attention(query, key, value, block, scaling))

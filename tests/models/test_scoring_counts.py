@@ -221,8 +221,9 @@ def test_sliding_windows_are_scored_padded_never_split():
     groups, _, mask = case(policy)
     settings = {"gradient_checkpointing": False, "config": config}
     assert BackendChoice(scoring="auto", **settings)(groups, mask) == "padded"
-    with pytest.raises(ValueError, match=r"sliding windows.*model\.scoring=auto"):
-        BackendChoice(scoring="split", **settings)
+    for scoring in ("split", "flex"):
+        with pytest.raises(ValueError, match=r"sliding windows.*model\.scoring=auto"):
+            BackendChoice(scoring=scoring, **settings)
 
 
 def test_the_masked_view_alone_costs_one_pass(family):

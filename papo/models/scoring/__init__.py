@@ -6,13 +6,14 @@ that predict the response tokens, without padding, response after response. `pad
 
 from papo.models.scoring.choice import SCORING_SETTINGS, Backend, BackendChoice
 from papo.models.scoring.padded import padded_hidden
-from papo.models.scoring.split import split_hidden
+from papo.models.scoring.split import flex_hidden, split_hidden
 from papo.models.scoring.twopass import twopass_hidden
 
 BACKENDS: dict[str, Backend] = {
     "padded": padded_hidden,
     "twopass": twopass_hidden,
     "split": split_hidden,
+    "flex": flex_hidden,
 }
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SCORING_SETTINGS",
     "Backend",
     "BackendChoice",
+    "flex_hidden",
     "padded_hidden",
     "split_hidden",
     "twopass_hidden",

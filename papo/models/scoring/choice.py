@@ -22,7 +22,7 @@ Backend = Callable[
     Float[Tensor, "row hidden"],
 ]
 
-SCORING_SETTINGS = ("auto", "padded", "twopass", "split")
+SCORING_SETTINGS = ("auto", "padded", "twopass", "split", "flex")
 
 # Sharing the prefix has a cost of its own; below this gain the plain way is as fast.
 _PADDED_ABOVE = 0.9
@@ -39,8 +39,8 @@ class BackendChoice:
         config: of the model.
 
     Raises:
-        ValueError: an unknown setting, `twopass` with gradient checkpointing, or `split` for a model
-            whose layers see only a window.
+        ValueError: an unknown setting, `twopass` with gradient checkpointing, or `split` or `flex` for
+            a model whose layers see only a window.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class BackendChoice:
             )
         layer_types = getattr(config.get_text_config(), "layer_types", None) or ()
         self.can_split = all(each == "full_attention" for each in layer_types)
-        if scoring == "split" and not self.can_split:
+        if scoring in ("split", "flex") and not self.can_split:
             raise ValueError(
-                "split scoring knows full attention only, and this model has sliding windows. Set "
+                f"{scoring} scoring knows full attention only, and this model has sliding windows. Set "
                 "model.scoring=auto, which is then padded."
             )
         self.scoring = scoring

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from papo.models.flex_packing import packed_block_mask
 from papo.models.reader import PromptReader
 from papo.models.shared_prefix import PrefixBlock, SharedPrefixLayout
 from papo.types import PromptGroup, View
@@ -23,6 +24,38 @@ def split_hidden(
     view: View,
 ) -> Float[Tensor, "row hidden"]:
     """Hidden states that predict the response tokens, from one packed row of all groups."""
+    return _packed_hidden(reader, groups, response_ids, response_mask, view, with_flex=False)
+
+
+def flex_hidden(
+    reader: PromptReader,
+    groups: Sequence[PromptGroup],
+    response_ids: Int[Tensor, "rollout token"],
+    response_mask: Bool[Tensor, "rollout token"],
+    view: View,
+) -> Float[Tensor, "row hidden"]:
+    """As `split_hidden`, with FlexAttention over the whole packed row.
+
+    Raises:
+        ValueError: gradient is needed on a CPU, for which FlexAttention has no backward pass.
+    """
+    if torch.is_grad_enabled() and reader.device.type == "cpu":
+        raise ValueError(
+            "FlexAttention has no backward pass on a CPU; got model.scoring=flex. Set "
+            "model.scoring=auto, or use a GPU."
+        )
+    return _packed_hidden(reader, groups, response_ids, response_mask, view, with_flex=True)
+
+
+def _packed_hidden(
+    reader: PromptReader,
+    groups: Sequence[PromptGroup],
+    response_ids: Int[Tensor, "rollout token"],
+    response_mask: Bool[Tensor, "rollout token"],
+    view: View,
+    *,
+    with_flex: bool,
+) -> Float[Tensor, "row hidden"]:
     order = sorted(range(len(groups)), key=lambda index: groups[index].prompt_ids.shape[0])
     ordered = [groups[index] for index in order]
     row = _PackedRow(response_ids.cpu(), response_mask.cpu(), len(groups))
@@ -33,13 +66,19 @@ def split_hidden(
     ids, is_prompt = torch.cat(row.ids), torch.cat(row.is_prompt)
     image_slots = ((ids == adapter.image_token_id) & is_prompt)[None].to(device)
     features = reader.vision_features(ordered, view)
+    block_mask = None
+    if with_flex:
+        owners = (torch.cat(row.owners).to(device), torch.cat(row.continues).to(device))
+        block_mask = packed_block_mask(*owners)
     hidden = adapter.backbone(
         adapter.embed(ids[None].to(device), image_slots, features),
         torch.cat(row.positions, dim=1)[:, None].to(device),
         None,
         image_slots=image_slots,
         features=features,
-        shared_prefix=SharedPrefixLayout(blocks=tuple(_to(block, device) for block in row.blocks)),
+        shared_prefix=SharedPrefixLayout(
+            blocks=tuple(_to(block, device) for block in row.blocks), block_mask=block_mask
+        ),
     )
     return hidden[0].index_select(0, row.predictors[row.mask].to(device))
 
@@ -49,6 +88,7 @@ class _PackedRow:
 
     Attributes:
         predictors: for each response token the row whose hidden state predicts it.
+        owners, continues: as `packed_block_mask` reads them.
     """
 
     def __init__(
@@ -68,6 +108,9 @@ class _PackedRow:
         self.positions: list[Tensor] = []
         self.is_prompt: list[Tensor] = []
         self.blocks: list[PrefixBlock] = []
+        self.owners: list[Tensor] = []
+        self.continues: list[Tensor] = []
+        self.num_owners = 0
 
     def add(self, groups: Sequence[PromptGroup], indices: Sequence[int]) -> None:
         """Appends groups whose prompts have one length; `indices` are their places in the call."""
@@ -113,7 +156,19 @@ class _PackedRow:
                 ),
             )
         )
+        self._add_owners(len(groups), prompt_length, num_read)
         self.length = first_response + num_rows
+
+    def _add_owners(self, num_groups: int, prompt_length: int, num_read: Tensor) -> None:
+        prompts = self.num_owners + torch.arange(num_groups)
+        responses = self.num_owners + num_groups + torch.arange(num_read.shape[0])
+        own = prompts.repeat_interleave(prompt_length)
+        self.owners += [own, responses.repeat_interleave(num_read)]
+        self.continues += [
+            torch.full_like(own, -1),
+            prompts.repeat_interleave(self.num_responses).repeat_interleave(num_read),
+        ]
+        self.num_owners += num_groups + num_read.shape[0]
 
 
 def _to(block: PrefixBlock, device: torch.device) -> PrefixBlock:
