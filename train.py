@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import hydra
@@ -21,7 +22,7 @@ from rich.console import Console
 import front_door
 from front_door import instantiate
 from papo.lab import LabReport, PerceptionLabProblems, compare_reports, evaluate_lab, held_out_sets
-from papo.models import check_model
+from papo.models import VisionTowerSaliency, check_model
 from papo.rollout import check_sampling
 from papo.training import (
     Collector,
@@ -56,6 +57,7 @@ KNOWN_KEYS = (
         "num_threads",
         "run_dir",
         "resume",
+        "sweep",
     ),
 )
 
@@ -161,8 +163,9 @@ def preflight(plan: Plan) -> None:
     Raises:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
     """
-    if hasattr(plan.source, "preflight"):
-        plan.source.preflight()
+    for part in (plan.source, plan.image_mask):
+        if hasattr(part, "preflight"):
+            part.preflight()
     model = plan.config.model
     if "hub_id" in model:
         check_model(
@@ -195,7 +198,7 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
             policy=policy,
             # May copy the initial policy, so it is made before a checkpoint is restored.
             reference=ReferenceModule(policy) if objective.needs_reference else None,
-            image_mask=plan.image_mask,
+            image_mask=finished_mask(plan.image_mask, policy),
             engine=engine,
             reward=plan.reward,
             prompts=PromptStream(source=usable_problems(plan, policy), seed=plan.seed),
@@ -222,6 +225,13 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
         evaluation={moment: report.to_dict() for moment, report in reports.items()},
     )
     return show_end(folder)
+
+
+def finished_mask(image_mask: Any, policy: Any) -> Any:
+    """The mask; one that asks the policy's own vision tower is handed it."""
+    if isinstance(image_mask, partial):
+        return image_mask(saliency=VisionTowerSaliency(policy))
+    return image_mask
 
 
 def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:

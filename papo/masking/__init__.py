@@ -7,12 +7,20 @@ patches; it never changes the group it reads. Not here: when to mask and how the
 
 from papo.masking.blank import BlankMask
 from papo.masking.coverage import black_token_fraction, masked_fraction
+from papo.masking.dino_saliency import DinoSaliency
+from papo.masking.evidence import EvidenceControlMask, EvidenceMask
 from papo.masking.random_patches import MASK_GRIDS, RandomPatchMask
+from papo.masking.semantic import Saliency, SemanticMask
 
 __all__ = [
     "MASK_GRIDS",
     "BlankMask",
+    "DinoSaliency",
+    "EvidenceControlMask",
+    "EvidenceMask",
     "RandomPatchMask",
+    "Saliency",
+    "SemanticMask",
     "black_token_fraction",
     "masked_fraction",
 ]

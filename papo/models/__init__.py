@@ -13,6 +13,7 @@ from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import Prefix
 from papo.models.tiny import build_byte_tokenizer, build_tiny_model, build_tiny_policy
+from papo.models.vision_saliency import VisionTowerSaliency
 
 __all__ = [
     "SUPPORTED_FAMILIES",
@@ -22,6 +23,7 @@ __all__ = [
     "QwenVLAdapter",
     "VisionFeatures",
     "VisionLanguagePolicy",
+    "VisionTowerSaliency",
     "build_byte_tokenizer",
     "build_policy",
     "build_tiny_model",

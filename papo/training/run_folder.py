@@ -22,7 +22,7 @@ from papo.training.checkpoints import checkpoints, newest_checkpoint, remove_unf
 from papo.training.tables import truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
-_FREE_KEYS = ("resume", "run_dir", "logger", "callbacks")
+_FREE_KEYS = ("resume", "run_dir", "logger", "callbacks", "sweep")
 _PRODUCTS = ("metrics.csv", "timings.csv", "rollouts.jsonl", "checkpoints", "result.json")
 
 

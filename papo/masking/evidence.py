@@ -1,0 +1,136 @@
+"""Hiding what the question is about, and as a control as much of the picture elsewhere.
+
+Both need to know where it is: `truth["boxes"]` of a problem, name -> (left, top, right, bottom) in
+pixels of its one picture, right and bottom exclusive, as PerceptionLab's problems have it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from papo.masking.black import image_patches, like_patches
+from papo.types import Problem, PromptGroup
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom exclusive."""
+
+
+class EvidenceMask:
+    """Blackens the boxes of the truth and nothing else; what remains says nothing of the answer.
+
+    Where the boxes were, and how large, stays visible: black on the board.
+    """
+
+    def __call__(
+        self,
+        group: PromptGroup,
+        generator: torch.Generator,
+        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+    ) -> Float[Tensor, "patch pixel"]:
+        """Returns the patches of the masked image, shaped like `group.patches`.
+
+        Raises:
+            ValueError: the prompt has no image, or its truth names no boxes.
+        """
+        image_patches(group)
+        image = _blacken(group.problem.images[0], evidence_boxes(group.problem))
+        return like_patches(group, process_images([image]))
+
+
+class EvidenceControlMask:
+    """Blackens boxes of the same sizes that touch no box of the truth, nor one another.
+
+    Each box goes to one of its free places, all equally likely. What it costs beyond nothing is the
+    cost of hiding so many pixels; the rest of what `EvidenceMask` costs is the evidence.
+
+    Args:
+        seed: of the masks alone; the caller mixes it into the generator it hands over.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(
+        self,
+        group: PromptGroup,
+        generator: torch.Generator,
+        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+    ) -> Float[Tensor, "patch pixel"]:
+        """Returns the patches of the masked image, shaped like `group.patches`.
+
+        Raises:
+            ValueError: the prompt has no image, its truth names no boxes, or they leave no room.
+        """
+        image_patches(group)
+        image = group.problem.images[0]
+        taken = torch.zeros(image.height, image.width, dtype=torch.bool)
+        evidence = evidence_boxes(group.problem)
+        for box in evidence:
+            _fill(taken, box)
+        controls = []
+        for left, top, right, bottom in evidence:
+            place = _free_place(taken, right - left, bottom - top, generator)
+            if place is None:
+                raise ValueError(
+                    f"problem {group.problem.id!r} has no room for a control as large as its evidence; "
+                    "choose masking=evidence or masking=random"
+                )
+            _fill(taken, place)
+            controls.append(place)
+        return like_patches(group, process_images([_blacken(image, controls)]))
+
+
+def evidence_boxes(problem: Problem) -> tuple[Box, ...]:
+    """Returns the boxes of a problem's truth, cut off at the edges of its picture.
+
+    Raises:
+        ValueError: no boxes are known, or the problem has several pictures.
+    """
+    boxes = (problem.truth or {}).get("boxes")
+    if not boxes or len(problem.images) != 1:
+        raise ValueError(
+            "masking=evidence and masking=control need problems with one picture whose truth names "
+            f"boxes, as PerceptionLab's do; problem {problem.id!r} of {problem.source!r} has "
+            f"{len(problem.images)} pictures and {len(boxes or ())} boxes. Choose masking=random."
+        )
+    width, height = problem.images[0].size
+    return tuple(
+        (max(0, left), max(0, top), min(width, right), min(height, bottom))
+        for left, top, right, bottom in boxes.values()
+    )
+
+
+def _blacken(image: Image.Image, boxes: Iterable[Box]) -> Image.Image:
+    masked = image.convert("RGB")
+    for box in boxes:
+        masked.paste((0, 0, 0), box)
+    return masked
+
+
+def _fill(taken: Bool[Tensor, "row column"], box: Box) -> None:
+    left, top, right, bottom = box
+    taken[top:bottom, left:right] = True
+
+
+def _free_place(
+    taken: Bool[Tensor, "row column"], width: int, height: int, generator: torch.Generator
+) -> Box | None:
+    """Draws one of the places where a box of this size covers nothing taken."""
+    # Sums over every window of the size, from sums over all rectangles that begin at the corner.
+    corner = np.pad(taken.numpy().cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    inside = (
+        corner[height:, width:]
+        - corner[:-height, width:]
+        - corner[height:, :-width]
+        + corner[:-height, :-width]
+    )
+    places = np.argwhere(inside == 0)
+    if len(places) == 0:
+        return None
+    chosen = int(torch.randint(len(places), (1,), generator=generator, device=generator.device))
+    top, left = (int(coordinate) for coordinate in places[chosen])
+    return left, top, left + width, top + height
