@@ -1,17 +1,23 @@
-"""Data sets become problems: hub or local tables, decoded pictures, and a filter for unusable ones.
+"""Data sets become problems: tables, benchmarks in files, pictures, and a filter for unusable ones.
 
 Not here: drawn scenes (papo.lab), tokens and patches (papo.models), the order in which problems are
 seen (papo.training).
 """
 
 from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
+from papo.data.logicvista import LogicVistaProblems
+from papo.data.papo_eval import PapoEvalProblems
 from papo.data.problem_error import ProblemError
 from papo.data.table import ProblemTable
+from papo.data.virl39k import Virl39kProblems
 
 __all__ = [
     "FilteredProblems",
+    "LogicVistaProblems",
+    "PapoEvalProblems",
     "ProblemError",
     "ProblemFilterReport",
     "ProblemTable",
+    "Virl39kProblems",
     "filter_problems",
 ]

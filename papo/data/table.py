@@ -1,19 +1,17 @@
 """A table of questions, answers and images becomes problems."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from papo.data.availability import check_hub, find_files
+from papo.data.build import build_problem
 from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
 from papo.data.images import decode_image
 from papo.data.problem_error import ProblemError
 from papo.data.rows import HubRows, JsonLinesRows, ParquetRows, Rows
-from papo.types import IMAGE_MARKER, Problem
-
-_BOXED = re.compile(r"\s*\\boxed\{(.*)\}\s*", re.DOTALL)
+from papo.types import Problem
 
 
 class ProblemTable:
@@ -148,36 +146,20 @@ class ProblemTable:
         return f"{self.split}-{index}"
 
     def _problem(self, row: Mapping[str, Any], name: str) -> Problem:
-        question = _text(row.get(self.question_column))
-        answer = _text(row.get(self.answer_column))
-        if boxed := _BOXED.fullmatch(answer):
-            answer = boxed.group(1).strip()
         stored = row.get(self.images_column)
         if stored is None:
             stored = []
         elif not isinstance(stored, list):
             stored = [stored]
-        num_markers = question.count(IMAGE_MARKER)
-        if not question:
-            raise ProblemError("empty_question", f"{self.question_column!r} is empty")
-        if not answer:
-            raise ProblemError("empty_answer", f"{self.answer_column!r} is empty")
-        if num_markers != len(stored):
-            raise ProblemError(
-                "image_markers",
-                f"{num_markers} {IMAGE_MARKER} markers for {len(stored)} images in column "
-                f"{self.images_column!r}; the question needs one marker where each picture stands",
-            )
-        images = tuple(decode_image(image, self._folder) for image in stored)
         truth = {column: row[column] for column in self.truth_columns if column in row}
-        if self.prompt_suffix and not question.endswith(self.prompt_suffix):
-            question = f"{question}\n\n{self.prompt_suffix}"
-        return Problem(
+        return build_problem(
             id=name,
-            question=question,
-            answer=answer,
-            images=images,
             source=self.source,
+            question=_text(row.get(self.question_column)),
+            answer=_text(row.get(self.answer_column)),
+            images=stored,
+            read_image=lambda image: decode_image(image, self._folder),
+            prompt_suffix=self.prompt_suffix,
             truth=truth or None,
         )
 

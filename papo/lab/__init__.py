@@ -6,7 +6,9 @@ model (the generic loader reads the warm-start folder like any other) and the tr
 """
 
 from papo.lab.demonstrations import demonstration, encode_responses
+from papo.lab.grader import LabGrader
 from papo.lab.grading import Category, Grade, LabReward, grade_response
+from papo.lab.held_out import held_out_set
 from papo.lab.model import WARM_START, save_untrained_model, weights_sha256
 from papo.lab.report import LabReport, SetReport, compare_reports, evaluate_lab, summarize_grades
 from papo.lab.scene import PerceptionLabProblems, held_out_sets
@@ -16,6 +18,7 @@ __all__ = [
     "WARM_START",
     "Category",
     "Grade",
+    "LabGrader",
     "LabReport",
     "LabReward",
     "PerceptionLabProblems",
@@ -26,6 +29,7 @@ __all__ = [
     "encode_responses",
     "evaluate_lab",
     "grade_response",
+    "held_out_set",
     "held_out_sets",
     "save_untrained_model",
     "summarize_grades",

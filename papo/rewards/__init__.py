@@ -1,19 +1,24 @@
 """Answer extraction, grading in killable worker processes, the format rule, and their weighting.
 
-`MathReward` is loaded on first use: a grading worker imports this package too, and must start
-without paying for torch.
+`MathReward` and `AnswerGrader` are loaded on first use: a grading worker imports this package too,
+and must start without paying for torch.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from papo.rewards.answer_grader import AnswerGrader
     from papo.rewards.grading_pool import GradingPool, Verdict
     from papo.rewards.math_reward import MathReward
 
-__all__ = ["GradingPool", "MathReward", "Verdict"]
+__all__ = ["AnswerGrader", "GradingPool", "MathReward", "Verdict"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "AnswerGrader":
+        from papo.rewards.answer_grader import AnswerGrader
+
+        return AnswerGrader
     if name == "MathReward":
         from papo.rewards.math_reward import MathReward
 

@@ -229,10 +229,10 @@ def broken(change):
         (broken({"images": []}), "image_markers", "1 <image> markers for 0 images"),
         (broken({"problem": "<image><image>?"}), "image_markers", "2 <image> markers for 1 images"),
         (broken({"problem": "no marker"}), "image_markers", "0 <image> markers for 1 images"),
-        (broken({"answer": " "}), "empty_answer", "'answer' is empty"),
-        (broken({"answer": "\\boxed{ }"}), "empty_answer", "'answer' is empty"),
-        (broken({"answer": None}), "empty_answer", "'answer' is empty"),
-        (broken({"problem": ""}), "empty_question", "'problem' is empty"),
+        (broken({"answer": " "}), "empty_answer", "the reference answer is empty"),
+        (broken({"answer": "\\boxed{ }"}), "empty_answer", "the reference answer is empty"),
+        (broken({"answer": None}), "empty_answer", "the reference answer is empty"),
+        (broken({"problem": ""}), "empty_question", "the question is empty"),
     ],
 )
 def test_a_bad_row_says_which_problem_and_what(tmp_path, row, reason, message):

@@ -1,0 +1,125 @@
+"""A zip of pictures becomes a folder, once, and nothing else: what it holds is not trusted."""
+
+import hashlib
+import lzma
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+# Pictures are compressed already: an archive of them that shrinks so far is none.
+MAX_COMPRESSION_RATIO = 100
+_SMALL_BYTES = 64 * 1024**2
+"""Below this size no ratio is suspicious: it fits everywhere."""
+_DISK_BLOCK_BYTES = 4096
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    NotImplementedError,  # a way of compressing that this Python does not know
+    NotADirectoryError,  # one member is a file, another lies in it
+)
+
+
+def extract_images(archive: Path, *, max_archive_gb: float) -> Path:
+    """Returns the folder that holds the files of a zip archive, extracting it the first time.
+
+    The folder stands beside the archive and has its name without `.zip`; where nothing can be
+    written there, it stands in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`). It appears
+    when it is complete.
+
+    Args:
+        archive: the zip file.
+        max_archive_gb: the most its files may take on the disk, in 1e9 bytes.
+
+    Raises:
+        ValueError: it is no zip archive, it is damaged, its files would take more room than allowed
+            or were compressed as pictures never are, or a member would leave the folder, is a link
+            or is encrypted.
+        OSError: the files cannot be written.
+    """
+    beside, cached = archive.with_suffix(""), _cache_folder(archive)
+    for folder in (beside, cached):
+        if folder.is_dir():
+            return folder
+    folder = beside if os.access(archive.parent, os.W_OK) else cached
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _extract(archive, unfinished, max_archive_gb)
+        unfinished.chmod(0o755)  # mkdtemp's folder is its owner's alone
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            # Another process was faster; its files are the same.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _cache_folder(archive: Path) -> Path:
+    status = archive.stat()
+    identity = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "papo" / f"{archive.stem}-{digest}"
+
+
+def _extract(archive: Path, folder: Path, max_archive_gb: float) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            paths = [_checked_path(member, archive) for member in members]
+            _check_size(members, archive, max_archive_gb)
+            for member, path in zip(members, paths, strict=True):
+                target = folder / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # A reader stops at the size the member declares, so the check above holds.
+                with opened.open(member) as source, target.open("xb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except FileExistsError as error:
+        raise ValueError(f"{archive} holds the same file twice: {error.filename}") from error
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{archive} cannot be read as a zip archive: {error}. Is the download complete?"
+        ) from error
+
+
+def _checked_path(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
+    name = member.orig_filename
+    path = PurePosixPath(name)
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+        problem = "would be written outside of its folder"
+    elif kind not in (0, stat.S_IFREG):
+        problem = "is a link or a special file"
+    elif member.flag_bits & 0x1:
+        problem = "is encrypted"
+    else:
+        return path
+    raise ValueError(
+        f"{archive} is refused, nothing was extracted: its member {name!r} {problem}. "
+        "Download the archive again, from where its authors published it."
+    )
+
+
+def _check_size(members: list[zipfile.ZipInfo], archive: Path, max_archive_gb: float) -> None:
+    # A file takes at least a block of the disk, however empty it is.
+    size = sum(max(member.file_size, _DISK_BLOCK_BYTES) for member in members)
+    if size > max_archive_gb * 1e9:
+        raise ValueError(
+            f"{archive} is refused, nothing was extracted: its {len(members)} files would take "
+            f"{size / 1e9:.1f} GB, more than max_archive_gb={max_archive_gb}. "
+            "Raise max_archive_gb if that is what you expect."
+        )
+    stored = sum(member.compress_size for member in members)
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(_SMALL_BYTES, MAX_COMPRESSION_RATIO * stored):
+        raise ValueError(
+            f"{archive} is refused, nothing was extracted: its files would grow from "
+            f"{stored / 1e6:.1f} MB to {unpacked / 1e6:.1f} MB, which pictures do not. "
+            "If you trust it, extract it yourself beside the archive."
+        )

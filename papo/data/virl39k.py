@@ -1,0 +1,93 @@
+"""ViRL39K as TIGER-Lab published it: one parquet file and images.zip, which no loader reads."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from papo.data.file_problems import Contents, Entry, FileProblems
+from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
+from papo.data.parquet_and_archive import ParquetAndArchive
+from papo.types import Problem
+
+
+class Virl39kProblems(FileProblems):
+    r"""The rows of TIGER-Lab/ViRL39K: question, answer in a `\boxed{}`, image (paths), qid.
+
+    A row without images is a text-only problem. Ids are the rows' qid.
+
+    Args:
+        key, num_rows, prompt_suffix, limit: see `FileProblems`.
+        parquet: name of the file of rows.
+        archive: name of the zip of pictures.
+        path, hub_id, revision, max_archive_gb: see `ParquetAndArchive`.
+        max_prompt_tokens, strict, num_threads: see `ProblemTable`; `usable` reads them.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        parquet: str,
+        archive: str,
+        num_rows: int,
+        path: str | None,
+        hub_id: str,
+        revision: str | None,
+        prompt_suffix: str,
+        limit: int | None,
+        max_archive_gb: float,
+        max_prompt_tokens: int,
+        strict: bool,
+        num_threads: int,
+    ) -> None:
+        super().__init__(key=key, num_rows=num_rows, prompt_suffix=prompt_suffix, limit=limit)
+        self.files = ParquetAndArchive(
+            name=key,
+            parquet=parquet,
+            archive=archive,
+            path=path,
+            hub_id=hub_id,
+            revision=revision,
+            max_archive_gb=max_archive_gb,
+        )
+        self.max_prompt_tokens = max_prompt_tokens
+        self.strict = strict
+        self.num_threads = num_threads
+
+    def preflight(self) -> None:
+        """See `FileProblems.preflight`."""
+        self.files.preflight()
+
+    def read(self) -> Contents:
+        """See `FileProblems.read`."""
+        rows, images, revision = self.files.read(["question", "answer", "image", "qid"])
+        return Contents(
+            entries=[_entry(rows[row]) for row in range(len(rows))],
+            images=images,
+            resolved_revision=revision,
+        )
+
+    def usable(
+        self, prompt_length: Callable[[Problem], int]
+    ) -> tuple[FilteredProblems, ProblemFilterReport]:
+        """See `ProblemTable.usable`."""
+        return filter_problems(
+            self,
+            prompt_length=prompt_length,
+            max_prompt_tokens=self.max_prompt_tokens,
+            strict=self.strict,
+            num_threads=self.num_threads,
+        )
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    images = row["image"] or ()
+    if isinstance(images, str):
+        images = (images,)
+    if not all(isinstance(image, str) for image in images):
+        raise ValueError(f"problem {row['qid']}: image should be paths; got {str(images)[:200]}")
+    return Entry(
+        id=str(row["qid"]),
+        question=str(row["question"] or "").strip(),
+        answer=str(row["answer"] or ""),
+        images=tuple(images),
+    )

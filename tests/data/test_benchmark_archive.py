@@ -1,0 +1,145 @@
+"""A zip of pictures is extracted whole, once, inside its folder, or not at all."""
+
+import os
+import stat
+import zipfile
+
+import pytest
+from data.benchmark_layouts import png, write_zip
+
+from papo.data.archive import extract_images
+
+
+def extract(archive, max_archive_gb=1.0):
+    return extract_images(archive, max_archive_gb=max_archive_gb)
+
+
+def test_files_stand_beside_the_archive_under_its_name(tmp_path):
+    archive = write_zip(tmp_path / "set_images.zip", {"a/": b"", "a/1.png": b"one", "2.png": b"2"})
+    folder = extract(archive)
+    assert folder == tmp_path / "set_images"
+    assert (folder / "a" / "1.png").read_bytes() == b"one"
+    assert (folder / "2.png").read_bytes() == b"2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set_images", "set_images.zip"]
+
+
+def test_an_extracted_archive_is_not_read_again(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"1.png": b"one"})
+    folder = extract(archive)
+    archive.write_bytes(b"no longer a zip")
+    assert extract(archive) == folder
+
+
+def test_the_cache_is_used_where_nothing_can_be_written(tmp_path, monkeypatch):
+    archive = write_zip(tmp_path / "a.zip", {"1.png": b"one"})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    folder = extract(archive)
+    assert folder.parent == tmp_path / "cache" / "papo"
+    assert (folder / "1.png").read_bytes() == b"one"
+    archive.touch()
+    assert extract(archive) != folder, "another archive of the same name has another folder"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../outside.png",
+        "a/../../outside.png",
+        "..",
+        "C:/outside.png",
+        "C:outside.png",
+        "a\\..\\outside.png",
+        "\\\\server\\outside.png",
+        "a\0.png",
+    ],
+)
+def test_a_member_that_would_leave_the_folder_is_refused(tmp_path, name):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    archive = write_zip(folder / "a.zip", {"good.png": b"good", "Z" * len(name): b"bad"})
+    # zipfile mends names that it writes, so the name is put into the finished file.
+    archive.write_bytes(archive.read_bytes().replace(b"Z" * len(name), name.encode()))
+    with pytest.raises(ValueError, match=r"nothing was extracted: its member .* outside"):
+        extract(archive)
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "a.zip"]
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_and_special_files_are_refused(tmp_path, kind):
+    member = zipfile.ZipInfo("link.png")
+    member.external_attr = (kind | 0o777) << 16
+    archive = write_zip(tmp_path / "a.zip", {member: b"/etc/passwd"})
+    with pytest.raises(ValueError, match=r"member 'link\.png' is a link or a special file"):
+        extract(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_an_encrypted_member_is_refused(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"1.png": b"one"})
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match="is encrypted"):
+        extract(archive)
+
+
+def test_a_zip_bomb_is_refused_by_its_ratio(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"zeros.png": bytes(80 * 1024**2)})
+    with pytest.raises(ValueError, match=r"would grow from .* MB, which pictures do not"):
+        extract(archive)
+
+
+def test_an_archive_beyond_the_limit_names_the_key(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"1.png": bytes(3_000_000)})
+    with pytest.raises(ValueError, match=r"more than max_archive_gb=0\.002\. Raise"):
+        extract(archive, max_archive_gb=0.002)
+
+
+def test_a_flood_of_empty_files_counts_against_the_limit(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {f"{index}.png": b"" for index in range(300)})
+    with pytest.raises(ValueError, match=r"its 300 files would take 0\.0 GB, more than"):
+        extract(archive, max_archive_gb=0.001)
+
+
+def test_a_size_that_lies_is_noticed(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"1.png": bytes(3_000_000)})
+    lie = (1).to_bytes(4, "little")
+    archive.write_bytes(archive.read_bytes().replace((3_000_000).to_bytes(4, "little"), lie))
+    with pytest.raises(ValueError, match="cannot be read as a zip archive"):
+        extract(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 and nothing"])
+def test_a_file_that_is_no_zip_is_named(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.zip cannot be read as a zip.*download complete"):
+        extract(tmp_path / "a.zip")
+
+
+def test_a_damaged_member_leaves_nothing_behind(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"1.png": png("red"), "2.png": png("blue")})
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"2.png") + 30] ^= 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as a zip archive"):
+        extract(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_same_file_twice_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.png", b"one")
+        archive.writestr("1.png", b"another")
+    with pytest.raises(ValueError, match="holds the same file twice"):
+        extract(tmp_path / "a.zip")
+
+
+def test_a_file_where_a_folder_should_be_is_refused(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"a": b"file", "a/1.png": b"one"})
+    with pytest.raises(ValueError, match=r"a\.zip"):
+        extract(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
