@@ -11,11 +11,13 @@ from papo.evaluation.progress import duration, show_progress
 from papo.evaluation.report import notes, terminal_table
 from papo.evaluation.runner import Runner
 from papo.evaluation.scores import SetScores, averages, score_responses
-from papo.evaluation.settings import EvaluationSettings, evaluation_settings
+from papo.evaluation.settings import EvaluationSettings, check_num_responses, evaluation_settings
 from papo.evaluation.store import ResponseStore, read_responses
 from papo.evaluation.summary import summarize
 from papo.evaluation.view import ImageView, Item, ReadingPolicy, View
 from papo.evaluation.views import BlankView, MaskedView, RemovedView, SwappedView
+from papo.evaluation.vision_dependency import VisionDependency, measure_vision_dependency
+from papo.evaluation.vision_report import write_vision_dependency
 
 __all__ = [
     "Benchmark",
@@ -32,14 +34,18 @@ __all__ = [
     "SetScores",
     "SwappedView",
     "View",
+    "VisionDependency",
     "averages",
     "check_hugging_face_folder",
+    "check_num_responses",
     "duration",
     "evaluation_settings",
+    "measure_vision_dependency",
     "notes",
     "read_responses",
     "score_responses",
     "show_progress",
     "summarize",
     "terminal_table",
+    "write_vision_dependency",
 ]
