@@ -8,14 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
 import transformers
-from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from front_door import instantiate
-from papo.training import load_trained_policy, newest_checkpoint
+from policy_source import PolicySource, load_policy, run_model, trained_checkpoint
 
 
 def export(checkpoint: Path, output: Path) -> None:
@@ -25,17 +22,11 @@ def export(checkpoint: Path, output: Path) -> None:
         FileNotFoundError: no such checkpoint, or not inside a run folder.
         ValueError: `output` is not empty, or the frozen weights are not those of the run.
     """
-    if checkpoint.is_dir():
-        checkpoint = newest_checkpoint(checkpoint / "checkpoints") or checkpoint / "checkpoints"
-    run_dir = checkpoint.parent.parent
-    if not checkpoint.is_file() or not (run_dir / "config.yaml").is_file():
-        raise FileNotFoundError(f"{checkpoint} is no checkpoint inside a run folder")
+    trained = trained_checkpoint(checkpoint)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; choose another folder")
-    policy = instantiate(OmegaConf.load(run_dir / "config.yaml").model)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    load_trained_policy(policy, state)
-    policy.save_pretrained(output)
+    source = PolicySource(model=run_model(trained), trained=trained, location=str(trained))
+    load_policy(source).save_pretrained(output)
 
 
 def main() -> int:

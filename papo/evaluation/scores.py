@@ -1,5 +1,6 @@
 """From graded responses to numbers: avg@k, pass@k, intervals, and the averages of the paper's Table 1."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class SetScores:
 
     def accuracy_of(self, grader: str) -> float:
         """Share of responses that one grader accepts."""
-        return sum(share for name, share in self.verdicts[grader].items() if accepts(name))
+        return math.fsum(share for name, share in self.verdicts[grader].items() if accepts(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

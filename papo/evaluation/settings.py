@@ -26,28 +26,30 @@ class EvaluationSettings:
     published: tuple[str, ...]
     picture_side: int
 
-    def check_responses(self, num_responses: object) -> int:
-        """Returns k, the responses per problem.
+    def check_pass_at(self, num_responses: int) -> None:
+        """Refuses a pass@k that asks for more responses than there are.
 
         Raises:
-            ValueError: k is no count, or pass@k asks for more responses than there are.
+            ValueError: names both numbers and their keys.
         """
-        if (
-            isinstance(num_responses, bool)
-            or not isinstance(num_responses, int)
-            or num_responses < 1
-        ):
-            raise ValueError(
-                f"every problem has at least one response; got {num_responses!r}. Set "
-                "rollout.num_responses."
-            )
-        k = num_responses
-        if self.pass_at and max(self.pass_at) > k:
+        if self.pass_at and max(self.pass_at) > num_responses:
             raise ValueError(
                 f"pass@{max(self.pass_at)} needs as many responses to a problem; got "
-                f"rollout.num_responses={k}. Set evaluation.pass_at or rollout.num_responses."
+                f"rollout.num_responses={num_responses}. Set evaluation.pass_at or rollout.num_responses."
             )
-        return k
+
+
+def check_num_responses(num_responses: object) -> int:
+    """Returns k, the responses to each problem.
+
+    Raises:
+        ValueError: not a whole number of at least 1.
+    """
+    if isinstance(num_responses, bool) or not isinstance(num_responses, int) or num_responses < 1:
+        raise ValueError(
+            f"every problem has at least one response; got {num_responses!r}. Set rollout.num_responses."
+        )
+    return num_responses
 
 
 def evaluation_settings(section: Mapping[str, Any]) -> EvaluationSettings:

@@ -20,8 +20,13 @@ GROUPS = (
     *("model", "data", "reward", "fidelity", "masking", "rollout", "objective", "optimizer"),
     *("trainer", "logger", "callbacks", "training"),
 )
+# One response to a problem has no group to be compared with.
+FOR_EVALUATION = ("rollout=greedy",)
 CHOICES = [
-    f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))
+    choice
+    for group in GROUPS
+    for file in sorted((CONF / group).glob("*.yaml"))
+    if (choice := f"{group}={file.stem}") not in FOR_EVALUATION
 ]
 ADDED = [
     f"+{folder}={file.stem}"

@@ -8,7 +8,13 @@ import json
 import pytest
 from evaluation_parts import Problems, benchmark, record
 
-from papo.evaluation import averages, evaluation_settings, score_responses, summarize
+from papo.evaluation import (
+    averages,
+    check_num_responses,
+    evaluation_settings,
+    score_responses,
+    summarize,
+)
 from papo.evaluation.report import markdown, notes, table_csv, terminal_table
 from papo.evaluation.summary import PAPO_EVAL
 from papo.published import published_results
@@ -231,8 +237,13 @@ def test_a_missing_setting_is_named():
 
 def test_pass_at_k_needs_k_responses():
     settings = evaluation_settings(SETTINGS)
-    assert settings.check_responses(4) == 4
+    settings.check_pass_at(4)
     with pytest.raises(ValueError, match=r"pass@4 .* rollout\.num_responses=3"):
-        settings.check_responses(3)
+        settings.check_pass_at(3)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.0, True, "8", None])
+def test_the_number_of_responses_is_a_count(bad):
     with pytest.raises(ValueError, match=r"rollout\.num_responses"):
-        settings.check_responses(0)
+        check_num_responses(bad)
+    assert check_num_responses(8) == 8

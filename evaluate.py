@@ -1,0 +1,341 @@
+"""Evaluates a policy: `python evaluate.py checkpoint=RUN_OR_FOLDER benchmark=all`.
+
+Composes conf/evaluate.yaml, checks every setting and every data set before a model is loaded, then
+samples and grades batch by batch, and ends with a table. The loop is papo/evaluation/runner.py.
+"""
+
+import statistics
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import transformers
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+import front_door
+import policy_source
+from front_door import instantiate
+from papo.evaluation import (
+    Benchmark,
+    EvaluationFolder,
+    EvaluationSettings,
+    ResponseStore,
+    Runner,
+    View,
+    check_num_responses,
+    duration,
+    evaluation_settings,
+    notes,
+    read_responses,
+    score_responses,
+    show_progress,
+    summarize,
+    terminal_table,
+)
+from papo.files import locked
+from papo.rollout import check_sampling
+from papo.training import check_seed, check_threads
+from papo.training.base_weights import fingerprint
+from policy_source import PolicySource, check_policy, find_policy
+
+KNOWN_KEYS = (
+    *("checkpoint", "model", "data", "benchmark", "views", "masking", "fidelity", "rollout"),
+    *("evaluation", "seed", "device", "dtype", "num_threads", "run_dir", "resume"),
+)
+SET_KEYS = {"label", "group", "published_column", "problems", "grader"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Without a terminal rich assumes 80 columns; the table at the end needs more.
+console = Console(width=None if sys.stdout.isatty() else 140)
+transformers.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything of an evaluation that exists before a model is loaded, checked."""
+
+    config: DictConfig
+    settings: EvaluationSettings
+    num_responses: int
+    seed: int
+    device: torch.device
+    dtype: torch.dtype | None
+    source: PolicySource
+    benchmarks: tuple[Benchmark, ...]
+    views: tuple[View, ...]
+    make_engine: Callable[..., Any]
+
+
+@hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="evaluate", version_base="1.3")
+@front_door.clear_errors
+def main(config: DictConfig) -> float:
+    """One evaluation. Returns the mean accuracy over benchmarks in the first view, for sweepers."""
+    run_dir = front_door.run_dir()
+    OmegaConf.update(config, "run_dir", str(run_dir))
+    plan = make_plan(config)
+    preflight(plan)
+    with locked(run_dir):
+        folder = EvaluationFolder(
+            run_dir,
+            config=OmegaConf.to_container(config, resolve=True),
+            config_text=OmegaConf.to_yaml(config, resolve=True),
+            overrides=list(HydraConfig.get().overrides.task),
+            checkpoint={"given": config.checkpoint, "location": plan.source.location},
+            resume=config.resume,
+        )
+        if folder.is_finished():
+            return show_end(folder)
+        try:
+            return run(plan, folder)
+        except BaseException as error:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            # On a full disk the reason of the failure matters more than its record.
+            with suppress(OSError):
+                folder.write_result(status, error=f"{type(error).__name__}: {error}")
+            if isinstance(error, KeyboardInterrupt):
+                print(
+                    f"interrupted; what is graded is kept. Go on with run_dir={run_dir} resume=true",
+                    file=sys.stderr,
+                )
+                raise SystemExit(130) from None
+            raise
+
+
+def make_plan(config: DictConfig) -> Plan:
+    """Checks every setting, finds the checkpoint, and builds what needs no model.
+
+    `config.model` becomes the model that is evaluated.
+
+    Raises:
+        ValueError: an impossible setting, with its key.
+        FileNotFoundError: no such checkpoint, or a file of it is missing.
+    """
+    front_door.check_known_keys(config, KNOWN_KEYS)
+    num_responses = check_num_responses(config.rollout.num_responses)
+    settings = evaluation_settings(OmegaConf.to_container(config.evaluation, resolve=True))
+    settings.check_pass_at(num_responses)
+    check_threads(config.num_threads)
+    check_sampling(
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+        top_k=config.rollout.top_k,
+        max_response_tokens=config.rollout.max_response_tokens,
+    )
+    device = choose_device(config.device)
+    source = find_policy(config.checkpoint, config.model, changed=changed_model_keys(config))
+    OmegaConf.update(config, "model", source.model, merge=False)
+    return Plan(
+        config=config,
+        settings=settings,
+        num_responses=num_responses,
+        seed=check_seed(config.seed),
+        device=device,
+        dtype=choose_dtype(config.dtype, device),
+        source=source,
+        benchmarks=tuple(make_benchmarks(config.benchmark)),
+        views=make_views(config.views),
+        make_engine=instantiate(config.rollout, without=("num_responses",)),
+    )
+
+
+def preflight(plan: Plan) -> None:
+    """Says what is missing, checkpoint and data sets, before a model is loaded.
+
+    Raises:
+        ValueError, FileNotFoundError, MemoryError: with the override that helps.
+    """
+    check_policy(plan.source)
+    for benchmark in plan.benchmarks:
+        benchmark.preflight()
+    for benchmark in plan.benchmarks:
+        if len(benchmark.problems) == 0:
+            raise ValueError(
+                f"{benchmark.label} holds no problem; check benchmark.limit and its files"
+            )
+
+
+def run(plan: Plan, folder: EvaluationFolder) -> float:
+    """Loads the policy, does what is not done yet, and writes the tables."""
+    config = plan.config
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    store = ResponseStore(folder.path, picture_side=plan.settings.picture_side)
+    policy = policy_source.load_policy(plan.source)
+    folder.require_same_weights(fingerprint(dict(policy.named_parameters())))
+    policy.to(plan.device)
+    if plan.dtype is not None:
+        for parameter in policy.parameters():
+            # Not Module.to: the frequencies of the positions are buffers and stay exact.
+            parameter.data = parameter.data.to(plan.dtype)
+    runner = Runner(
+        policy=policy,
+        engine=plan.make_engine(policy=policy),
+        views=plan.views,
+        store=store,
+        num_responses=plan.num_responses,
+        max_response_tokens=config.rollout.max_response_tokens,
+        tokens_per_batch=plan.settings.tokens_per_batch,
+        seed=plan.seed,
+    )
+    total = len(plan.views) * sum(len(benchmark.problems) for benchmark in plan.benchmarks)
+    done = sum(batch.num_problems for batch in store.batches)
+    if done:
+        console.print(f"continuing: {done} of {total} problems are done", highlight=False)
+    with show_progress(console, total=total, done=done) as advance:
+        runner.run(plan.benchmarks, advance)
+    size = policy.encoder.image_processor.size
+    folder.write_summary(
+        summarize(
+            score_responses(
+                read_responses(folder.path),
+                pass_at=plan.settings.pass_at,
+                bootstrap_seed=plan.settings.bootstrap_seed,
+            ),
+            benchmarks=plan.benchmarks,
+            batches=store.batches,
+            settings=plan.settings,
+            protocol={
+                "num_responses": plan.num_responses,
+                **{
+                    key: config.rollout[key]
+                    for key in ("temperature", "top_p", "top_k", "max_response_tokens")
+                },
+                "min_pixels": size["shortest_edge"],
+                "max_pixels": size["longest_edge"],
+                "limit": config.benchmark.get("limit"),
+                "seed": plan.seed,
+            },
+            checkpoint=folder.run()["checkpoint"],
+        )
+    )
+    folder.write_result(
+        "finished",
+        num_responses=sum(batch.num_responses for batch in store.batches),
+        num_tokens=sum(batch.num_tokens for batch in store.batches),
+        sample_seconds=round(sum(batch.sample_seconds for batch in store.batches), 3),
+        grade_seconds=round(sum(batch.grade_seconds for batch in store.batches), 3),
+    )
+    return show_end(folder)
+
+
+def show_end(folder: EvaluationFolder) -> float:
+    """Prints the table and where everything is; returns the mean accuracy of the first view."""
+    summary, result = folder.summary(), folder.result()
+    console.print(terminal_table(summary))
+    for note in notes(summary):
+        console.print(f"  {note}", highlight=False, soft_wrap=True, markup=False)
+    console.print(
+        f"{result['num_responses']} responses, {result['num_tokens']} tokens, sampled in "
+        f"{duration(result['sample_seconds'])}, graded in {duration(result['grade_seconds'])}. "
+        f"Everything is in {folder.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    first = summary["sets"][0]["view"]
+    return statistics.fmean(
+        one["accuracy"]["value"] for one in summary["sets"] if one["view"] == first
+    )
+
+
+def make_benchmarks(node: DictConfig) -> list[Benchmark]:
+    """Builds the benchmarks of `benchmark.sets`.
+
+    Raises:
+        ValueError: there is none, or one has unknown or missing keys.
+    """
+    if not node.get("sets"):
+        raise ValueError("benchmark.sets is empty; choose e.g. benchmark=lab or benchmark=geo3k")
+    found = []
+    for key, one in node.sets.items():
+        if set(one) != SET_KEYS:
+            different = ", ".join(sorted(set(one) ^ SET_KEYS))
+            raise ValueError(
+                f"benchmark.sets.{key} has the keys {', '.join(sorted(SET_KEYS))}; unknown or missing: "
+                f"{different}"
+            )
+        found.append(
+            Benchmark(
+                key=str(key),
+                label=one.label,
+                group=one.group,
+                published_column=one.published_column,
+                problems=instantiate(one.problems),
+                grader=instantiate(one.grader),
+            )
+        )
+    return found
+
+
+def make_views(node: DictConfig) -> tuple[View, ...]:
+    """Builds the views of `views`.
+
+    Raises:
+        ValueError: there is none, or two have one name.
+    """
+    views = tuple(instantiate(one) for one in node.values())
+    names = [view.name for view in views]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"an evaluation has at least one view, each with its own name; got {', '.join(names) or 'none'}. "
+            "Set views="
+        )
+    return views
+
+
+def changed_model_keys(config: DictConfig) -> list[str]:
+    """Keys of `model` that the command line set, without the group.
+
+    Raises:
+        ValueError: `model=` was chosen beside a training run, which brings its own model.
+    """
+    overrides = [text.lstrip("+~") for text in HydraConfig.get().overrides.task]
+    chosen = [text for text in overrides if text.startswith("model=")]
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint).expanduser()
+    if chosen and checkpoint is not None and (checkpoint / "checkpoints").is_dir():
+        raise ValueError(
+            f"the training run {checkpoint} brings its own model; drop {chosen[0]} (single keys, e.g. "
+            "model.max_pixels=, may be set)"
+        )
+    return [text.split("=")[0].removeprefix("model.") for text in overrides if text[:6] == "model."]
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device; `auto` is the GPU where there is one.
+
+    Raises:
+        ValueError: a device that is not here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is auto, cpu or cuda; got {name!r}. Set device.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no GPU here, or PyTorch does not see it; set device=cpu")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype | None:
+    """Returns the precision of the weights; None leaves them as they are loaded.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else None
+    if name not in DTYPES:
+        raise ValueError(f"dtype is auto, {', '.join(DTYPES)}; got {name!r}. Set dtype.")
+    return DTYPES[name]
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(front_door.exit_code())

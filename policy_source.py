@@ -1,0 +1,132 @@
+"""Where a finished policy comes from: a training run, a Hugging Face folder, or a model of conf/.
+
+Shared by evaluate.py and the scripts; knows Hydra's nodes, so it belongs to the front doors.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from front_door import instantiate
+from papo.evaluation import check_hugging_face_folder
+from papo.models import check_model
+from papo.training import load_trained_policy, newest_checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySource:
+    """What it takes to load a policy.
+
+    Attributes:
+        model: the node of the configuration that builds it.
+        trained: the checkpoint whose weights it gets; None for the weights `model` loads.
+        location: what to call it in files and messages.
+    """
+
+    model: DictConfig
+    trained: Path | None
+    location: str
+
+
+def find_policy(
+    checkpoint: str | None, model: DictConfig, *, changed: Collection[str] = ()
+) -> PolicySource:
+    """Says where the policy is, without reading weights.
+
+    Args:
+        checkpoint: a training run's folder (its newest checkpoint), a file under its checkpoints/, a
+            Hugging Face folder, or None for the model itself.
+        model: the `model` node of the configuration.
+        changed: keys of it that the command line set; these also hold for the model of a training run.
+
+    Raises:
+        FileNotFoundError: nothing of the kind is there, or a file of it is missing.
+        ValueError: a training run brings its own model, and another one was chosen.
+    """
+    if checkpoint is None:
+        path = model.get("path")
+        if path is not None:
+            check_hugging_face_folder(Path(path).expanduser(), key="model.path")
+        location = path or model.get("hub_id") or f"random {model.get('family', 'model')}"
+        return PolicySource(model=model, trained=None, location=str(location))
+    path = Path(checkpoint).expanduser()
+    if path.is_file() or (path / "checkpoints").is_dir():
+        trained = trained_checkpoint(path)
+        node = run_model(trained)
+        for key in ("temperature", *changed):
+            OmegaConf.update(node, key, OmegaConf.select(model, key), force_add=True)
+        return PolicySource(model=node, trained=trained, location=str(trained))
+    check_hugging_face_folder(path, key="checkpoint")
+    if "path" not in model:
+        raise ValueError(
+            f"model._target_={model.get('_target_')} builds its own weights, so it cannot load "
+            f"checkpoint={checkpoint}; choose a model= that has a path, e.g. model=qwen2_5_vl_3b"
+        )
+    node = model.copy()
+    OmegaConf.update(node, "path", str(path))
+    return PolicySource(model=node, trained=None, location=str(path))
+
+
+def trained_checkpoint(path: Path) -> Path:
+    """Returns the newest checkpoint of a run folder, or the checkpoint itself.
+
+    Raises:
+        FileNotFoundError: there is none, or it does not lie inside a run folder.
+    """
+    if path.is_dir():
+        found = newest_checkpoint(path / "checkpoints")
+        if found is None:
+            raise FileNotFoundError(
+                f"{path} holds no checkpoint under checkpoints/; let the run write its first one, "
+                "or name another folder"
+            )
+        path = found
+    if not path.is_file() or not (path.parent.parent / "config.yaml").is_file():
+        raise FileNotFoundError(
+            f"{path} is no checkpoint inside a run folder (RUN_DIR/checkpoints/rollout_*.ckpt beside "
+            "RUN_DIR/config.yaml, which says how to build the model)"
+        )
+    return path
+
+
+def run_model(trained: Path) -> DictConfig:
+    """Returns the `model` node of the training run a checkpoint belongs to."""
+    config = OmegaConf.load(trained.parent.parent / "config.yaml")
+    node: DictConfig = config.model
+    return node
+
+
+def check_policy(source: PolicySource) -> None:
+    """Says what is missing before weights are read or downloaded.
+
+    Raises:
+        FileNotFoundError, ValueError, MemoryError: with the override that helps.
+    """
+    model = source.model
+    if "hub_id" in model:
+        check_model(
+            path=model.path,
+            hub_id=model.hub_id,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            with_reference=False,
+            trains_all=False,
+        )
+
+
+def load_policy(source: PolicySource) -> Any:
+    """Returns the policy, on the CPU, in the precision it was trained in.
+
+    Raises:
+        ValueError: the frozen weights are not those of the run.
+    """
+    policy = instantiate(source.model)
+    if source.trained is not None:
+        # Mapped, not read: the optimiser's moments are twice the weights and nobody asks for them.
+        state = torch.load(source.trained, map_location="cpu", mmap=True, weights_only=True)
+        load_trained_policy(policy, state)
+    return policy

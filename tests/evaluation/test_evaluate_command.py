@@ -1,0 +1,392 @@
+"""python evaluate.py from the command line to the tables; mistakes cost seconds and lose nothing."""
+
+import csv
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+
+import pytest
+from evaluation_command import REPOSITORY, contents, read_json, records, run_evaluation
+from PIL import Image
+
+from papo.files import locked
+from papo.lab import WARM_START
+
+LAB_SETS = {"lab_prior", "lab_counter_prior"}
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fails where a model would be loaded."""
+    import policy_source
+
+    def load(_):
+        raise AssertionError("a model was loaded before everything was checked")
+
+    monkeypatch.setattr(policy_source, "load_policy", load)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "evaluation"
+    outcome = run_evaluation(f"run_dir={folder}")
+    assert outcome.code == 0, outcome.stderr
+    return folder, outcome
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training run of two rollouts, and its policy as a Hugging Face folder."""
+    sys.path.insert(0, str(REPOSITORY / "tests" / "training"))
+    try:
+        from command import run_command
+    finally:
+        sys.path.pop(0)
+    folder = tmp_path_factory.mktemp("trained")
+    outcome = run_command(f"run_dir={folder / 'run'}", "optimizer.lr=0.01")
+    assert outcome.code == 0, outcome.stderr
+    script = runpy.run_path(str(REPOSITORY / "scripts" / "export_policy.py"))
+    script["export"](folder / "run", folder / "exported")
+    return folder / "run", folder / "exported"
+
+
+def test_an_evaluation_leaves_what_it_promises(finished):
+    folder, outcome = finished
+    found = records(folder)
+    assert {one.benchmark for one in found} == LAB_SETS
+    assert len(found) == 2 * 3 * 2
+    assert all(one.view == "image" and set(one.verdicts) == {"lab"} for one in found)
+    problems = [json.loads(line) for line in (folder / "problems.jsonl").read_text().splitlines()]
+    assert [one["benchmark"] for one in problems] == ["lab_prior"] * 3 + ["lab_counter_prior"] * 3
+    assert {one["problem_id"] for one in problems} == {one.problem_id for one in found}
+    for one in problems:
+        with Image.open(folder / one["images"][0]) as picture:
+            assert picture.size == (56, 56)
+        assert {"a", "b", "operation", "result"} <= one["truth"].keys()
+    run = read_json(folder, "run.json")
+    assert run["seed"] == 0
+    assert run["checkpoint"]["location"] == str(WARM_START)
+    assert len(run["checkpoint"]["weights"]) == 64
+    assert read_json(folder, "result.json")["status"] == "finished"
+    rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+    assert [row["benchmark"] for row in rows] == ["lab_prior", "lab_counter_prior"]
+    for row in rows:
+        right = [one.correct for one in found if one.benchmark == row["benchmark"]]
+        assert float(row["accuracy"]) == pytest.approx(sum(right) / len(right))
+    assert "PerceptionLab, training prior" in outcome.stdout
+    assert "avg@2" in outcome.stdout
+    assert str(folder) in outcome.stdout
+
+
+def test_a_finished_evaluation_is_shown_and_left_alone(finished, no_model):
+    folder, first = finished
+    before = contents(folder)
+    outcome = run_evaluation(f"run_dir={folder}", "resume=true")
+    assert outcome.code == 0
+    assert outcome.stdout.splitlines()[-8:] == first.stdout.splitlines()[-8:]
+    assert contents(folder) == before
+
+
+def test_a_folder_that_holds_an_evaluation_is_left_alone(finished, no_model):
+    folder, _ = finished
+    before = contents(folder)
+    outcome = run_evaluation(f"run_dir={folder}")
+    assert outcome.code == 1
+    assert "already holds an evaluation" in outcome.stderr
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=5", "seed was 0, is 5"),
+        ("rollout.num_responses=1", "rollout.num_responses was 2, is 1"),
+        ("benchmark.limit=2", "benchmark.limit was 3, is 2"),
+    ],
+)
+def test_continuing_with_another_setting_is_refused_by_name(finished, no_model, override, message):
+    folder, _ = finished
+    before = contents(folder)
+    outcome = run_evaluation(f"run_dir={folder}", "resume=true", override)
+    assert outcome.code == 1
+    assert message in outcome.stderr
+    assert contents(folder) == before
+
+
+def test_a_second_process_is_refused(tmp_path, no_model):
+    with locked(tmp_path / "run"):
+        outcome = run_evaluation(f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert "another process writes to" in outcome.stderr
+
+
+def test_a_training_run_and_its_export_answer_alike(trained, tmp_path):
+    run, exported = trained
+    newest = run / "checkpoints" / "rollout_000002.ckpt"
+    answers = {}
+    for name, checkpoint in {"run": run, "file": newest, "folder": exported}.items():
+        outcome = run_evaluation(f"checkpoint={checkpoint}", f"run_dir={tmp_path / name}")
+        assert outcome.code == 0, outcome.stderr
+        answers[name] = [one.response for one in records(tmp_path / name)]
+    assert answers["run"] == answers["file"] == answers["folder"]
+    weights = [read_json(tmp_path / name, "run.json")["checkpoint"]["weights"] for name in answers]
+    assert len(set(weights)) == 1
+    assert read_json(tmp_path / "run", "run.json")["checkpoint"]["location"] == str(newest)
+
+
+def test_training_changed_the_answers(trained, finished, tmp_path):
+    run, _ = trained
+    assert run_evaluation(f"checkpoint={run}", f"run_dir={tmp_path}/new").code == 0
+    early = run / "checkpoints" / "rollout_000001.ckpt"
+    assert run_evaluation(f"checkpoint={early}", f"run_dir={tmp_path}/early").code == 0
+    folders = (finished[0], tmp_path / "new", tmp_path / "early")
+    assert len({read_json(f, "run.json")["checkpoint"]["weights"] for f in folders}) == 3
+    # The same draws from other weights.
+    assert len({tuple(one.seed for one in records(folder)) for folder in folders}) == 1
+    assert len({tuple(one.response for one in records(folder)) for folder in folders}) == 3
+
+
+def test_several_checkpoints_are_evaluated_in_one_command(trained, tmp_path):
+    run, exported = trained
+    outcome = run_evaluation(f"checkpoint={run},{exported}", f"run_dir={tmp_path}", multirun=True)
+    assert outcome.code == 0, outcome.stderr
+    assert records(tmp_path / "0") == records(tmp_path / "1")
+    assert read_json(tmp_path / "1", "run.json")["checkpoint"]["location"] == str(exported)
+
+
+def test_a_training_run_keeps_its_model_but_takes_single_keys(trained, tmp_path, no_model):
+    run, _ = trained
+    outcome = run_evaluation(f"checkpoint={run}", "model=tiny_qwen2_5_vl", f"run_dir={tmp_path}/a")
+    assert outcome.code == 1
+    assert "brings its own model; drop model=tiny_qwen2_5_vl" in outcome.stderr
+    outcome = run_evaluation(
+        f"checkpoint={run}", "model.path=no/such/folder", f"run_dir={tmp_path}/b"
+    )
+    assert outcome.code == 1
+    assert "model.path must be a Hugging Face folder" in outcome.stderr
+
+
+def test_other_weights_do_not_continue_an_evaluation(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(WARM_START, model)
+    command = (f"checkpoint={model}", f"run_dir={tmp_path / 'run'}")
+    assert run_evaluation(*command).code == 0
+    (tmp_path / "run" / "result.json").unlink()
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(model / "model.safetensors")
+    name = next(iter(weights))
+    weights[name] = weights[name] + 1.0
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    outcome = run_evaluation(*command, "resume=true")
+    assert outcome.code == 1
+    assert "began with other weights" in outcome.stderr
+
+
+def test_greedy_takes_one_response_and_says_so(tmp_path):
+    greedy = ("rollout=greedy", "rollout.max_response_tokens=24")
+    run_evaluation(*greedy, "benchmark.limit=8", f"run_dir={tmp_path}/a", short=False)
+    outcome = run_evaluation(
+        *greedy, "benchmark.limit=3", "seed=9", f"run_dir={tmp_path}/b", short=False
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert "greedy" in outcome.stdout
+    found = records(tmp_path / "b")
+    assert len(found) == 6
+    # Whatever the seed and the batch, the most likely response is one.
+    known = {one.problem_id: one.response for one in records(tmp_path / "a")}
+    assert all(known[one.problem_id] == one.response for one in found)
+
+
+def test_a_response_that_is_cut_is_counted(tmp_path):
+    outcome = run_evaluation("rollout.max_response_tokens=5", f"run_dir={tmp_path}")
+    assert outcome.code == 0, outcome.stderr
+    assert all(one.stop_reason == "length" and one.num_tokens == 5 for one in records(tmp_path))
+    assert all(one["cut"] == 1.0 for one in read_json(tmp_path, "summary.json")["sets"])
+
+
+def test_an_interrupted_evaluation_says_how_to_go_on_and_does(tmp_path, monkeypatch, finished):
+    from papo.evaluation import runner
+
+    original, calls = runner.sample_prompts, []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "sample_prompts", interrupted)
+        outcome = run_evaluation(f"run_dir={tmp_path}")
+    assert outcome.code == 130
+    assert "resume=true" in outcome.stderr
+    assert read_json(tmp_path, "result.json")["status"] == "interrupted"
+    assert records(tmp_path)
+    assert run_evaluation(f"run_dir={tmp_path}", "resume=true").code == 0
+    assert records(tmp_path) == records(finished[0])
+
+
+IMPOSSIBLE = {
+    "evaluation.tokens_per_batch=0": "evaluation.tokens_per_batch",
+    "evaluation.pass_at=[3]": "pass@3",
+    "evaluation.published=[papo]": "known: grpo_3b",
+    "+evaluation.pass=1": "unknown key evaluation.pass",
+    "+bench=1": "unknown key bench",
+    "rollout.num_responses=0": "rollout.num_responses",
+    "rollout.temperature=0.0": "rollout.temperature",
+    "rollout.top_k=0": "rollout.top_k",
+    "seed=-1": "seed",
+    "num_threads=0": "num_threads",
+    "device=tpu9": "device",
+    "dtype=int8": "dtype",
+    "benchmark.sets=null": "benchmark.sets is empty",
+    "+benchmark.sets.lab_prior.graders=1": "unknown or missing: graders",
+    "benchmark.sets.lab_prior.group=best": "benchmark.sets.lab_prior.group",
+    "benchmark.sets.lab_prior.grader._target_=os.system": "_target_: os.system",
+    "~views.image": "at least one view",
+    "+views.again={_target_: papo.evaluation.ImageView}": "its own name; got image, image",
+    "checkpoint=no/such/folder": "checkpoint=no/such/folder",
+    "checkpoint=README.md": "is no checkpoint inside a run folder",
+    "model.path=no/such/folder": "model.path=no/such/folder",
+}
+
+
+@pytest.mark.parametrize("override", IMPOSSIBLE)
+def test_an_impossible_setting_is_named_before_a_model_is_loaded(override, tmp_path, no_model):
+    outcome = run_evaluation(override, f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert IMPOSSIBLE[override] in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    "missing", ["preprocessor_config.json", "tokenizer.json", "model.safetensors"]
+)
+@pytest.mark.parametrize("key", ["checkpoint", "model.path"])
+def test_a_checkpoint_without_a_part_names_the_file(missing, key, tmp_path, no_model):
+    shutil.copytree(WARM_START, tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    outcome = run_evaluation(f"{key}={tmp_path / 'model'}", f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert f"{missing} is missing" in outcome.stderr
+    assert "scripts/export_policy.py" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_run_without_a_checkpoint_is_no_policy_yet(tmp_path, no_model):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    outcome = run_evaluation(f"checkpoint={tmp_path / 'run'}", f"run_dir={tmp_path / 'evaluation'}")
+    assert outcome.code == 1
+    assert "holds no checkpoint" in outcome.stderr
+
+
+def test_a_missing_data_set_stops_before_the_model(tmp_path, no_model):
+    outcome = run_evaluation(
+        "benchmark=geo3k", f"data.path={tmp_path}", f"run_dir={tmp_path / 'run'}"
+    )
+    assert outcome.code == 1
+    assert "hiyouga_geometry3k" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system on which the second half of an evaluation finds no room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=72k", "tmpfs", str(disk)]
+    if os.name != "posix" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_keeps_what_is_graded(small_disk, finished):
+    command = f"run_dir={small_disk / 'run'}"
+    outcome = run_evaluation(command)
+    assert outcome.code == 1
+    assert "No space left" in outcome.stderr
+    assert "resume=true" in outcome.stderr
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    outcome = run_evaluation(command, "resume=true")
+    assert outcome.code == 0, outcome.stderr
+    assert records(small_disk / "run") == records(finished[0])
+
+
+TINY = (
+    "model=tiny_qwen2_5_vl",
+    "rollout.num_responses=2",
+    "rollout.max_response_tokens=8",
+    "benchmark.limit=3",
+)
+
+
+def test_a_folder_of_ones_own_is_evaluated_with_a_tiny_model(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    rows = []
+    for number in range(4):
+        Image.new("RGB", (60, 40), (number * 60, 0, 0)).save(
+            tmp_path / "pictures" / f"{number}.png"
+        )
+        rows.append(
+            {
+                "id": f"row {number}",
+                "problem": "<image>How long is $x$?",
+                "answer": "4 \\sqrt { 3 }",
+                "images": [f"pictures/{number}.png"],
+            }
+        )
+    rows[1]["images"] = ["pictures/none.png"]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    outcome = run_evaluation(
+        *TINY,
+        "benchmark=local",
+        f"data.path={tmp_path}",
+        f"run_dir={tmp_path / 'run'}",
+        short=False,
+    )
+    assert outcome.code == 0, outcome.stderr
+    found = records(tmp_path / "run")
+    assert {one.problem_id for one in found} == {"row 0", "row 2"}
+    assert set(found[0].verdicts) == {"mathruler", "math_verify", "combined"}
+    assert "1 problems left out" in outcome.stdout
+    assert "accuracy by grader" in outcome.stdout
+
+
+def test_geometry3k_is_evaluated_with_a_tiny_model(geometry3k, tmp_path):
+    outcome = run_evaluation(
+        *TINY,
+        "benchmark=geometry3k",
+        "benchmark.sets.geometry3k.problems.split=validation",
+        f"data.path={geometry3k}",
+        f"run_dir={tmp_path}",
+        short=False,
+    )
+    assert outcome.code == 0, outcome.stderr
+    found = records(tmp_path)
+    assert len(found) == 6
+    assert all(one.reference for one in found)
+    assert all((tmp_path / image).is_file() for image in _images(tmp_path))
+
+
+def _images(folder):
+    for line in (folder / "problems.jsonl").read_text().splitlines():
+        yield from json.loads(line)["images"]
+
+
+def test_the_published_protocol_is_the_default():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(config_dir=str(REPOSITORY / "conf"), version_base="1.3"):
+        config = compose("evaluate", overrides=["benchmark=all"])
+    rollout = config.rollout
+    assert (rollout.num_responses, rollout.temperature, rollout.top_p) == (8, 1.0, 1.0)
+    assert (rollout.top_k, rollout.max_response_tokens) == (50, 2048)
+    assert len(config.benchmark.sets) == 9
+    assert config.model.temperature == 1.0
