@@ -6,6 +6,12 @@ runner.py is the loop, store.py what it keeps, scores.py the numbers. Not here: 
 
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.checkpoint_files import check_hugging_face_folder
+from papo.evaluation.comparison import compare_evaluations, read_evaluation
+from papo.evaluation.comparison_report import (
+    comparison_notes,
+    comparison_table,
+    write_comparison,
+)
 from papo.evaluation.folder import EvaluationFolder
 from papo.evaluation.progress import duration, show_progress
 from papo.evaluation.report import notes, terminal_table
@@ -38,14 +44,19 @@ __all__ = [
     "averages",
     "check_hugging_face_folder",
     "check_num_responses",
+    "compare_evaluations",
+    "comparison_notes",
+    "comparison_table",
     "duration",
     "evaluation_settings",
     "measure_vision_dependency",
     "notes",
+    "read_evaluation",
     "read_responses",
     "score_responses",
     "show_progress",
     "summarize",
     "terminal_table",
+    "write_comparison",
     "write_vision_dependency",
 ]
