@@ -1,0 +1,215 @@
+"""What a judge replied: kept on disk, read without trust, and turned into labels."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from papo.analysis.judge.prompt import JudgePrompt, build_prompt
+from papo.analysis.taxonomy import (
+    ERROR_CATEGORIES,
+    Case,
+    ErrorCategory,
+    ErrorLabel,
+    Exclusion,
+    label_case,
+)
+from papo.files import AppendOnlyFile, locked
+
+_QUOTE_NOT_NEEDED = (ErrorCategory.FORMAT, ErrorCategory.LABEL_ERROR, ErrorCategory.OTHER)
+_MAX_EVIDENCE = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One reply of a judge, as it came.
+
+    Attributes:
+        content: its text.
+        refused: whether it declined to answer.
+        was_cut: whether its length limit ended it.
+        prompt_tokens, completion_tokens: as the server counts them; 0 where it does not.
+    """
+
+    content: str
+    refused: bool = False
+    was_cut: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ReplyCache:
+    """Replies by the key of their prompt, in one file of JSON lines that survives a crash.
+
+    Args:
+        folder: holds replies.jsonl; made if it is not there.
+
+    Raises:
+        ValueError: a line of the file is not a reply.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = AppendOnlyFile(folder / "replies.jsonl")
+        self._lock = threading.Lock()
+        self._replies: dict[str, Reply] = {}
+        for number, line in enumerate(self._file.read_lines(), start=1):
+            try:
+                row = json.loads(line)
+                key = row.pop("key")
+                self._replies[key] = Reply(**row)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ValueError(
+                    f"{folder / 'replies.jsonl'}, line {number} is not a judge's reply ({error}); "
+                    "remove the line or set judge.cache to another folder"
+                ) from error
+
+    def get(self, key: str) -> Reply | None:
+        """The reply to a prompt, if there is one."""
+        return self._replies.get(key)
+
+    def keep(self, key: str, reply: Reply) -> None:
+        """Writes a reply down; it is on disk on return. Threads may call it."""
+        with self._lock:
+            self._file.append(json.dumps({"key": key, **asdict(reply)}) + "\n")
+            self._replies[key] = reply
+
+
+Keep = Callable[[str, Reply], None]
+Ask = Callable[[Sequence[JudgePrompt], Keep], Mapping[str, str]]
+"""Sends prompts, keeps each reply as it comes, and returns the reason per key that got none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What judging took.
+
+    Attributes:
+        requests: replies that were asked for now and came.
+        from_cache: replies that an earlier run had kept.
+        prompt_tokens, completion_tokens: of the replies that came now.
+    """
+
+    requests: int = 0
+    from_cache: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def judge_cases(
+    cases: Sequence[Case],
+    *,
+    name: str,
+    model: str,
+    seed: int,
+    max_image_side: int,
+    cache_folder: Path,
+    ask: Ask,
+) -> tuple[list[ErrorLabel | Exclusion], Usage]:
+    """Returns one verdict per case, asking only for replies that the cache does not hold.
+
+    A response without a final answer is a format error by definition; no judge is asked about it.
+
+    Raises:
+        ValueError: another process uses the cache, or it is damaged.
+    """
+    prompts: dict[str, JudgePrompt] = {}
+    unreadable: set[str] = set()
+    for case in cases:
+        if not case.has_no_answer:
+            try:
+                prompts[case.item] = build_prompt(
+                    case, model=model, seed=seed, max_image_side=max_image_side
+                )
+            except (OSError, ValueError):
+                unreadable.add(case.item)
+    with locked(cache_folder):
+        cache = ReplyCache(cache_folder)
+        missing = {p.key: p for p in prompts.values() if cache.get(p.key) is None}
+        failures = ask(list(missing.values()), cache.keep) if missing else {}
+    came = [reply for key in missing if (reply := cache.get(key)) is not None]
+    usage = Usage(
+        requests=len(came),
+        from_cache=len({prompt.key for prompt in prompts.values()}) - len(missing),
+        prompt_tokens=sum(reply.prompt_tokens for reply in came),
+        completion_tokens=sum(reply.completion_tokens for reply in came),
+    )
+
+    def verdict(case: Case) -> ErrorLabel | Exclusion:
+        if case.has_no_answer:
+            return label_case(
+                case,
+                ErrorCategory.FORMAT,
+                labeller=name,
+                confidence=1.0,
+                evidence="no final answer to judge; the judge was not asked",
+            )
+        if case.item in unreadable:
+            return Exclusion(item=case.item, labeller=name, reason="unreadable_image")
+        reply = cache.get(prompts[case.item].key)
+        if reply is None:
+            reason = failures.get(prompts[case.item].key, "no_reply")
+            return Exclusion(item=case.item, labeller=name, reason=reason)
+        return read_reply(case, reply, labeller=name)
+
+    return [verdict(case) for case in cases], usage
+
+
+def read_reply(case: Case, reply: Reply, *, labeller: str) -> ErrorLabel | Exclusion:
+    """Returns the label a reply gives, or why it gives none.
+
+    Reasons: "refusal"; "truncated_reply"; "malformed_reply" (no JSON object of the asked fields);
+    "unknown_category"; "quote_not_found" (the quote is not in the response, or is missing where the
+    category stands on words of the response).
+    """
+
+    def exclude(reason: str) -> Exclusion:
+        return Exclusion(item=case.item, labeller=labeller, reason=reason)
+
+    if reply.refused:
+        return exclude("refusal")
+    values = _first_json_object(reply.content)
+    if values is None:
+        return exclude("truncated_reply" if reply.was_cut else "malformed_reply")
+    category, quote = values.get("category"), values.get("quote", "")
+    evidence, confidence = values.get("evidence", ""), values.get("confidence")
+    if not (isinstance(category, str) and isinstance(quote, str) and isinstance(evidence, str)):
+        return exclude("malformed_reply")
+    if category not in ERROR_CATEGORIES:
+        return exclude("unknown_category")
+    quote = quote.strip()
+    is_needed = category not in _QUOTE_NOT_NEEDED
+    if (is_needed and not quote) or (quote and not _occurs(quote, case.response)):
+        return exclude("quote_not_found")
+    is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
+    return label_case(
+        case,
+        ErrorCategory(category),
+        labeller=labeller,
+        confidence=float(confidence) if is_number and 0 <= confidence <= 1 else None,  # type: ignore[arg-type, operator]
+        evidence=evidence[:_MAX_EVIDENCE],
+        quote=quote,
+    )
+
+
+def _occurs(quote: str, response: str) -> bool:
+    """Whether the words stand in the response, white space aside."""
+    return " ".join(quote.split()) in " ".join(response.split())
+
+
+def _first_json_object(text: str) -> dict[str, Any] | None:
+    """The first JSON object in a reply; servers without schemas wrap it in words or fences."""
+    decoder = json.JSONDecoder()
+    start = text.find("{")
+    # A reply is short; a hostile one of many braces is not tried at each of them.
+    for _ in range(20):
+        if start < 0:
+            return None
+        try:
+            found, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            start = text.find("{", start + 1)
+            continue
+        return found if isinstance(found, dict) else None
+    return None
