@@ -88,6 +88,7 @@ def main(config: DictConfig) -> float:
             config_text=OmegaConf.to_yaml(config, resolve=True),
             overrides=list(HydraConfig.get().overrides.task),
             checkpoint={"given": config.checkpoint, "location": plan.source.location},
+            benchmarks={benchmark.key: benchmark.facts() for benchmark in plan.benchmarks},
             resume=config.resume,
         )
         if folder.is_finished():
@@ -169,11 +170,11 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
     store = ResponseStore(folder.path, picture_side=plan.settings.picture_side)
     policy = policy_source.load_policy(plan.source)
     folder.require_same_weights(fingerprint(dict(policy.named_parameters())))
-    policy.to(plan.device)
     if plan.dtype is not None:
         for parameter in policy.parameters():
             # Not Module.to: the frequencies of the positions are buffers and stay exact.
             parameter.data = parameter.data.to(plan.dtype)
+    policy.to(plan.device)
     runner = Runner(
         policy=policy,
         engine=plan.make_engine(policy=policy),

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from papo.types import Grader, ProblemSource
 
@@ -43,6 +44,13 @@ class Benchmark:
                 f"the group of a benchmark is one of {', '.join(GROUPS)}; got {self.group!r}. "
                 f"Set benchmark.sets.{self.key}.group."
             )
+
+    def facts(self) -> dict[str, Any]:
+        """What its problems are, for run.json; reads or downloads the table."""
+        return {
+            "num_problems": len(self.problems),
+            "revision": getattr(self.problems, "resolved_revision", None),
+        }
 
     def preflight(self) -> None:
         """Says what is missing before a model is loaded, where its problems can say so."""

@@ -1,6 +1,6 @@
 """The folder of one evaluation: what it was started with, what is done, what came of it.
 
-run.json         overrides, seed, git commit, versions, checkpoint
+run.json         overrides, seed, git commit, versions, checkpoint, benchmarks
 config.yaml      the resolved configuration; config.json is the same
 responses.jsonl  see papo.evaluation.store, also for problems.jsonl, images/ and batches.csv
 summary.json     every number; table.csv and report.md show them
@@ -33,6 +33,7 @@ class EvaluationFolder:
         config_text: the same as the YAML text to keep.
         overrides: what the command line changed.
         checkpoint: what is known of the evaluated policy before it is loaded.
+        benchmarks: of each its number of problems and, where it came from the hub, the commit.
         resume: continue the evaluation that the folder holds.
 
     Raises:
@@ -48,24 +49,29 @@ class EvaluationFolder:
         config_text: str,
         overrides: list[str],
         checkpoint: Mapping[str, Any],
+        benchmarks: Mapping[str, Mapping[str, Any]],
         resume: bool,
     ) -> None:
         self.path = path
         holds_run = (path / "run.json").exists()
+        if holds_run and "checkpoint" not in self.run():
+            raise ValueError(f"{path} holds a training run, no evaluation; choose another run_dir")
         if holds_run and not resume:
             raise ValueError(
                 f"{path} already holds an evaluation. Continue it with resume=true, or choose another "
                 "run_dir."
             )
         if holds_run:
-            if "checkpoint" not in self.run():
-                raise ValueError(
-                    f"{path} holds a training run, no evaluation; choose another run_dir"
-                )
             require_same_settings(
                 json.loads((path / "config.json").read_text("utf-8")),
                 config,
                 free=_FREE_KEYS,
+                folder=path,
+            )
+            require_same_settings(
+                {"benchmark": self.run()["benchmarks"]},
+                {"benchmark": benchmarks},
+                free=(),
                 folder=path,
             )
             return
@@ -86,6 +92,7 @@ class EvaluationFolder:
                 "git_commit": git_commit(),
                 "versions": versions(),
                 "checkpoint": dict(checkpoint),
+                "benchmarks": {key: dict(facts) for key, facts in benchmarks.items()},
             }
         )
 

@@ -156,6 +156,10 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         if summary["deviations"]:
             found.append(f"differs from their protocol: {'; '.join(summary['deviations'])}")
     for one in summary["sets"]:
+        for grader, verdicts in one["verdicts"].items():
+            if set(verdicts) - {"correct", "wrong"}:
+                shares = ", ".join(f"{name} {percent(share)}" for name, share in verdicts.items())
+                found.append(f"{one['label']}, {one['view']}: {grader} says {shares}")
         if one["disagreement"] is not None:
             by_grader = ", ".join(
                 f"{name} {percent(share)}" for name, share in one["accuracy_by_grader"].items()

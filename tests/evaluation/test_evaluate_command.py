@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from evaluation_command import REPOSITORY, contents, read_json, records, run_evaluation
 from PIL import Image
 
@@ -78,6 +79,7 @@ def test_an_evaluation_leaves_what_it_promises(finished):
         assert float(row["accuracy"]) == pytest.approx(sum(right) / len(right))
     assert "PerceptionLab, training prior" in outcome.stdout
     assert "avg@2" in outcome.stdout
+    assert "lab says" in outcome.stdout
     assert str(folder) in outcome.stdout
 
 
@@ -123,38 +125,31 @@ def test_a_second_process_is_refused(tmp_path, no_model):
     assert "another process writes to" in outcome.stderr
 
 
-def test_a_training_run_and_its_export_answer_alike(trained, tmp_path):
+def test_a_training_run_and_its_export_answer_alike(trained, finished, tmp_path):
     run, exported = trained
-    newest = run / "checkpoints" / "rollout_000002.ckpt"
-    answers = {}
-    for name, checkpoint in {"run": run, "file": newest, "folder": exported}.items():
-        outcome = run_evaluation(f"checkpoint={checkpoint}", f"run_dir={tmp_path / name}")
-        assert outcome.code == 0, outcome.stderr
-        answers[name] = [one.response for one in records(tmp_path / name)]
-    assert answers["run"] == answers["file"] == answers["folder"]
-    weights = [read_json(tmp_path / name, "run.json")["checkpoint"]["weights"] for name in answers]
-    assert len(set(weights)) == 1
-    assert read_json(tmp_path / "run", "run.json")["checkpoint"]["location"] == str(newest)
-
-
-def test_training_changed_the_answers(trained, finished, tmp_path):
-    run, _ = trained
-    assert run_evaluation(f"checkpoint={run}", f"run_dir={tmp_path}/new").code == 0
-    early = run / "checkpoints" / "rollout_000001.ckpt"
-    assert run_evaluation(f"checkpoint={early}", f"run_dir={tmp_path}/early").code == 0
-    folders = (finished[0], tmp_path / "new", tmp_path / "early")
-    assert len({read_json(f, "run.json")["checkpoint"]["weights"] for f in folders}) == 3
+    first = run / "checkpoints" / "rollout_000001.ckpt"
+    outcome = run_evaluation(
+        f"checkpoint={run},{exported},{first}", f"run_dir={tmp_path}", multirun=True
+    )
+    assert outcome.code == 0, outcome.stderr
+    of_run, of_export, earlier, untrained = (
+        tmp_path / "0",
+        tmp_path / "1",
+        tmp_path / "2",
+        finished[0],
+    )
+    assert records(of_run) == records(of_export)
+    told = [read_json(folder, "run.json")["checkpoint"] for folder in (of_run, of_export, earlier)]
+    assert told[0]["weights"] == told[1]["weights"] != told[2]["weights"]
+    assert [one["location"] for one in told] == [
+        str(run / "checkpoints" / "rollout_000002.ckpt"),
+        str(exported),
+        str(first),
+    ]
     # The same draws from other weights.
+    folders = (of_run, earlier, untrained)
     assert len({tuple(one.seed for one in records(folder)) for folder in folders}) == 1
     assert len({tuple(one.response for one in records(folder)) for folder in folders}) == 3
-
-
-def test_several_checkpoints_are_evaluated_in_one_command(trained, tmp_path):
-    run, exported = trained
-    outcome = run_evaluation(f"checkpoint={run},{exported}", f"run_dir={tmp_path}", multirun=True)
-    assert outcome.code == 0, outcome.stderr
-    assert records(tmp_path / "0") == records(tmp_path / "1")
-    assert read_json(tmp_path / "1", "run.json")["checkpoint"]["location"] == str(exported)
 
 
 def test_a_training_run_keeps_its_model_but_takes_single_keys(trained, tmp_path, no_model):
@@ -228,6 +223,36 @@ def test_an_interrupted_evaluation_says_how_to_go_on_and_does(tmp_path, monkeypa
     assert records(tmp_path)
     assert run_evaluation(f"run_dir={tmp_path}", "resume=true").code == 0
     assert records(tmp_path) == records(finished[0])
+
+
+def test_half_precision_is_for_weights_and_not_for_positions(tmp_path, monkeypatch):
+    import policy_source
+
+    original, loaded = policy_source.load_policy, []
+
+    def remembered(source):
+        loaded.append(original(source))
+        return loaded[-1]
+
+    monkeypatch.setattr(policy_source, "load_policy", remembered)
+    assert run_evaluation("dtype=bfloat16", f"run_dir={tmp_path}").code == 0
+    [policy] = loaded
+    assert {parameter.dtype for parameter in policy.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in policy.buffers()} == {torch.float32}
+
+
+def test_a_folder_of_something_else_is_left_alone(trained, tmp_path, no_model):
+    (tmp_path / "responses.jsonl").write_text("{}\n")
+    outcome = run_evaluation(f"run_dir={tmp_path}")
+    assert outcome.code == 1
+    assert "holds responses.jsonl but no run.json" in outcome.stderr
+    run, _ = trained
+    before = contents(run)
+    for resume in ("true", "false"):
+        outcome = run_evaluation(f"run_dir={run}", f"resume={resume}")
+        assert outcome.code == 1
+        assert "holds a training run" in outcome.stderr
+    assert {name: text for name, text in contents(run).items() if name != ".lock"} == before
 
 
 IMPOSSIBLE = {
@@ -344,19 +369,19 @@ def test_a_folder_of_ones_own_is_evaluated_with_a_tiny_model(tmp_path):
         )
     rows[1]["images"] = ["pictures/none.png"]
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    outcome = run_evaluation(
-        *TINY,
-        "benchmark=local",
-        f"data.path={tmp_path}",
-        f"run_dir={tmp_path / 'run'}",
-        short=False,
-    )
+    command = (*TINY, "benchmark=local", f"data.path={tmp_path}", f"run_dir={tmp_path / 'run'}")
+    outcome = run_evaluation(*command, short=False)
     assert outcome.code == 0, outcome.stderr
     found = records(tmp_path / "run")
     assert {one.problem_id for one in found} == {"row 0", "row 2"}
     assert set(found[0].verdicts) == {"mathruler", "math_verify", "combined"}
     assert "1 problems left out" in outcome.stdout
     assert "accuracy by grader" in outcome.stdout
+
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows[:2])))
+    outcome = run_evaluation(*command, "resume=true", short=False)
+    assert outcome.code == 1
+    assert "benchmark.local.num_problems was 3, is 2" in outcome.stderr
 
 
 def test_geometry3k_is_evaluated_with_a_tiny_model(geometry3k, tmp_path):
