@@ -13,7 +13,10 @@ from papo.evaluation.comparison_report import (
     write_comparison,
 )
 from papo.evaluation.folder import EvaluationFolder
+from papo.evaluation.perception_probe import PerceptionProbe, TokenDivergence, check_probe
+from papo.evaluation.probe_report import summarize_probe, write_probe_summary
 from papo.evaluation.progress import duration, show_progress
+from papo.evaluation.references import WrittenResponses, boxed_answer, flawless_lab_response
 from papo.evaluation.report import notes, terminal_table
 from papo.evaluation.runner import Runner
 from papo.evaluation.scores import SetScores, averages, score_responses
@@ -33,22 +36,28 @@ __all__ = [
     "ImageView",
     "Item",
     "MaskedView",
+    "PerceptionProbe",
     "ReadingPolicy",
     "RemovedView",
     "ResponseStore",
     "Runner",
     "SetScores",
     "SwappedView",
+    "TokenDivergence",
     "View",
     "VisionDependency",
+    "WrittenResponses",
     "averages",
+    "boxed_answer",
     "check_hugging_face_folder",
     "check_num_responses",
+    "check_probe",
     "compare_evaluations",
     "comparison_notes",
     "comparison_table",
     "duration",
     "evaluation_settings",
+    "flawless_lab_response",
     "measure_vision_dependency",
     "notes",
     "read_evaluation",
@@ -56,7 +65,9 @@ __all__ = [
     "score_responses",
     "show_progress",
     "summarize",
+    "summarize_probe",
     "terminal_table",
     "write_comparison",
+    "write_probe_summary",
     "write_vision_dependency",
 ]

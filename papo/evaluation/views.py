@@ -40,8 +40,8 @@ class BlankView:
 class MaskedView:
     """Part of every picture black, by a bank of seeded masks; named `masked_RATIO`.
 
-    Mask i of a problem depends on the problem's seed, the ratio and i alone, so any two checkpoints
-    see the same masked pictures.
+    Mask i of a problem depends on the problem's seed, the mask's seed and ratio, and i alone, so any
+    two checkpoints see the same masked pictures.
 
     Args:
         ratio: probability that a cell is hidden.
@@ -58,7 +58,6 @@ class MaskedView:
         if num_masks < 1:
             raise ValueError(f"a bank holds at least one mask; got {num_masks}. Set num_masks.")
         self.name = f"masked_{float(ratio)}"
-        self.ratio = ratio
         self.num_masks = num_masks
         self.mask = make_mask(ratio=ratio)
 
@@ -70,7 +69,7 @@ class MaskedView:
             return ()
         (group,) = policy.encode([item.problem])
         return tuple(
-            hide(group, self.mask, policy, seed=mask_seed(item.seed, self.ratio, index))
+            hide(group, self.mask, policy, seed=mask_seed(item.seed, self.mask, index))
             for index in range(min(self.num_masks, num_responses))
         )
 
@@ -155,9 +154,10 @@ def hide(group: PromptGroup, mask: ImageMask, policy: ReadingPolicy, *, seed: in
     return replace(group, patches=mask(group, generator, policy.process_images))
 
 
-def mask_seed(item_seed: int, ratio: float, index: int) -> int:
-    """The seed of mask `index` of an item's bank at a ratio."""
-    return derive_seed(item_seed, "mask", str(float(ratio)), index)
+def mask_seed(item_seed: int, mask: ImageMask, index: int) -> int:
+    """The seed of mask `index` of an item's bank; depends on the mask's own seed and ratio too."""
+    own_seed, ratio = int(getattr(mask, "seed", 0)), float(getattr(mask, "ratio", 1.0))
+    return derive_seed(item_seed, "mask", own_seed, str(ratio), index)
 
 
 def _are_equal(some: tuple[Image, ...], others: tuple[Image, ...]) -> bool:

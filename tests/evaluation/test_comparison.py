@@ -98,23 +98,27 @@ def test_mcnemar_counts_the_problems_that_changed_sides(compare):
 
 
 def test_benchmarks_are_corrected_for_their_number_and_pooled(compare):
-    names = ("x", "y", "z")
-    first = {b: {f"p{i}": "0" if i < 12 else "1" for i in range(40)} for b in names}
-    second = {b: {one: row if b != "x" else "1" for one, row in first[b].items()} for b in names}
-    second["y"]["p0"] = "1"
+    first = {b: {f"p{i}": "00" if i < 12 else "11" for i in range(40)} for b in ("x", "y", "z")}
+    second = {
+        # x: twelve problems fixed; y: twelve better by a tie, which solves none; z: one fixed.
+        "x": dict.fromkeys(first["x"], "11"),
+        "y": {one: "10" if row == "00" else row for one, row in first["y"].items()},
+        "z": {**first["z"], "p0": "11"},
+    }
     found = compare(first, second)
-    p_values = [one.mcnemar_p for one in found.benchmarks]
-    assert p_values == pytest.approx([2 / 2**12, 1.0, 1.0])
+    assert [one.mcnemar_p for one in found.benchmarks] == pytest.approx([2 / 2**12, 1.0, 1.0])
     assert [one.mcnemar_q for one in found.benchmarks] == pytest.approx([6 / 2**12, 1.0, 1.0])
-    assert found.benchmarks[0].difference_q == pytest.approx(
-        3 * found.benchmarks[0].difference.p_value
-    )
+    p_values = [one.difference.p_value for one in found.benchmarks]
+    assert p_values[1] == pytest.approx(p_values[0])
+    # The second smallest of three p-values is multiplied by 3/2, and the smallest is as small.
+    expected = [1.5 * p_values[0], 1.5 * p_values[1], 1.0]
+    assert [one.difference_q for one in found.benchmarks] == pytest.approx(expected)
     assert found.pooled.benchmark == POOLED
     assert found.pooled.num_problems == 120
-    assert found.pooled.difference.interval.value == pytest.approx(13 / 120)
-    assert found.pooled.fixed[-1] == "y/p0"
+    assert found.pooled.difference.interval.value == pytest.approx((12 + 6 + 1) / 120)
+    assert found.pooled.fixed[-1] == "z/p0"
     assert found.pooled.difference_q is None
-    assert found.mean_difference.value == pytest.approx((12 / 40 + 1 / 40) / 3)
+    assert found.mean_difference.value == pytest.approx((12 + 6 + 1) / 120)
 
 
 def test_a_run_beside_itself_shows_no_difference(compare):

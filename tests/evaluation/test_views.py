@@ -31,8 +31,8 @@ def item(problems, index, seed=5):
     )
 
 
-def masked_view(ratio, num_masks=4, grid="patch"):
-    make = partial(RandomPatchMask, grid=grid, raw_square_pixels=14, merge_size=2, seed=0)
+def masked_view(ratio, num_masks=4, grid="patch", seed=0):
+    make = partial(RandomPatchMask, grid=grid, raw_square_pixels=14, merge_size=2, seed=seed)
     return MaskedView(ratio=ratio, num_masks=num_masks, make_mask=make)
 
 
@@ -122,7 +122,9 @@ def test_a_bank_of_masks_is_fixed_by_the_problems_seed(grid, policy):
     bank = shown(view, problems, 0, policy)
     again = masked_view(0.6, grid=grid)(item(problems, 0), policy, num_responses=8)
     other = view(item(problems, 0, seed=6), policy, num_responses=8)
+    reseeded = shown(masked_view(0.6, grid=grid, seed=1), problems, 0, policy)
     assert len(bank) == 4
+    assert not all(torch.equal(a.patches, b.patches) for a, b in zip(bank, reseeded, strict=True))
     assert all(torch.equal(a.patches, b.patches) for a, b in zip(bank, again, strict=True))
     assert not all(torch.equal(a.patches, b.patches) for a, b in zip(bank, other, strict=True))
     assert len({group.patches.numpy().tobytes() for group in bank}) > 1

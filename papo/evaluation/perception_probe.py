@@ -1,0 +1,358 @@
+"""Which words depend on the picture: the perception KL of every token of given responses.
+
+For every token o_t of a response, KL(pi(. | q, I, o_<t) || pi(. | q, I_mask, o_<t)) over the whole
+vocabulary, and the k3 estimate that training uses, k3 = r - 1 - log r with r = q(o_t) / p(o_t)
+(arXiv:2507.06448v5, section 3), each the mean over a bank of seeded masks. k3 estimates the KL for
+tokens that the policy drew itself; on fixed references it only says what training would see.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL.Image import Image
+from torch import Tensor
+
+from papo.data import ProblemError
+from papo.evaluation.benchmark import Benchmark
+from papo.evaluation.references import Reference
+from papo.evaluation.views import hide, mask_seed
+from papo.functional import kl_k3
+from papo.types import (
+    ImageMask,
+    Problem,
+    PromptGroup,
+    ResponseRecord,
+    TokenScores,
+    derive_seed,
+)
+
+
+@runtime_checkable
+class ScoringPolicy(Protocol):
+    """What the probe needs of a policy."""
+
+    encoder: Any
+
+    @property
+    def banned_token_ids(self) -> tuple[int, ...]: ...
+
+    def encode(self, problems: Sequence[Problem]) -> tuple[PromptGroup, ...]: ...
+
+    def process_images(self, images: Sequence[Image]) -> Float[Tensor, "patch pixel"]: ...
+
+    def score(
+        self,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        *,
+        masked_view: bool,
+        full_vocabulary: bool,
+    ) -> TokenScores: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenDivergence:
+    """The perception KL of one response; one line of perception_kl.jsonl.
+
+    Attributes:
+        benchmark, problem_id: of the problem.
+        kind: "own" (sampled by the policy) or "reference".
+        response_index: of the own response; 0 for a reference.
+        same_length: whether the text, made into tokens again, has as many as were sampled; None for
+            a reference.
+        tokens: their texts.
+        kl_k3, kl_exact: per token, nats, mean over the masks.
+    """
+
+    benchmark: str
+    problem_id: str
+    kind: str
+    response_index: int
+    same_length: bool | None
+    tokens: tuple[str, ...]
+    kl_k3: tuple[float, ...]
+    kl_exact: tuple[float, ...]
+
+    def to_line(self) -> str:
+        """Returns it as one line of JSON, newline included."""
+        return json.dumps(asdict(self), ensure_ascii=True) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> "TokenDivergence":
+        """Reads `to_line` back."""
+        values = json.loads(line)
+        lists = {name: tuple(values[name]) for name in ("tokens", "kl_k3", "kl_exact")}
+        return cls(**{**values, **lists})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Response:
+    """One response to score, and where it comes from."""
+
+    kind: str
+    index: int
+    ids: list[int]
+    num_sampled: int | None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Job:
+    """One problem: its responses, and the sums over the masks scored so far."""
+
+    benchmark: str
+    problem_id: str
+    responses: list[_Response]
+    k3: Tensor
+    exact: Tensor
+    num_scored: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Unit:
+    """One mask of one problem: what a single group of a scoring pass is made of."""
+
+    job: _Job
+    group: PromptGroup
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.job.responses)
+
+    @property
+    def length(self) -> int:
+        return self.group.prompt_ids.shape[0] + self.job.exact.shape[1]
+
+
+class PerceptionProbe:
+    """Scores responses against the picture and against a bank of masked pictures.
+
+    Args:
+        policy: whose words they are, or who reads them.
+        mask: hides part of the picture; a mask of ratio R uses the masks of the view masked_R.
+        num_masks: size of the bank.
+        num_problems: the first so many of every benchmark; None for all.
+        num_responses: score the first so many of the policy's own responses to each problem.
+        references: gives the fixed response to a problem; None scores own responses alone.
+        tokens_per_pass: rows times (prompt + longest response) of one pass; bounds memory. One mask of
+            one problem is never cut.
+        seed: of the evaluation.
+
+    Raises:
+        ValueError: an impossible setting.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: ScoringPolicy,
+        mask: ImageMask,
+        num_masks: int,
+        num_problems: int | None,
+        num_responses: int,
+        references: Reference | None,
+        tokens_per_pass: int,
+        seed: int,
+    ) -> None:
+        if isinstance(mask, partial):
+            raise ValueError(
+                "the probe needs a mask that is complete by itself; got one that wants the policy. Set "
+                "masking=random or masking=blank."
+            )
+        check_probe(
+            num_masks=num_masks,
+            num_problems=num_problems,
+            num_responses=num_responses,
+            has_references=references is not None,
+            tokens_per_pass=tokens_per_pass,
+        )
+        self.policy = policy
+        self.mask = mask
+        self.num_masks = num_masks
+        self.num_problems = num_problems
+        self.num_responses = num_responses
+        self.references = references
+        self.tokens_per_pass = tokens_per_pass
+        self.seed = seed
+
+    def run(
+        self, benchmark: Benchmark, records: Iterable[ResponseRecord], *, done: frozenset[str]
+    ) -> Iterator[tuple[TokenDivergence, ...]]:
+        """Yields the divergences of one problem after another.
+
+        Args:
+            benchmark: its problems.
+            records: the policy's own graded responses; those of other benchmarks and views are ignored.
+            done: ids of problems that need not be scored again.
+        """
+        own: dict[str, dict[int, ResponseRecord]] = {}
+        for record in records:
+            if (record.benchmark, record.view) == (benchmark.key, "image"):
+                own.setdefault(record.problem_id, {})[record.response_index] = record
+        units: list[_Unit] = []
+        for unit in self._units(benchmark, own, done):
+            if units and not self._fits([*units, unit]):
+                yield from self._score(units)
+                units = []
+            units.append(unit)
+        if units:
+            yield from self._score(units)
+
+    def _units(
+        self,
+        benchmark: Benchmark,
+        own: dict[str, dict[int, ResponseRecord]],
+        done: frozenset[str],
+    ) -> Iterator[_Unit]:
+        for index in islice(range(len(benchmark.problems)), self.num_problems):
+            try:
+                problem = benchmark.problems[index]
+            except ProblemError:
+                continue  # named and counted by the runner
+            if problem.id in done or not problem.images:
+                continue
+            responses = self._responses(benchmark.key, problem, own.get(problem.id, {}))
+            if not responses:
+                continue
+            shape = (len(responses), max(len(response.ids) for response in responses))
+            job = _Job(
+                benchmark=benchmark.key,
+                problem_id=problem.id,
+                responses=responses,
+                k3=torch.zeros(shape, dtype=torch.float64),
+                exact=torch.zeros(shape, dtype=torch.float64),
+            )
+            (group,) = self.policy.encode([problem])
+            item_seed = derive_seed(self.seed, benchmark.key, problem.id)
+            for mask_index in range(self.num_masks):
+                seed = mask_seed(item_seed, self.mask, mask_index)
+                masked = hide(group, self.mask, self.policy, seed=seed).patches
+                yield _Unit(job=job, group=replace(group, masked_patches=masked))
+
+    def _responses(
+        self, benchmark: str, problem: Problem, own: dict[int, ResponseRecord]
+    ) -> list[_Response]:
+        found = []
+        for index in range(self.num_responses):
+            if index in own:
+                record = own[index]
+                ids = self._tokenize(problem, record.response, ends=record.stop_reason == "end")
+                found.append(
+                    _Response(kind="own", index=index, ids=ids, num_sampled=record.num_tokens)
+                )
+        text = self.references(benchmark, problem) if self.references is not None else None
+        if text is not None:
+            ids = self._tokenize(problem, text, ends=True)
+            found.append(_Response(kind="reference", index=0, ids=ids, num_sampled=None))
+        # A cut response of special tokens alone has no text, so nothing is left of it.
+        return [response for response in found if response.ids]
+
+    def _tokenize(self, problem: Problem, text: str, *, ends: bool) -> list[int]:
+        encoder = self.policy.encoder
+        # What the template already wrote of the response is part of the prompt.
+        text = text.removeprefix(encoder.response_prefix(encoder.render(problem)))
+        ids: list[int] = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ends:
+            ids = [*ids, encoder.tokenizer.eos_token_id]
+        if banned := set(ids) & set(self.policy.banned_token_ids):
+            raise ValueError(
+                f"a response to {problem.id!r} holds the image token "
+                f"{encoder.tokenizer.decode([min(banned)])!r}, which no policy writes; take it out"
+            )
+        return ids
+
+    def _fits(self, units: Sequence[_Unit]) -> bool:
+        """Whether units share a pass: equally many rows each, and within the budget."""
+        rows = {unit.num_rows for unit in units}
+        longest = max(unit.length for unit in units)
+        return len(rows) == 1 and len(units) * max(rows) * longest <= self.tokens_per_pass
+
+    @torch.no_grad()
+    def _score(self, units: Sequence[_Unit]) -> Iterator[tuple[TokenDivergence, ...]]:
+        rows = [response.ids for unit in units for response in unit.job.responses]
+        longest = max(map(len, rows))
+        padding = self.policy.encoder.tokenizer.pad_token_id or 0
+        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        scores = self.policy.score(
+            [unit.group for unit in units],
+            ids,
+            torch.arange(longest) < lengths[:, None],
+            masked_view=True,
+            full_vocabulary=True,
+        )
+        assert scores.masked_logprobs is not None
+        assert scores.perception_kl is not None
+        # float64, since r overflows float32 where the masked view all but excludes the other's token.
+        k3 = kl_k3(
+            scores.logprobs.double(), scores.masked_logprobs.double(), log_ratio_max=None
+        ).cpu()
+        exact = scores.perception_kl.double().cpu()
+        start = 0
+        for unit in units:
+            job, stop = unit.job, start + unit.num_rows
+            width = min(longest, job.exact.shape[1])
+            job.k3[:, :width] += k3[start:stop, :width]
+            job.exact[:, :width] += exact[start:stop, :width]
+            job.num_scored += 1
+            start = stop
+            if job.num_scored == self.num_masks:
+                yield tuple(self._divergences(job))
+
+    def _divergences(self, job: _Job) -> Iterator[TokenDivergence]:
+        tokenizer = self.policy.encoder.tokenizer
+        for row, response in enumerate(job.responses):
+            length = len(response.ids)
+            yield TokenDivergence(
+                benchmark=job.benchmark,
+                problem_id=job.problem_id,
+                kind=response.kind,
+                response_index=response.index,
+                same_length=None
+                if response.num_sampled is None
+                else response.num_sampled == length,
+                tokens=tuple(str(tokenizer.decode([one])) for one in response.ids),
+                kl_k3=_rounded(job.k3[row, :length] / self.num_masks),
+                kl_exact=_rounded(job.exact[row, :length] / self.num_masks),
+            )
+
+
+def check_probe(
+    *,
+    num_masks: int,
+    num_problems: int | None,
+    num_responses: int,
+    has_references: bool,
+    tokens_per_pass: int,
+) -> None:
+    """Checks the settings of a probe.
+
+    Raises:
+        ValueError: an impossible one, with its key.
+    """
+    if num_masks < 1:
+        raise ValueError(f"the probe needs at least one mask; got {num_masks}. Set num_masks.")
+    if num_problems is not None and num_problems < 1:
+        raise ValueError(
+            f"the probe needs at least one problem; got {num_problems}. Set probe.num_problems."
+        )
+    if num_responses < 0 or (num_responses == 0 and not has_references):
+        raise ValueError(
+            f"the probe scores own responses, references or both; got {num_responses} own responses"
+            f"{'' if has_references else ' and no references'}. Set probe.num_responses."
+        )
+    if tokens_per_pass < 1:
+        raise ValueError(
+            f"a pass holds at least one token; got {tokens_per_pass}. Set probe.tokens_per_pass."
+        )
+
+
+def _rounded(values: Float[Tensor, " token"]) -> tuple[float, ...]:
+    # Single precision has no more than seven digits, and files are read by people.
+    return tuple(float(f"{value:.6g}") for value in values.tolist())
