@@ -1,19 +1,22 @@
 """What train.py, evaluate.py and analyze.py share: the only code that knows Hydra."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from papo.files import write_atomically
 from papo.lab import WARM_START
 
 CONFIG_FOLDER = str(Path(__file__).resolve().parent / "conf")
@@ -32,6 +35,13 @@ USER_ERRORS = (
 )
 
 _failures: list[str] = []
+
+FAILURE_FILE = "failure.json"
+"""Says in the folder of a multirun's job why it failed, where it failed too early to be a run."""
+
+
+class JobFailed(CompactHydraException):
+    """A job of a multirun failed; every launcher then goes on, and the command ends with code 1."""
 
 
 def experiment_name() -> str:
@@ -106,6 +116,9 @@ def clear_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], An
 
     @wraps(task)
     def wrapped(config: DictConfig) -> Any:
+        is_job = HydraConfig.get().mode is RunMode.MULTIRUN
+        if is_job:
+            (run_dir() / FAILURE_FILE).unlink(missing_ok=True)
         try:
             return task(config)
         except USER_ERRORS as error:
@@ -113,10 +126,24 @@ def clear_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], An
                 raise
             message = str(error) or type(error).__name__
             print(f"error: {message}", file=sys.stderr)
+            if is_job:
+                _note_failure(message)
+                # A job may run in another process, whose exit code is not the command's.
+                raise JobFailed(message) from None
             _failures.append(message)
             return None
 
     return wrapped
+
+
+def _note_failure(message: str) -> None:
+    overrides = list(HydraConfig.get().overrides.task)
+    # On a full disk the reason of the failure matters more than its record.
+    with suppress(OSError):
+        write_atomically(
+            run_dir() / FAILURE_FILE,
+            json.dumps({"error": message, "overrides": overrides}, indent=2),
+        )
 
 
 def exit_code() -> int:

@@ -304,5 +304,8 @@ def show_end(folder: RunFolder) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    # The workers of joblib and submitit import the task; in __main__ they could not find it.
+    from train import main as importable_main
+
+    importable_main()
     sys.exit(front_door.exit_code())

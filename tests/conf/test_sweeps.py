@@ -1,0 +1,281 @@
+"""Every job of every sweep composes, with any experiment, to the settings its arm is named after."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from training.command import contents, result, run_command
+
+import train
+from papo.published import published_results
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SWEEPS = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml"))
+PUBLISHED = [name for name in SWEEPS if not name.startswith("lab_")]
+EXPERIMENTS = {
+    "lab": (),
+    "papo_geo3k": ("+experiment=papo_geo3k",),
+    "papo_g_7b": ("+experiment=papo_g_7b",),
+}
+# Composing takes half a second a job: every arm once where it belongs, one arm with every experiment.
+FAMILIES = [
+    *((sweep, "lab") for sweep in SWEEPS),
+    *((sweep, experiment) for sweep in PUBLISHED for experiment in ("papo_geo3k", "papo_g_7b")),
+]
+IN_FULL = {
+    *((sweep, "lab") for sweep in SWEEPS if sweep not in PUBLISHED),
+    *((sweep, "papo_g_7b") for sweep in PUBLISHED),
+}
+
+# arXiv:2507.06448v5 with the tables of its ablations: arm -> (gamma, eta_full, eta_masked), and what
+# else the arm sets. Everything not named here is the experiment's.
+G, D = {"clip_high": 0.3, "max_resample": 0}, {"clip_high": 0.28, "max_resample": 19, "beta": 0.0}
+ARMS = {
+    "gamma": {f"gamma_{g}": (g, 0.0, 0.0) for g in (0.0, 0.005, 0.01, 0.02, 0.04)},
+    "mask_ratio": {f"ratio_{r}": (0.01, 0.0, 0.0, {"ratio": r}) for r in (0.4, 0.6, 0.8, 1.0)},
+    "masking_strategy": {
+        "random_raw": (0.01, 0.0, 0.0, {"ratio": 0.6, "grid": "raw"}),
+        "random_token": (0.01, 0.0, 0.0, {"ratio": 0.6, "grid": "token"}),
+        "semantic": (0.01, 0.0, 0.0, {"ratio": 0.6}),
+        "semantic_policy": (0.01, 0.0, 0.0, {"ratio": 0.6}),
+        "blank": (0.01, 0.0, 0.0),
+    },
+    "entropy": {f"full_{f}_masked_{m}": (0.02, f, m) for f in (0.0, 0.05) for m in (0.0, 0.05)},
+    "entropy_weight": {f"eta_{eta}": (0.02, eta, eta) for eta in (0.01, 0.03, 0.05)},
+    "no_kl_ref": {
+        "grpo": (0.0, 0.0, 0.0, {"beta": 0.01}),
+        "grpo_no_kl_ref": (0.0, 0.0, 0.0, {"beta": 0.0}),
+        "papo_no_kl_ref": (0.01, 0.03, 0.03, {"beta": 0.0}),
+    },
+    "dapo_regularisation": {
+        "dapo": (0.0, 0.0, 0.0, D | {"average": "token"}),
+        "dapo_entropy": (0.0, 0.03, 0.0, D | {"average": "token"}),
+        "papo_d": (0.01, 0.03, 0.03, D | {"average": "token"}),
+    },
+    "fidelity": {"official": (None,) * 3, "paper": (None,) * 3, "exact": (None,) * 3},
+    "method": {
+        "grpo": (0.0, 0.0, 0.0, G | {"beta": 0.01}),
+        "grpo_double_entropy": (0.0, 0.05, 0.05, G | {"beta": 0.01}),
+        "papo_g": (0.02, 0.0, 0.0, G | {"beta": 0.01}),
+        "papo_g_double_entropy": (0.02, 0.05, 0.05, G | {"beta": 0.01}),
+        "dapo": (0.0, 0.0, 0.0, D | {"average": "token", "entropy_average": "token"}),
+        "papo_d": (0.01, 0.03, 0.03, D | {"average": "token", "entropy_average": "token"}),
+    },
+    # The lab's own: gamma of ten times the published weights, everything else as objective=lab_papo_g.
+    "lab_gamma": {
+        f"gamma_{g}": (g, 0.0, 0.0, {"masked_policy": "old"}) for g in (0.0, 0.05, 0.1, 0.2, 0.4)
+    },
+    "lab_mask_ratio": {f"ratio_{r}": (0.1, 0.12, 0.12, {"ratio": r}) for r in (0.4, 0.6, 0.8, 1.0)},
+    "lab_masking_strategy": {
+        name: (0.1, 0.12, 0.12)
+        for name in ("random_raw", "random_token", "semantic_policy", "evidence", "control", "blank")
+    },
+    "lab_entropy": {
+        f"full_{f}_masked_{m}": (0.1, f, m, {"masked_policy": "current"})
+        for f in (0.0, 0.12)
+        for m in (0.0, 0.12)
+    },
+    "lab_entropy_weight": {f"eta_{eta}": (0.1, eta, eta) for eta in (0.05, 0.15, 0.25)},
+    "lab_no_kl_ref": {
+        "grpo": (0.0, 0.0, 0.0, {"beta": 0.01}),
+        "grpo_no_kl_ref": (0.0, 0.0, 0.0, {"beta": 0.0}),
+        "papo_no_kl_ref": (0.1, 0.12, 0.12, {"beta": 0.0}),
+    },
+    "lab_dapo_regularisation": {
+        "dapo": (0.0, 0.0, 0.0, D),
+        "dapo_entropy": (0.0, 0.12, 0.0, D),
+        "papo_d": (0.1, 0.12, 0.12, D),
+    },
+    "lab_method": {
+        "grpo": (0.0, 0.0, 0.0, G),
+        "grpo_double_entropy": (0.0, 0.12, 0.12, G),
+        "papo_g_double_entropy": (0.1, 0.12, 0.12, G),
+        "dapo": (0.0, 0.0, 0.0, D),
+        "papo_d": (0.1, 0.12, 0.12, D),
+    },
+}  # fmt: skip
+
+
+@lru_cache
+def jobs_of(*overrides, only_first=False):
+    """The configurations that `python train.py -m OVERRIDES` would start, Hydra's part included."""
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        loader = hydra.config_loader
+        config = hydra.compose_config(
+            "train", list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
+        )
+        params = OmegaConf.to_container(config.hydra.sweeper, resolve=True)["params"]
+        arguments = [*(f"{key}={value}" for key, value in params.items()), *overrides]
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+        jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        return [loader.load_sweep_config(config, job) for job in jobs[: 1 if only_first else None]]
+
+
+@pytest.fixture
+def hydra_config(monkeypatch):
+    """Stands for the job that is running: some settings are named after its choices."""
+
+    def set_to(job):
+        HydraConfig.instance().set_config(job)
+        plain = OmegaConf.masked_copy(job, [key for key in job if key != "hydra"])
+        return plain
+
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    return set_to
+
+
+def published_row(path):
+    rows = published_results()
+    for key in path.split("/"):
+        rows = rows[key if key in rows else float(key)]
+    return rows
+
+
+def test_every_sweep_of_the_issue_is_there_and_checked():
+    assert set(SWEEPS) == set(ARMS)
+    assert set(PUBLISHED) == {
+        *("gamma", "mask_ratio", "masking_strategy", "entropy", "entropy_weight", "no_kl_ref"),
+        *("dapo_regularisation", "fidelity", "method"),
+    }
+
+
+@pytest.mark.parametrize(("sweep", "experiment"), FAMILIES)
+def test_every_job_makes_a_plan_with_the_settings_of_its_arm(sweep, experiment, hydra_config):
+    in_full = (sweep, experiment) in IN_FULL
+    jobs = jobs_of(*EXPERIMENTS[experiment], f"+sweep={sweep}", "seed=7", only_first=not in_full)
+    assert [job.seed for job in jobs] == [7] * (len(ARMS[sweep]) if in_full else 1)
+    arms = []
+    for job in jobs:
+        folder = job.hydra.sweep.dir
+        assert folder == f"outputs/sweeps/{sweep}-{experiment}"
+        config = hydra_config(job)
+        arm = config.sweep.arm
+        arms.append(arm)
+        assert job.hydra.sweep.subdir == f"{arm}/seed_7"
+        gamma, eta_full, eta_masked, *more = ARMS[sweep][arm]
+        expected = {"gamma": gamma, "eta_full": eta_full, "eta_masked": eta_masked}
+        expected |= more[0] if more else {}
+        found = {
+            **config.objective,
+            "max_resample": config.training.max_resample,
+            **{key: config.masking[key] for key in ("ratio", "grid") if key in config.masking},
+        }
+        assert expected == {
+            key: found[key] if value is not None else None for key, value in expected.items()
+        }, arm
+        assert config.resume is True
+        plan = train.make_plan(config)
+        assert plan.settings.max_resample == config.training.max_resample
+        if hasattr(plan.reward, "close"):
+            plan.reward.close()
+    assert set(arms) == set(ARMS[sweep]) or not in_full
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_published_rows_exist_and_belong_to_arms(sweep, hydra_config):
+    in_full = (sweep, "lab") in IN_FULL
+    config = hydra_config(jobs_of(f"+sweep={sweep}", "seed=7", only_first=not in_full)[0])
+    known = [arm for arm in config.sweep.published if arm in ARMS[sweep]]
+    assert known or sweep == "fidelity"
+    for arm in known:
+        for path in config.sweep.published[arm]:
+            assert published_row(path)
+
+
+def test_published_values_stand_beside_the_arms_that_have_them():
+    results = published_results()["ablations"]
+    for sweep, prefix in (
+        ("gamma", "gamma_"),
+        ("mask_ratio", "ratio_"),
+        ("entropy_weight", "eta_"),
+    ):
+        values = {float(arm.removeprefix(prefix)) for arm in ARMS[sweep]} - {0.0}
+        assert values == {key for key in results[sweep] if key != "grpo"}
+
+
+def test_seeds_and_settings_of_the_command_line_win_over_those_of_the_sweep():
+    jobs = jobs_of("+sweep=gamma", "seed=5,6", "objective.gamma=0.3", "training.num_rollouts=10")
+    assert [(job.sweep.arm, job.seed, job.training.num_rollouts) for job in jobs] == [
+        ("gamma_0.3", 5, 10),
+        ("gamma_0.3", 6, 10),
+    ]
+
+
+def test_every_arm_and_seed_has_a_folder_of_its_own_and_keeps_it():
+    overrides = ("+sweep=fidelity", "seed=1,2")
+    first = [(job.hydra.sweep.dir, job.hydra.sweep.subdir) for job in jobs_of(*overrides)]
+    jobs_of.cache_clear()
+    assert first == [(job.hydra.sweep.dir, job.hydra.sweep.subdir) for job in jobs_of(*overrides)]
+    assert len(set(first)) == 3 * 2
+
+
+def test_the_order_of_sweep_and_experiment_does_not_matter():
+    first, second = (
+        jobs_of(*overrides, "seed=7", "sweep.arm=papo_d", only_first=True)[0]
+        for overrides in (
+            ("+sweep=method", "+experiment=papo_g_7b"),
+            ("+experiment=papo_g_7b", "+sweep=method"),
+        )
+    )
+    for group in ("objective", "masking", "model", "training"):
+        assert first[group] == second[group]
+    assert first.objective.gamma == 0.01
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+def test_other_launchers_compose(launcher):
+    jobs = jobs_of("+sweep=lab_gamma", f"hydra/launcher={launcher}", only_first=True)
+    assert launcher.split("_")[0] in jobs[0].hydra.launcher._target_
+
+
+def test_a_failed_job_stops_no_other_and_a_finished_one_is_not_run_again(tmp_path):
+    def sweep(strategies):
+        return run_command(
+            "+sweep=lab_masking_strategy",
+            f"masking={strategies}",
+            "seed=1",
+            f"hydra.sweep.dir={tmp_path}",
+            "masking.ratio=0.5",
+            multirun=True,
+        )
+
+    # blank has no ratio, so its job cannot be composed: nothing starts.
+    assert sweep("random_token,blank").code == 1
+    assert not list(tmp_path.rglob("run.json"))
+
+    # DINOv2 is not in the cache of a machine without network, which its job says within seconds.
+    first = sweep("semantic,random_token")
+    assert first.code == 1
+    assert "masking.saliency.path" in first.stderr
+    failure = json.loads((tmp_path / "semantic" / "seed_1" / "failure.json").read_text())
+    assert "masking=semantic" in failure["overrides"]
+    assert result(tmp_path / "random_token" / "seed_1")["status"] == "finished"
+
+    before = contents(tmp_path / "random_token")
+    again = sweep("semantic_policy,random_token")
+    assert again.code == 0
+    assert contents(tmp_path / "random_token") == before
+    assert result(tmp_path / "semantic_policy" / "seed_1")["status"] == "finished"
+
+
+def test_a_finished_job_of_other_settings_is_neither_repeated_nor_taken_for_this_one(tmp_path):
+    def sweep(ratio):
+        return run_command(
+            *("+sweep=lab_masking_strategy", "masking=random_token", "seed=1"),
+            *(f"hydra.sweep.dir={tmp_path}", f"masking.ratio={ratio}"),
+            multirun=True,
+        )
+
+    assert sweep(0.5).code == 0
+    other = sweep(0.7)
+    assert other.code == 1
+    assert "masking.ratio was 0.5, is 0.7" in other.stderr
