@@ -12,7 +12,7 @@ SHELL := /bin/bash
 CORE_STAMP := $(VENV)/.installed-core
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help setup demo test check format clean bench peers
+.PHONY: help setup demo test check format clean bench peers notebooks
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -46,6 +46,10 @@ outputs/benchmarks/venv-trl-%/.installed: benchmarks/peers/constraints.txt
 	$(BIN)/python -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< trl==$* torch transformers pillow requests
 	touch $@
+
+notebooks: $(DEV_STAMP) ## JupyterLab on notebooks/ (installs it)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab
+	$(BIN)/jupyter lab notebooks
 
 clean: ## remove caches and build products; the environment and outputs/ stay
 	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -24,7 +24,7 @@ def heat_map(tokens: Sequence[str], perception_kl: Sequence[float]) -> str:
         '<div style="font:14px/1.7 monospace;white-space:pre-wrap;overflow-wrap:anywhere;'
         f'color:#111;background:#fff;padding:4px">{"".join(spans)}'
         '<div style="font:12px sans-serif;color:#444">perception KL of each token: white 0, '
-        f"orange {FULL_COLOUR_NATS:g} nats and more</div></div>"
+        f"orange {FULL_COLOUR_NATS:g} nat and more</div></div>"
     )
 
 
