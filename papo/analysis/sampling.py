@@ -33,6 +33,7 @@ class Sample:
         cases: every wrong response of every run in these slots.
         correct: per run, which units it answered right.
         items: per run and unit, the item id of its wrong response.
+        right_although_misread: per run of the lab, right answers in spite of a wrong reading.
     """
 
     analysis: str
@@ -41,6 +42,7 @@ class Sample:
     cases: tuple[Case, ...]
     correct: Mapping[str, frozenset[Unit]]
     items: Mapping[tuple[str, Unit], str]
+    right_although_misread: Mapping[str, int]
 
     def blind_order(self) -> tuple[Case, ...]:
         """The cases in an order that says nothing of the run: that of their opaque ids."""
@@ -152,6 +154,11 @@ def _sample(runs: Sequence[EvaluatedRun], units: Sequence[Unit]) -> Sample:
             for run in runs
         },
         items=items,
+        right_although_misread={
+            run.name: sum(verdict == "correct_but_misread" for verdict in verdicts)
+            for run in runs
+            if (verdicts := [v for unit in units if (v := _record(run, unit).verdicts.get("lab"))])
+        },
     )
 
 

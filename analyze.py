@@ -1,0 +1,186 @@
+"""Says what wrong answers got wrong: `python analyze.py runs=[BEFORE,AFTER]`.
+
+Composes conf/analyze.yaml, reads evaluation folders, draws a sample of wrong answers, lets every
+labeller that knows enough label it, and ends with a table. docs/error_analysis.md explains the files.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import front_door
+from papo.analysis import (
+    AnalysisFolder,
+    GeometryLabels,
+    LabLabels,
+    draw_sample,
+    headline_sentences,
+    label_sample,
+    labeller_notes,
+    read_evaluated_runs,
+    read_human_labels,
+    share_table,
+    summarize,
+    transition_sentences,
+    transition_table,
+)
+
+KNOWN_KEYS = (
+    *("runs", "view", "num_cases", "seed", "judge", "human_labels", "min_validated"),
+    *("require_finished", "report_cases", "label_picture_side", "wandb", "run_dir"),
+)
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+@hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="analyze", version_base="1.3")
+@front_door.clear_errors
+def main(config: DictConfig) -> None:
+    """One analysis."""
+    check_settings(config)
+    run_dir = front_door.run_dir()
+    OmegaConf.update(config, "run_dir", str(run_dir))
+    runs = read_evaluated_runs(
+        [Path(run).expanduser() for run in config.runs],
+        view=config.view,
+        require_finished=config.require_finished,
+    )
+    sample = draw_sample(runs, num_cases=config.num_cases, seed=config.seed)
+    # Labels of another analysis and a missing key are noticed before anything is written.
+    people = [
+        label
+        for path in config.human_labels
+        for label in read_human_labels(Path(path).expanduser(), sample)
+    ]
+    judges = [front_door.instantiate(config.judge)] if config.judge else []
+    folder = AnalysisFolder(
+        run_dir,
+        config=OmegaConf.to_container(config, resolve=True),
+        config_text=OmegaConf.to_yaml(config, resolve=True),
+        overrides=list(HydraConfig.get().overrides.task),
+    )
+    try:
+        folder.write_cases(sample, picture_side=config.label_picture_side)
+        labelled = label_sample(sample, [LabLabels(), GeometryLabels(), *judges], people)
+        summary = {
+            **summarize(labelled, seed=config.seed, min_validated=config.min_validated),
+            "judge": [judge_usage(judge) for judge in judges],
+        }
+        folder.write_results(labelled, summary, report_cases=config.report_cases)
+        if config.wandb.mode != "disabled":
+            log_to_wandb(config, folder, summary)
+        folder.write_result("finished", analysis=sample.analysis)
+    except BaseException as error:
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        # On a full disk the reason of the failure matters more than its record.
+        with suppress(OSError):
+            folder.write_result(status, error=f"{type(error).__name__}: {error}")
+        raise
+    show(summary, folder)
+
+
+def check_settings(config: DictConfig) -> None:
+    """Raises ValueError for a setting that no analysis can have, naming its key."""
+    front_door.check_known_keys(config, KNOWN_KEYS)
+    for key in ("runs", "human_labels"):
+        if not isinstance(config[key], ListConfig):
+            raise ValueError(f"{key} is a list of paths; got {config[key]!r}. Write {key}=[A,B].")
+    for key in ("min_validated", "label_picture_side"):
+        if config[key] < 1:
+            raise ValueError(f"{key} is at least 1; got {config[key]}")
+    if config.seed < 0 or config.report_cases < 0:
+        raise ValueError(
+            f"seed and report_cases are at least 0; got seed={config.seed}, "
+            f"report_cases={config.report_cases}"
+        )
+
+
+def judge_usage(judge: Any) -> dict[str, Any]:
+    """What a judge was asked, and what that cost."""
+    usage = judge.usage
+    return {
+        "judge": judge.name,
+        "requests": usage.requests,
+        "from_cache": usage.from_cache,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "dollars": judge.cost(),
+    }
+
+
+def log_to_wandb(config: DictConfig, folder: AnalysisFolder, summary: dict[str, Any]) -> None:
+    """Logs the share tables and the plots as one Weights & Biases run in the analysis folder."""
+    import wandb
+
+    with wandb.init(
+        project=config.wandb.project,
+        dir=str(folder.path),
+        mode=config.wandb.mode,
+        job_type="error_analysis",
+        config=OmegaConf.to_container(config, resolve=True),
+        settings=wandb.Settings(silent=True),
+    ) as run:
+        for name in summary["labellers"]:
+            headings, rows = share_table(summary, name)
+            run.log({f"errors/{name}": wandb.Table(columns=list(headings), data=rows)})
+        for picture in sorted(folder.path.glob("*.png")):
+            run.log({f"plots/{picture.stem}": wandb.Image(str(picture))})
+
+
+def show(summary: dict[str, Any], folder: AnalysisFolder) -> None:
+    """Prints what was found and where everything is."""
+    for name, labeller in summary["labellers"].items():
+        print_table(f"Wrong answers, labelled by {name}", *share_table(summary, name))
+        for note in labeller_notes(labeller):
+            say(f"  {note.replace('**', '')}")
+    for one in summary["transitions"]:
+        title = f"{one['before']} to {one['after']}, labelled by {one['labeller']}"
+        print_table(f"Response slots: {title}", *transition_table(one))
+        for sentence in transition_sentences(one):
+            say(f"  {sentence}")
+    for one in summary["judge"]:
+        cost = "" if one["dollars"] is None else f", {one['dollars']:.2f} dollars"
+        say(
+            f"{one['judge']}: {one['requests']} replies asked for, {one['from_cache']} kept from before, "
+            f"{one['prompt_tokens']} + {one['completion_tokens']} tokens{cost}"
+        )
+    for sentence in headline_sentences(summary):
+        say(sentence)
+    paper = summary["published"]["perception"]
+    say(
+        f"The paper: {100 * paper['value']:.1f} [{100 * paper['low']:.1f}, {100 * paper['high']:.1f}] % "
+        f"of {summary['published']['cases']} wrong answers misread the picture (another model and data)."
+    )
+    say(
+        f"Look at {folder.path / 'report.html'}; label by hand with {folder.path / 'label_page.html'}"
+    )
+
+
+def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table; the first column names the rows."""
+    table = Table(title=Text(title))
+    table.add_column(Text(headings[0]))
+    for heading in headings[1:]:
+        table.add_column(Text(heading), justify="right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def say(text: str) -> None:
+    """Prints a sentence as it is: names of runs may look like markup."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(front_door.exit_code())

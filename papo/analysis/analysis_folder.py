@@ -1,0 +1,160 @@
+"""The folder of one error analysis.
+
+run.json             command, overrides, git commit, versions, seed
+config.yaml          the resolved configuration
+items.json           which response stands behind each opaque id
+label_page.html      for people: label the cases, export JSON, give it back as human_labels=
+label_studio.json    the same cases as Label Studio tasks; label_studio.xml is their interface
+labels.jsonl         every label of every labeller; exclusions.jsonl, every case without one
+summary.json         all counts, shares, intervals and tests
+table.csv, transitions.csv, report.md, report.html
+shares*.png, .svg    error shares per run, one picture per labeller; transitions*.png, .svg
+result.json          status
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from papo.analysis.error_analysis import LabelledSample
+from papo.analysis.error_page import error_page
+from papo.analysis.error_plots import encode_figure, plot_shares, plot_transitions
+from papo.analysis.error_report import report_markdown, shares_csv, transitions_csv
+from papo.analysis.human_labels import label_studio_config, label_studio_tasks
+from papo.analysis.label_page import LabelItem, build_label_page
+from papo.analysis.sampling import Sample
+from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES
+from papo.files import write_atomically
+from papo.provenance import git_commit, versions
+
+
+class AnalysisFolder:
+    """Writes the files of an analysis. Opening refuses to mix two.
+
+    Args:
+        path: the folder; made if it is not there.
+        config: the resolved configuration, plain values only.
+        config_text: the same as the YAML text to keep.
+        overrides: what the command line changed.
+
+    Raises:
+        ValueError: the folder holds an analysis, or another kind of run.
+    """
+
+    def __init__(
+        self, path: Path, *, config: Mapping[str, Any], config_text: str, overrides: list[str]
+    ) -> None:
+        if (path / "run.json").exists():
+            raise ValueError(f"{path} already holds a run; choose another run_dir")
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / "config.yaml", config_text)
+        self._write_json(
+            "run.json",
+            {
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "overrides": overrides,
+                "seed": config.get("seed"),
+                "git_commit": git_commit(),
+                "versions": versions(),
+            },
+        )
+
+    def write_cases(self, sample: Sample, *, picture_side: int) -> None:
+        """Writes items.json and what people label with."""
+        self._write_json("items.json", sample.to_json())
+        pictures = {
+            case.item: tuple(
+                picture for path in case.images if (picture := _encode(path, picture_side))
+            )
+            for case in sample.cases
+        }
+        items = [
+            LabelItem(
+                item=case.item,
+                question=case.question.replace("<image>", "").strip(),
+                images=pictures[case.item],
+                response=case.response,
+                reference=case.reference,
+            )
+            for case in sample.blind_order()
+        ]
+        categories = {
+            str(name): f"{DEFINITIONS[name].meaning} Example: {DEFINITIONS[name].example}"
+            for name in ERROR_CATEGORIES
+        }
+        label_page = build_label_page(items, analysis=sample.analysis, categories=categories)
+        write_atomically(self.path / "label_page.html", label_page)
+        self._write_json("label_studio.json", label_studio_tasks(sample, pictures))
+        write_atomically(self.path / "label_studio.xml", label_studio_config())
+
+    def write_results(
+        self, labelled: LabelledSample, summary: Mapping[str, Any], *, report_cases: int
+    ) -> None:
+        """Writes labels, numbers, tables, plots and both reports."""
+        lines = [
+            label.to_line() for labels in labelled.labels.values() for label in labels.values()
+        ]
+        write_atomically(self.path / "labels.jsonl", "".join(lines))
+        write_atomically(
+            self.path / "exclusions.jsonl",
+            "".join(json.dumps(asdict(one)) + "\n" for one in labelled.exclusions),
+        )
+        self._write_json("summary.json", summary)
+        write_atomically(self.path / "table.csv", shares_csv(summary))
+        write_atomically(self.path / "transitions.csv", transitions_csv(summary))
+        write_atomically(self.path / "report.md", report_markdown(summary))
+        plots = self._write_plots(summary)
+        report = error_page(summary, labelled, plots=plots, num_cases=report_cases)
+        write_atomically(self.path / "report.html", report)
+
+    def write_result(self, status: str, **values: Any) -> None:
+        """Writes result.json; `status` is finished, failed or interrupted."""
+        self._write_json("result.json", {"status": status, **values})
+
+    def _write_plots(self, summary: Mapping[str, Any]) -> dict[str, bytes]:
+        """Writes PNG and SVG files; returns the PNG by what it shows."""
+        shown = {}
+        figures = [
+            ("shares", f"Shares of errors per run, labelled by {name}", plot_shares(summary, name))
+            for name in summary["labellers"]
+        ] + [
+            (
+                "transitions",
+                f"Errors in {one['before']} and {one['after']}, labelled by {one['labeller']}",
+                plot_transitions(one),
+            )
+            for one in summary["transitions"]
+        ]
+        written: dict[str, int] = {}
+        for stem, text, figure in figures:
+            written[stem] = written.get(stem, 0) + 1
+            name = stem if written[stem] == 1 else f"{stem}_{written[stem]}"
+            encoded = encode_figure(figure)
+            for kind, content in encoded.items():
+                (self.path / f"{name}.{kind}").write_bytes(content)
+            shown[text] = encoded["png"]
+        return shown
+
+    def _write_json(self, name: str, value: Any) -> None:
+        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def _encode(path: Path, side: int) -> bytes | None:
+    """The picture as JPEG or PNG, whichever is smaller; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    picture.thumbnail((side, side))
+    buffers = io.BytesIO(), io.BytesIO()
+    picture.save(buffers[0], "PNG", optimize=True)
+    picture.save(buffers[1], "JPEG", quality=88)
+    return min((buffer.getvalue() for buffer in buffers), key=len)

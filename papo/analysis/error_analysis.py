@@ -1,0 +1,269 @@
+"""An error analysis: labellers at work on a sample, and everything that is counted, as plain values."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from papo.analysis.error_report import LOWER_BOUND
+from papo.analysis.sampling import Sample
+from papo.analysis.shares import Agreement, Labels, agreement, category_shares, corrected_share
+from papo.analysis.taxonomy import (
+    ERROR_CATEGORIES,
+    Case,
+    ErrorCategory,
+    ErrorLabel,
+    Exclusion,
+    Labeller,
+)
+from papo.analysis.transitions import Transitions, compute_transitions
+from papo.published import published_results
+from papo.statistics import Interval, relative_reduction, wilson_interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledSample:
+    """A sample with all that was said of it.
+
+    Attributes:
+        sample: the cases.
+        labels: per labeller, its labels by item.
+        exclusions: cases that a labeller gave no label.
+    """
+
+    sample: Sample
+    labels: Mapping[str, Labels]
+    exclusions: tuple[Exclusion, ...]
+
+
+def label_sample(
+    sample: Sample, labellers: Sequence[Labeller], human_labels: Sequence[ErrorLabel]
+) -> LabelledSample:
+    """Lets every labeller label the cases it can, and adds what people said.
+
+    Raises:
+        ValueError: nobody can label any case.
+    """
+    labels: dict[str, dict[str, ErrorLabel]] = {}
+    exclusions: list[Exclusion] = []
+    for label in human_labels:
+        labels.setdefault(label.labeller, {})[label.item] = label
+    for labeller in labellers:
+        cases: list[Case] = [case for case in sample.cases if labeller.can_label(case)]
+        verdicts = labeller.label(cases) if cases else []
+        exclusions.extend(one for one in verdicts if isinstance(one, Exclusion))
+        if found := {one.item: one for one in verdicts if isinstance(one, ErrorLabel)}:
+            labels[labeller.name] = found
+    return LabelledSample(sample=sample, labels=labels, exclusions=tuple(exclusions))
+
+
+def summarize(labelled: LabelledSample, *, seed: int, min_validated: int) -> dict[str, Any]:
+    """Returns all counts, shares, intervals and tests, as what summary.json holds.
+
+    Args:
+        labelled: the labels.
+        seed: of the resampling.
+        min_validated: a judge is validated by so many cases whose true label is known.
+    """
+    sample = labelled.sample
+    true = true_labels(labelled)
+    transitions = [
+        found
+        for name, labels in labelled.labels.items()
+        for after in sample.runs[1:]
+        if (found := compute_transitions(sample, labels, labeller=name, after=after, seed=seed))
+    ]
+    labellers = {
+        name: _labeller_summary(name, labelled, true, seed=seed, min_validated=min_validated)
+        for name in labelled.labels
+    }
+    return {
+        "analysis": sample.analysis,
+        "runs": list(sample.runs),
+        "slots_drawn": len(sample.units),
+        "wrong": {run: sum(case.run == run for case in sample.cases) for run in sample.runs},
+        "benchmarks": dict(Counter(unit.benchmark for unit in sample.units)),
+        "right_although_misread": dict(sample.right_although_misread),
+        "labellers": labellers,
+        "headline": _headline(labelled, labellers),
+        "agreement": [_agreement(one) for one in _agreements(labelled, seed=seed)],
+        "transitions": [_transitions(one) for one in transitions],
+        "published": published(seed=seed),
+    }
+
+
+def true_labels(labelled: LabelledSample) -> dict[str, ErrorLabel]:
+    """Labels that others are measured against: the lab's, and of people the first one's who said it."""
+    found: dict[str, ErrorLabel] = {}
+    for name, labels in labelled.labels.items():
+        if name == "lab" or name.startswith("human:"):
+            for item, label in labels.items():
+                found.setdefault(item, label)
+    return found
+
+
+def published(*, seed: int) -> dict[str, Any]:
+    """The paper's error analysis with the intervals its sample size implies.
+
+    The paper gives shares and no counts beyond 200 cases: 67 % are 134, and 30.5 % fewer are 93.
+    """
+    numbers = published_results()["error_analysis"]
+    cases = numbers["cases"]
+    before = round(cases * numbers["perception_share"])
+    after = round(before * (1 - numbers["perception_reduction_with_papo"]))
+
+    def ones(count: int) -> list[float]:
+        return [1.0] * count + [0.0] * (cases - count)
+
+    reduction = relative_reduction(ones(before), ones(after), paired=False, seed=seed)
+    return {
+        "source": "arXiv:2507.06448v5, section 2.2: Qwen2.5-VL-3B with GRPO, labelled by hand",
+        "cases": cases,
+        "perception": _interval(wilson_interval(before, cases)),
+        "perception_reduction_with_papo": {
+            **_interval(reduction),
+            "value": numbers["perception_reduction_with_papo"],
+        },
+    }
+
+
+def _labeller_summary(
+    name: str,
+    labelled: LabelledSample,
+    true: Mapping[str, ErrorLabel],
+    *,
+    seed: int,
+    min_validated: int,
+) -> dict[str, Any]:
+    labels = labelled.labels[name]
+    is_judge = name.startswith("judge:")
+    checked = len(labels.keys() & true.keys()) if is_judge else 0
+    runs = {}
+    for run in labelled.sample.runs:
+        of_run = {item: label for item, label in labels.items() if label.run == run}
+        by_benchmark: dict[str, list[ErrorCategory]] = {}
+        for label in of_run.values():
+            by_benchmark.setdefault(label.benchmark, []).append(label.category)
+        runs[run] = {
+            "labelled": len(of_run),
+            "shares": _shares([label.category for label in of_run.values()], seed=seed),
+            "benchmarks": {
+                benchmark: _shares(categories, seed=seed)
+                for benchmark, categories in sorted(by_benchmark.items())
+            },
+            "corrected": {
+                str(category): None if corrected is None else _interval(corrected)
+                for category in ERROR_CATEGORIES
+                for corrected in [corrected_share(of_run, true, category, seed=seed)]
+            }
+            if is_judge and checked >= min_validated and of_run
+            else None,
+        }
+    return {
+        "kind": "judge" if is_judge else name.split(":")[0],
+        "runs": runs,
+        "excluded": dict(
+            Counter(one.reason for one in labelled.exclusions if one.labeller == name)
+        ),
+        "seconds": sum(label.seconds or 0.0 for label in labels.values()) or None,
+        **(
+            {"checked": checked, "needed": min_validated, "validated": checked >= min_validated}
+            if is_judge
+            else {}
+        ),
+    }
+
+
+def _headline(labelled: LabelledSample, labellers: Mapping[str, Any]) -> dict[str, Any]:
+    """Whose shares stand at the top: exact ones, then people's, then a validated judge's; or none's."""
+    num_cases = len(labelled.sample.cases)
+    excluded = Counter(one.labeller for one in labelled.exclusions)
+    lab = labelled.labels.get("lab", {})
+    if lab and len(lab) + excluded["lab"] == num_cases:
+        return {"labeller": "lab", "basis": "exact: the drawn scene is known"}
+    people = [name for name in labellers if name.startswith("human:")]
+    if people:
+        count = len(labelled.labels[people[0]])
+        return {"labeller": people[0], "basis": f"a person labelled {count} of {num_cases} cases"}
+    judges = [name for name, one in labellers.items() if one["kind"] == "judge"]
+    for name in judges:
+        if labellers[name]["validated"]:
+            basis = f"a judge, corrected by {labellers[name]['checked']} cases of known label"
+            return {"labeller": name, "basis": basis}
+    if judges:
+        one = labellers[judges[0]]
+        basis = (
+            f"not validated: {judges[0]} was compared with {one['checked']} cases of known label, and "
+            f"{one['needed']} are needed. Its shares are not a result; label cases with label_page.html."
+        )
+        return {"labeller": None, "basis": basis}
+    return {"labeller": None, "basis": LOWER_BOUND if "geometry" in labellers else "no labels yet"}
+
+
+def _agreements(labelled: LabelledSample, *, seed: int) -> list[Agreement]:
+    return [
+        found
+        for one, other in combinations(labelled.labels, 2)
+        if (
+            found := agreement(
+                labelled.labels[one], labelled.labels[other], names=(one, other), seed=seed
+            )
+        ).items
+    ]
+
+
+def _shares(categories: Sequence[ErrorCategory], *, seed: int) -> dict[str, Any]:
+    return {
+        str(category): {
+            "count": share.count,
+            "share": share.wilson.value,
+            "wilson": [share.wilson.low, share.wilson.high],
+            "bootstrap": [share.bootstrap.low, share.bootstrap.high],
+        }
+        for category, share in category_shares(categories, seed=seed).items()
+    }
+
+
+def _agreement(one: Agreement) -> dict[str, Any]:
+    return {
+        "first": one.first,
+        "second": one.second,
+        "items": one.items,
+        "agreed": one.agreed,
+        "kappa": None if one.kappa is None else _interval(one.kappa),
+        "table": [
+            {"first": str(first), "second": str(second), "cases": count}
+            for (first, second), count in sorted(one.table.items())
+        ],
+    }
+
+
+def _transitions(one: Transitions) -> dict[str, Any]:
+    return {
+        "labeller": one.labeller,
+        "before": one.before,
+        "after": one.after,
+        "slots": one.units,
+        "left_out": one.left_out,
+        "counts": [
+            {"before": str(before), "after": str(after), "slots": count}
+            for (before, after), count in sorted(one.counts.items())
+        ],
+        **{
+            name: {
+                "before": found.before,
+                "after": found.after,
+                "only_before": found.only_before,
+                "only_after": found.only_after,
+                "mcnemar_p": found.p_value,
+            }
+            for name, found in (("correct", one.correct), ("perception", one.perception))
+        },
+        "perception_reduction": None if one.reduction is None else _interval(one.reduction),
+        "bowker_p": one.symmetry_p,
+    }
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
