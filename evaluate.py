@@ -26,18 +26,22 @@ from papo.evaluation import (
     Benchmark,
     EvaluationFolder,
     EvaluationSettings,
+    PerceptionProbe,
     ResponseStore,
     Runner,
     View,
     check_num_responses,
     duration,
     evaluation_settings,
+    measure_vision_dependency,
     notes,
     read_responses,
+    run_probe,
     score_responses,
     show_progress,
     summarize,
     terminal_table,
+    write_vision_dependency,
 )
 from papo.files import locked
 from papo.rollout import check_sampling
@@ -46,8 +50,18 @@ from papo.training.base_weights import fingerprint
 from policy_source import PolicySource, check_policy, find_policy
 
 KNOWN_KEYS = (
-    *("checkpoint", "model", "data", "benchmark", "views", "masking", "fidelity", "rollout"),
-    *("evaluation", "seed", "device", "dtype", "num_threads", "run_dir", "resume"),
+    *("checkpoint", "model", "data", "benchmark", "views", "probe", "masking", "fidelity"),
+    *(
+        "rollout",
+        "num_masks",
+        "evaluation",
+        "seed",
+        "device",
+        "dtype",
+        "num_threads",
+        "run_dir",
+        "resume",
+    ),
 )
 SET_KEYS = {"label", "group", "published_column", "problems", "grader"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -70,6 +84,7 @@ class Plan:
     source: PolicySource
     benchmarks: tuple[Benchmark, ...]
     views: tuple[View, ...]
+    probe: PerceptionProbe | None
     make_engine: Callable[..., Any]
 
 
@@ -142,6 +157,7 @@ def make_plan(config: DictConfig) -> Plan:
         source=source,
         benchmarks=tuple(make_benchmarks(config.benchmark)),
         views=make_views(config.views),
+        probe=instantiate(config.probe) if config.probe else None,
         make_engine=instantiate(config.rollout, without=("num_responses",)),
     )
 
@@ -216,6 +232,7 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
             checkpoint=folder.run()["checkpoint"],
         )
     )
+    look_closer(plan, policy, folder)
     folder.write_result(
         "finished",
         num_responses=sum(batch.num_responses for batch in store.batches),
@@ -224,6 +241,34 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
         grade_seconds=round(sum(batch.grade_seconds for batch in store.batches), 3),
     )
     return show_end(folder)
+
+
+def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder) -> None:
+    """Writes what the image is worth, where several views were run, and which words depend on it."""
+    bootstrap_seed = plan.settings.bootstrap_seed
+    if len(plan.views) > 1 and "image" in (view.name for view in plan.views):
+        write_vision_dependency(
+            measure_vision_dependency(read_responses(folder.path), bootstrap_seed=bootstrap_seed),
+            folder.path,
+        )
+    if plan.probe is not None:
+        with show_progress(console, total=num_probed(plan), done=0) as advance:
+            run_probe(
+                plan.probe,
+                policy=policy,
+                benchmarks=plan.benchmarks,
+                folder=folder.path,
+                bootstrap_seed=bootstrap_seed,
+                advance=advance,
+            )
+
+
+def num_probed(plan: Plan) -> int:
+    """How many problems the probe reads, text-only ones included."""
+    assert plan.probe is not None
+    limit = plan.probe.num_problems
+    sizes = [len(benchmark.problems) for benchmark in plan.benchmarks]
+    return sum(size if limit is None else min(size, limit) for size in sizes)
 
 
 def show_end(folder: EvaluationFolder) -> float:
@@ -239,6 +284,9 @@ def show_end(folder: EvaluationFolder) -> float:
         highlight=False,
         soft_wrap=True,
     )
+    for name in ("vision_dependency.md", "perception_kl.md"):
+        if (folder.path / name).exists():
+            console.print(f"  see {folder.path / name}", highlight=False, soft_wrap=True)
     first = summary["sets"][0]["view"]
     return statistics.fmean(
         one["accuracy"]["value"] for one in summary["sets"] if one["view"] == first

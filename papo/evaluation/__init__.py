@@ -13,7 +13,8 @@ from papo.evaluation.comparison_report import (
     write_comparison,
 )
 from papo.evaluation.folder import EvaluationFolder
-from papo.evaluation.perception_probe import PerceptionProbe, TokenDivergence, check_probe
+from papo.evaluation.perception_probe import PerceptionProbe, TokenDivergence
+from papo.evaluation.probe_folder import run_probe
 from papo.evaluation.probe_report import summarize_probe, write_probe_summary
 from papo.evaluation.progress import duration, show_progress
 from papo.evaluation.references import WrittenResponses, boxed_answer, flawless_lab_response
@@ -51,7 +52,6 @@ __all__ = [
     "boxed_answer",
     "check_hugging_face_folder",
     "check_num_responses",
-    "check_probe",
     "compare_evaluations",
     "comparison_notes",
     "comparison_table",
@@ -62,6 +62,7 @@ __all__ = [
     "notes",
     "read_evaluation",
     "read_responses",
+    "run_probe",
     "score_responses",
     "show_progress",
     "summarize",

@@ -134,7 +134,6 @@ class PerceptionProbe:
     """Scores responses against the picture and against a bank of masked pictures.
 
     Args:
-        policy: whose words they are, or who reads them.
         mask: hides part of the picture; a mask of ratio R uses the masks of the view masked_R.
         num_masks: size of the bank.
         num_problems: the first so many of every benchmark; None for all.
@@ -151,7 +150,6 @@ class PerceptionProbe:
     def __init__(
         self,
         *,
-        policy: ScoringPolicy,
         mask: ImageMask,
         num_masks: int,
         num_problems: int | None,
@@ -165,14 +163,21 @@ class PerceptionProbe:
                 "the probe needs a mask that is complete by itself; got one that wants the policy. Set "
                 "masking=random or masking=blank."
             )
-        check_probe(
-            num_masks=num_masks,
-            num_problems=num_problems,
-            num_responses=num_responses,
-            has_references=references is not None,
-            tokens_per_pass=tokens_per_pass,
-        )
-        self.policy = policy
+        if num_masks < 1:
+            raise ValueError(f"the probe needs at least one mask; got {num_masks}. Set num_masks.")
+        if num_problems is not None and num_problems < 1:
+            raise ValueError(
+                f"the probe needs at least one problem; got {num_problems}. Set probe.num_problems."
+            )
+        if num_responses < 0 or (num_responses == 0 and references is None):
+            raise ValueError(
+                f"the probe scores own responses, references or both; got {num_responses} own "
+                f"responses{' and no references' if references is None else ''}. Set probe.num_responses."
+            )
+        if tokens_per_pass < 1:
+            raise ValueError(
+                f"a pass holds at least one token; got {tokens_per_pass}. Set probe.tokens_per_pass."
+            )
         self.mask = mask
         self.num_masks = num_masks
         self.num_problems = num_problems
@@ -182,11 +187,17 @@ class PerceptionProbe:
         self.seed = seed
 
     def run(
-        self, benchmark: Benchmark, records: Iterable[ResponseRecord], *, done: frozenset[str]
+        self,
+        policy: ScoringPolicy,
+        benchmark: Benchmark,
+        records: Iterable[ResponseRecord],
+        *,
+        done: frozenset[str],
     ) -> Iterator[tuple[TokenDivergence, ...]]:
         """Yields the divergences of one problem after another.
 
         Args:
+            policy: who reads the responses; gradient is off.
             benchmark: its problems.
             records: the policy's own graded responses; those of other benchmarks and views are ignored.
             done: ids of problems that need not be scored again.
@@ -196,16 +207,17 @@ class PerceptionProbe:
             if (record.benchmark, record.view) == (benchmark.key, "image"):
                 own.setdefault(record.problem_id, {})[record.response_index] = record
         units: list[_Unit] = []
-        for unit in self._units(benchmark, own, done):
+        for unit in self._units(policy, benchmark, own, done):
             if units and not self._fits([*units, unit]):
-                yield from self._score(units)
+                yield from self._score(policy, units)
                 units = []
             units.append(unit)
         if units:
-            yield from self._score(units)
+            yield from self._score(policy, units)
 
     def _units(
         self,
+        policy: ScoringPolicy,
         benchmark: Benchmark,
         own: dict[str, dict[int, ResponseRecord]],
         done: frozenset[str],
@@ -217,7 +229,7 @@ class PerceptionProbe:
                 continue  # named and counted by the runner
             if problem.id in done or not problem.images:
                 continue
-            responses = self._responses(benchmark.key, problem, own.get(problem.id, {}))
+            responses = self._responses(policy, benchmark.key, problem, own.get(problem.id, {}))
             if not responses:
                 continue
             shape = (len(responses), max(len(response.ids) for response in responses))
@@ -228,44 +240,34 @@ class PerceptionProbe:
                 k3=torch.zeros(shape, dtype=torch.float64),
                 exact=torch.zeros(shape, dtype=torch.float64),
             )
-            (group,) = self.policy.encode([problem])
+            (group,) = policy.encode([problem])
             item_seed = derive_seed(self.seed, benchmark.key, problem.id)
             for mask_index in range(self.num_masks):
                 seed = mask_seed(item_seed, self.mask, mask_index)
-                masked = hide(group, self.mask, self.policy, seed=seed).patches
+                masked = hide(group, self.mask, policy, seed=seed).patches
                 yield _Unit(job=job, group=replace(group, masked_patches=masked))
 
     def _responses(
-        self, benchmark: str, problem: Problem, own: dict[int, ResponseRecord]
+        self,
+        policy: ScoringPolicy,
+        benchmark: str,
+        problem: Problem,
+        own: dict[int, ResponseRecord],
     ) -> list[_Response]:
         found = []
         for index in range(self.num_responses):
             if index in own:
                 record = own[index]
-                ids = self._tokenize(problem, record.response, ends=record.stop_reason == "end")
+                ids = _tokenize(policy, problem, record.response, ends=record.stop_reason == "end")
                 found.append(
                     _Response(kind="own", index=index, ids=ids, num_sampled=record.num_tokens)
                 )
         text = self.references(benchmark, problem) if self.references is not None else None
         if text is not None:
-            ids = self._tokenize(problem, text, ends=True)
+            ids = _tokenize(policy, problem, text, ends=True)
             found.append(_Response(kind="reference", index=0, ids=ids, num_sampled=None))
         # A cut response of special tokens alone has no text, so nothing is left of it.
         return [response for response in found if response.ids]
-
-    def _tokenize(self, problem: Problem, text: str, *, ends: bool) -> list[int]:
-        encoder = self.policy.encoder
-        # What the template already wrote of the response is part of the prompt.
-        text = text.removeprefix(encoder.response_prefix(encoder.render(problem)))
-        ids: list[int] = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if ends:
-            ids = [*ids, encoder.tokenizer.eos_token_id]
-        if banned := set(ids) & set(self.policy.banned_token_ids):
-            raise ValueError(
-                f"a response to {problem.id!r} holds the image token "
-                f"{encoder.tokenizer.decode([min(banned)])!r}, which no policy writes; take it out"
-            )
-        return ids
 
     def _fits(self, units: Sequence[_Unit]) -> bool:
         """Whether units share a pass: equally many rows each, and within the budget."""
@@ -274,13 +276,15 @@ class PerceptionProbe:
         return len(rows) == 1 and len(units) * max(rows) * longest <= self.tokens_per_pass
 
     @torch.no_grad()
-    def _score(self, units: Sequence[_Unit]) -> Iterator[tuple[TokenDivergence, ...]]:
+    def _score(
+        self, policy: ScoringPolicy, units: Sequence[_Unit]
+    ) -> Iterator[tuple[TokenDivergence, ...]]:
         rows = [response.ids for unit in units for response in unit.job.responses]
         longest = max(map(len, rows))
-        padding = self.policy.encoder.tokenizer.pad_token_id or 0
+        padding = policy.encoder.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
-        scores = self.policy.score(
+        scores = policy.score(
             [unit.group for unit in units],
             ids,
             torch.arange(longest) < lengths[:, None],
@@ -303,10 +307,10 @@ class PerceptionProbe:
             job.num_scored += 1
             start = stop
             if job.num_scored == self.num_masks:
-                yield tuple(self._divergences(job))
+                yield tuple(self._divergences(policy, job))
 
-    def _divergences(self, job: _Job) -> Iterator[TokenDivergence]:
-        tokenizer = self.policy.encoder.tokenizer
+    def _divergences(self, policy: ScoringPolicy, job: _Job) -> Iterator[TokenDivergence]:
+        tokenizer = policy.encoder.tokenizer
         for row, response in enumerate(job.responses):
             length = len(response.ids)
             yield TokenDivergence(
@@ -323,34 +327,19 @@ class PerceptionProbe:
             )
 
 
-def check_probe(
-    *,
-    num_masks: int,
-    num_problems: int | None,
-    num_responses: int,
-    has_references: bool,
-    tokens_per_pass: int,
-) -> None:
-    """Checks the settings of a probe.
-
-    Raises:
-        ValueError: an impossible one, with its key.
-    """
-    if num_masks < 1:
-        raise ValueError(f"the probe needs at least one mask; got {num_masks}. Set num_masks.")
-    if num_problems is not None and num_problems < 1:
+def _tokenize(policy: ScoringPolicy, problem: Problem, text: str, *, ends: bool) -> list[int]:
+    encoder = policy.encoder
+    # What the template already wrote of the response is part of the prompt.
+    text = text.removeprefix(encoder.response_prefix(encoder.render(problem)))
+    ids: list[int] = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if ends:
+        ids = [*ids, encoder.tokenizer.eos_token_id]
+    if banned := set(ids) & set(policy.banned_token_ids):
         raise ValueError(
-            f"the probe needs at least one problem; got {num_problems}. Set probe.num_problems."
+            f"a response to {problem.id!r} holds the image token "
+            f"{encoder.tokenizer.decode([min(banned)])!r}, which no policy writes; take it out"
         )
-    if num_responses < 0 or (num_responses == 0 and not has_references):
-        raise ValueError(
-            f"the probe scores own responses, references or both; got {num_responses} own responses"
-            f"{'' if has_references else ' and no references'}. Set probe.num_responses."
-        )
-    if tokens_per_pass < 1:
-        raise ValueError(
-            f"a pass holds at least one token; got {tokens_per_pass}. Set probe.tokens_per_pass."
-        )
+    return ids
 
 
 def _rounded(values: Float[Tensor, " token"]) -> tuple[float, ...]:

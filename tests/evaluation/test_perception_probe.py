@@ -16,6 +16,7 @@ from papo.evaluation import (
     WrittenResponses,
     boxed_answer,
     flawless_lab_response,
+    run_probe,
     summarize_probe,
     write_probe_summary,
 )
@@ -55,7 +56,7 @@ def benchmark(problems, key="some"):
     )
 
 
-def make_probe(policy, **changes):
+def make_probe(**changes):
     settings = {
         "mask": random_mask(0.6),
         "num_masks": 2,
@@ -65,11 +66,15 @@ def make_probe(policy, **changes):
         "tokens_per_pass": 10_000,
         "seed": 0,
     }
-    return PerceptionProbe(policy=policy, **{**settings, **changes})
+    return PerceptionProbe(**{**settings, **changes})
 
 
-def probed(probe, problems, records=(), done=frozenset(), key="some"):
-    return [one for some in probe.run(benchmark(problems, key), records, done=done) for one in some]
+def probed(policy, probe, problems, records=(), done=frozenset(), key="some"):
+    return [
+        one
+        for some in probe.run(policy, benchmark(problems, key), records, done=done)
+        for one in some
+    ]
 
 
 def record(problem_id, index, response, *, stop_reason="end", num_tokens=99, view="image"):
@@ -121,7 +126,7 @@ def naive_divergence(policy, one, text, mask, num_masks):
 @pytest.mark.parametrize("tokens_per_pass", [1, 150, 10_000])
 def test_exact_and_k3_are_those_of_the_whole_distributions(policy, tokens_per_pass):
     problems = some_problems()
-    found = probed(make_probe(policy, tokens_per_pass=tokens_per_pass), problems)
+    found = probed(policy, make_probe(tokens_per_pass=tokens_per_pass), problems)
     assert [one.problem_id for one in found] == ["a", "b", "c"]
     for one in found:
         of = next(p for p in problems if p.id == one.problem_id)
@@ -140,7 +145,7 @@ def test_own_responses_and_references_stand_side_by_side(policy):
         record("a", 0, "of another view", view="blank"),
         record("b", 0, "cut off", stop_reason="length"),
     ]
-    found = probed(make_probe(policy, num_responses=1), some_problems(), records)
+    found = probed(policy, make_probe(num_responses=1), some_problems(), records)
     assert [(one.problem_id, one.kind) for one in found] == [
         *(("a", "own"), ("a", "reference"), ("b", "own"), ("b", "reference")),
         ("c", "reference"),
@@ -149,7 +154,7 @@ def test_own_responses_and_references_stand_side_by_side(policy):
     end = policy.encoder.tokenizer.decode([policy.encoder.tokenizer.eos_token_id])
     assert "".join(own_of_a.tokens) == "1 2 3" + end
     assert "".join(own_of_b.tokens) == "cut off"
-    alone = probed(make_probe(policy), some_problems())
+    alone = probed(policy, make_probe(), some_problems())
     assert found[1].kl_exact == pytest.approx(alone[0].kl_exact, rel=1e-3, abs=1e-6)
 
 
@@ -157,21 +162,21 @@ def test_a_response_that_is_cut_into_other_tokens_is_noticed(policy):
     tokenizer = policy.encoder.tokenizer
     right = len(tokenizer("1 2")["input_ids"]) + 1
     records = [record("a", 0, "1 2", num_tokens=right), record("b", 0, "1 2", num_tokens=right + 1)]
-    found = probed(make_probe(policy, num_responses=1, references=None), some_problems(), records)
+    found = probed(policy, make_probe(num_responses=1, references=None), some_problems(), records)
     assert [one.same_length for one in found] == [True, False]
     (summary,) = summarize_probe(found, bootstrap_seed=0)
     assert summary.same_length == 0.5
 
 
 def test_a_mask_that_hides_nothing_leaves_nothing_between_the_views(policy):
-    found = probed(make_probe(policy, mask=random_mask(0.0)), some_problems())
+    found = probed(policy, make_probe(mask=random_mask(0.0)), some_problems())
     assert all(abs(value) < 1e-6 for one in found for value in one.kl_exact + one.kl_k3)
 
 
 def test_a_mask_that_hides_everything_leaves_a_lot(policy):
-    hidden = probed(make_probe(policy, mask=BlankMask()), some_problems())
+    hidden = probed(policy, make_probe(mask=BlankMask()), some_problems())
     assert all(min(one.kl_exact) > 1e-4 for one in hidden)
-    some = probed(make_probe(policy, mask=random_mask(0.2)), some_problems())
+    some = probed(policy, make_probe(mask=random_mask(0.2)), some_problems())
     assert sum(map(sum, (one.kl_exact for one in hidden))) > sum(
         map(sum, (one.kl_exact for one in some))
     )
@@ -182,7 +187,7 @@ def test_k3_of_own_tokens_averages_to_the_exact_kl(policy):
     # One-token responses drawn from the policy itself: k3 is unbiased for them.
     one = some_problems()[0]
     (group,) = policy.encode([one])
-    probe = make_probe(policy, num_masks=1, mask=BlankMask())
+    probe = make_probe(num_masks=1, mask=BlankMask())
     clean = next_token_logprobs(policy, group, [0])[0]
     draws = torch.multinomial(clean.exp(), 4000, True, generator=torch.Generator().manual_seed(0))
     masked_group = hide(group, probe.mask, policy, seed=0)
@@ -190,27 +195,57 @@ def test_k3_of_own_tokens_averages_to_the_exact_kl(policy):
     log_ratio = (masked - clean)[draws]
     k3 = log_ratio.exp() - 1 - log_ratio
     # The first token of any response has this exact KL.
-    exact = probed(probe, [one])[0].kl_exact[0]
+    exact = probed(policy, probe, [one])[0].kl_exact[0]
     error = float(k3.std()) / math.sqrt(len(k3))
     assert float(k3.mean()) == pytest.approx(exact, abs=3 * error)
     assert error < 0.2 * exact
 
 
+def test_a_folder_keeps_what_is_scored_and_goes_on_from_there(policy, tmp_path):
+    (tmp_path / "responses.jsonl").write_text(
+        record("a", 0, "1 2 3").to_line() + record("b", 0, "4").to_line()
+    )
+
+    def run(num_problems):
+        advanced = []
+        run_probe(
+            make_probe(num_responses=1, num_problems=num_problems),
+            policy=policy,
+            benchmarks=[benchmark(some_problems())],
+            folder=tmp_path,
+            bootstrap_seed=0,
+            advance=lambda what, count: advanced.append((what, count)),
+        )
+        return advanced
+
+    assert run(1) == [("some, probe", 1)]
+    begun = (tmp_path / "perception_kl.jsonl").read_text()
+    with (tmp_path / "perception_kl.jsonl").open("a") as file:
+        file.write('{"benchmark": "some", "problem_id": "b", "ki')  # a crash
+    assert run(None) == [("some, probe", 1)] * 2
+    lines = (tmp_path / "perception_kl.jsonl").read_text()
+    assert lines.startswith(begun)
+    found = [TokenDivergence.from_line(line) for line in lines.splitlines()]
+    assert [one.problem_id for one in found] == ["a", "a", "b", "b", "c"]
+    assert "| some | own | 2 | 2 |" in (tmp_path / "perception_kl.md").read_text()
+
+
 def test_problems_that_are_done_are_not_scored_again(policy):
     assert [
-        one.problem_id for one in probed(make_probe(policy), some_problems(), done=frozenset("ac"))
+        one.problem_id
+        for one in probed(policy, make_probe(), some_problems(), done=frozenset("ac"))
     ] == ["b"]
 
 
 def test_only_the_first_problems_are_scored_where_so_many_are_asked_for(policy):
-    found = probed(make_probe(policy, num_problems=3), some_problems())
+    found = probed(policy, make_probe(num_problems=3), some_problems())
     assert [one.problem_id for one in found] == ["a", "b"]
 
 
 def test_a_response_with_an_image_token_is_refused(policy):
-    probe = make_probe(policy, references=lambda benchmark, one: "look: <|image_pad|>")
+    probe = make_probe(references=lambda benchmark, one: "look: <|image_pad|>")
     with pytest.raises(ValueError, match="holds the image token"):
-        probed(probe, some_problems())
+        probed(policy, probe, some_problems())
 
 
 @pytest.mark.parametrize(
@@ -224,9 +259,9 @@ def test_a_response_with_an_image_token_is_refused(policy):
         ({"mask": partial(BlankMask)}, "masking=random"),
     ],
 )
-def test_impossible_settings_are_refused(policy, changes, message):
+def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        make_probe(policy, **changes)
+        make_probe(**changes)
 
 
 # --- references

@@ -1,0 +1,44 @@
+"""Runs the perception probe in an evaluation's folder, problem by problem."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from papo.evaluation.benchmark import Benchmark
+from papo.evaluation.perception_probe import PerceptionProbe, ScoringPolicy, TokenDivergence
+from papo.evaluation.probe_report import summarize_probe, write_probe_summary
+from papo.evaluation.progress import Advance
+from papo.evaluation.store import read_responses
+from papo.files import AppendOnlyFile
+
+
+def run_probe(
+    probe: PerceptionProbe,
+    *,
+    policy: ScoringPolicy,
+    benchmarks: Sequence[Benchmark],
+    folder: Path,
+    bootstrap_seed: int,
+    advance: Advance,
+) -> None:
+    """Writes perception_kl.jsonl, as far as it is not there, then its summary.
+
+    Args:
+        probe: scores.
+        policy: who reads.
+        benchmarks: whose problems.
+        folder: of a finished evaluation of the same policy, for its own responses.
+        bootstrap_seed: of the summary's intervals.
+        advance: told of every problem.
+
+    Raises:
+        OSError: the disk is full; what was scored before is intact.
+    """
+    file = AppendOnlyFile(folder / "perception_kl.jsonl")
+    done = [TokenDivergence.from_line(line) for line in file.read_lines()]
+    for benchmark in benchmarks:
+        known = frozenset(one.problem_id for one in done if one.benchmark == benchmark.key)
+        for found in probe.run(policy, benchmark, read_responses(folder), done=known):
+            file.append("".join(one.to_line() for one in found))
+            advance(f"{benchmark.label}, probe", 1)
+    divergences = (TokenDivergence.from_line(line) for line in file.read_lines())
+    write_probe_summary(summarize_probe(divergences, bootstrap_seed=bootstrap_seed), folder)
