@@ -139,12 +139,18 @@ def test_an_id_names_one_problem_and_an_index_too(tmp_path):
         store(tmp_path).keep_problem("set", 0, problem(7))
 
 
-def test_a_full_disk_keeps_what_was_finished_and_says_how_to_go_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing_write", [0, 1])
+def test_a_full_disk_keeps_what_was_finished_and_says_how_to_go_on(
+    tmp_path, monkeypatch, failing_write
+):
     opened = fill(tmp_path, num_batches=2)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    writes = []
 
     def full(_):
-        raise OSError(28, "No space left on device")
+        writes.append(None)
+        if len(writes) > failing_write:
+            raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
