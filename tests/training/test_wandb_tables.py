@@ -154,11 +154,18 @@ def test_the_jobs_of_a_multirun_are_separate_runs_of_one_group(tmp_path):
         "logger=wandb",
         "seed=1,2",
         "training.num_rollouts=1",
+        "callbacks.rollout_table.every_rollouts=0",
         f"run_dir={tmp_path / 'sweep'}",
         multirun=True,
     )
     assert outcome.code == 0, outcome.stderr
-    started = [run_record(wandb_records(tmp_path / "sweep" / job)) for job in ("0", "1")]
+    runs = [wandb_records(tmp_path / "sweep" / job) for job in ("0", "1")]
+    # Without a table too, the first rollout is step 1.
+    assert [[row["step"] for row in history(run) if "rollout_step" in row] for run in runs] == [
+        [1],
+        [1],
+    ]
+    started = [run_record(run) for run in runs]
     assert [one.run_group for one in started] == ["sweep", "sweep"]
     assert [one.display_name for one in started] == ["sweep/0", "sweep/1"]
     assert started[0].run_id != started[1].run_id
