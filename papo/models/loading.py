@@ -91,12 +91,14 @@ def check_model(
         required = _WEIGHT_BYTES_PER_PARAMETER * num_parameters
     available = _available_bytes()
     if available is not None and required > available:
+        needed = ["weights", *(["gradient", "AdamW"] if trains_all else [])]
+        if with_reference and trains_all:
+            needed.append("reference policy")
+        adapters = "adapters (+model/lora=language), " if trains_all else ""
         raise MemoryError(
-            f"training {location} ({num_parameters / 1e9:.2f} B parameters) needs about "
-            f"{required / _GIB:.0f} GiB (weights, gradient, AdamW"
-            f"{', reference policy' if with_reference else ''}), and {available / _GIB:.0f} GiB are free. "
-            "Use a larger device, adapters (+model/lora=language), or a smaller model: "
-            "model=tiny_qwen2_5_vl runs anywhere."
+            f"{location} ({num_parameters / 1e9:.2f} B parameters) needs about "
+            f"{required / _GIB:.0f} GiB ({', '.join(needed)}), and {available / _GIB:.0f} GiB are free. "
+            f"Use a larger device, {adapters}or a smaller model: model=tiny_qwen2_5_vl runs anywhere."
         )
     return ModelCheck(
         location=location,

@@ -11,6 +11,8 @@ import sys
 import pytest
 import torch
 from evaluation_command import REPOSITORY, contents, read_json, records, run_evaluation
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
 from papo.files import locked
@@ -405,13 +407,28 @@ def _images(folder):
         yield from json.loads(line)["images"]
 
 
-def test_the_published_protocol_is_the_default():
-    from hydra import compose, initialize_config_dir
-
+def composed(*overrides):
     with initialize_config_dir(config_dir=str(REPOSITORY / "conf"), version_base="1.3"):
-        config = compose("evaluate", overrides=["benchmark=all"])
+        return compose("evaluate", overrides=list(overrides))
+
+
+def test_the_published_protocol_is_the_default():
+    config = composed("benchmark=all")
     rollout = config.rollout
     assert (rollout.num_responses, rollout.temperature, rollout.top_p) == (8, 1.0, 1.0)
     assert (rollout.top_k, rollout.max_response_tokens) == (50, 2048)
     assert len(config.benchmark.sets) == 9
     assert config.model.temperature == 1.0
+
+
+@pytest.mark.parametrize("group", ["benchmark", "views", "rollout", "masking"])
+def test_every_choice_composes_and_builds(group, tmp_path):
+    import evaluate
+
+    choices = sorted(file.stem for file in (REPOSITORY / "conf" / group).glob("*.yaml"))
+    assert len(choices) > 1
+    for choice in choices:
+        config = composed(f"{group}={choice}", f"data.path={tmp_path}")
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        assert evaluate.make_benchmarks(config.benchmark)
+        assert evaluate.make_views(config.views)
