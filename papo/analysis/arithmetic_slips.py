@@ -16,7 +16,7 @@ MAX_EQUATIONS = 500
 
 # Where the side of an equation can begin, and with what.
 _BEGIN = re.compile(
-    r"(?:^|[=≈:;\n$]|(?<![0-9]),|\\approx|\\\(|\\\[|\b(?:[Ii]s|[Gg]et|[Gg]ives|[Hh]ave|[Ss]o|[Tt]hen|[Aa]re)\s)"
+    r"(?:^|[=≈:;\n$]|,(?![0-9])|\\approx|\\\(|\\\[|\b(?:[Ii]s|[Gg]et|[Gg]ives|[Hh]ave|[Ss]o|[Tt]hen|[Aa]re)\s)"
     r"(?=[ \t]{0,12}[0-9(\\√.-])",
     re.MULTILINE,
 )

@@ -41,7 +41,9 @@ def plot_shares(summary: Mapping[str, Any], labeller: str) -> Figure:
                 label=category.replace("_", " "),
             )
             labels = [f"{width:.0f}" if width >= 5 else "" for width in widths]
-            axes.bar_label(bars, labels, label_type="center", fontsize=9)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+            for text in axes.bar_label(bars, labels, label_type="center", fontsize=9):
+                text.set_bbox(box if text.get_text() else None)
             start = [a + b for a, b in zip(start, widths, strict=True)]
         paper = 100 * summary["published"]["perception"]["value"]
         axes.axvline(paper, color="black", linestyle="--", linewidth=1)
@@ -63,7 +65,7 @@ def plot_transitions(transitions: Mapping[str, Any]) -> Figure:
         headings, rows = transition_table(transitions)
         names = [name.replace("_", " ") for name in headings[1:-1]]
         counts = [[int(cell) for cell in row[1:-1]] for row in rows[:-1]]
-        size = 2.6 + 0.6 * len(names)
+        size = 2.2 + 0.45 * len(names)
         figure = Figure(figsize=(size + 0.6, size), layout="constrained")
         axes = figure.subplots()
         axes.imshow(counts, cmap="Blues")
