@@ -1,0 +1,183 @@
+"""What the arms of a sweep measured over their seeds, and how they differ from one of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from papo.analysis.sweep_runs import PUBLISHED_AVERAGES, Sweep, SweepRun, window
+from papo.statistics import (
+    Difference,
+    Interval,
+    benjamini_hochberg,
+    minimum_detectable_difference,
+    paired_t,
+)
+
+COLLAPSE_SIGNS = {
+    "perception KL": "loss/perception_kl",
+    "entropy": "policy/sampled_entropy",
+    "masked entropy": "policy/sampled_masked_entropy",
+    "clipped above": "policy/clip_fraction_high",
+    "gradient norm": "update/grad_norm",
+    "format errors": "reward/error_format",
+}
+"""What rises when a policy collapses (arXiv:2507.06448v5: reward falls, these rise), by column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmScore:
+    """One measure of one arm.
+
+    Attributes:
+        values: seed -> value.
+        mean: over the seeds.
+        interval: 95 % of Student's t over the seeds; None for a single one.
+    """
+
+    values: Mapping[int, float]
+    mean: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One measure of an arm, minus the baseline's, over the seeds both have.
+
+    Attributes:
+        seeds: the common ones, at least two.
+        difference: with 95 % interval and p-value of the paired t test.
+        q_value: the p-value adjusted over the arms of this measure (Benjamini and Hochberg).
+        detectable: the smallest true difference that so many seeds find with probability 0.8.
+    """
+
+    seeds: tuple[int, ...]
+    difference: Difference
+    q_value: float
+    detectable: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """How close an arm came to collapse.
+
+    Attributes:
+        collapsed: seeds whose accuracy in the last tenth of the rollouts is below half of that in
+            their best tenth.
+        rise: sign -> (mean over seeds of the first tenth, of the highest tenth).
+    """
+
+    collapsed: tuple[int, ...]
+    rise: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSummary:
+    """Everything a report shows.
+
+    Attributes:
+        baseline: the arm the others are compared with.
+        scores: arm -> measure -> score.
+        comparisons: arm -> measure -> comparison, where two seeds are common; not of the baseline.
+        signs: arm -> its signs of collapse.
+    """
+
+    sweep: Sweep
+    baseline: str
+    scores: Mapping[str, Mapping[str, ArmScore]]
+    comparisons: Mapping[str, Mapping[str, Comparison]]
+    signs: Mapping[str, Signs]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Those any arm has, the paper's averages first."""
+        found = dict.fromkeys(name for scores in self.scores.values() for name in scores)
+        averages = [name for name in PUBLISHED_AVERAGES if name in found]
+        return (*averages, *(name for name in found if name not in averages))
+
+
+def summarize_sweep(sweep: Sweep, *, baseline: str | None) -> SweepSummary:
+    """Returns scores, comparisons and signs of collapse.
+
+    Args:
+        sweep: the finished runs.
+        baseline: an arm; None takes grpo or gamma_0.0 where there is one, else the first.
+
+    Raises:
+        ValueError: no finished run of the baseline.
+    """
+    if baseline is None:
+        baseline = next((a for a in ("grpo", "gamma_0.0") if a in sweep.arms), sweep.arms[0])
+    if baseline not in sweep.arms:
+        raise ValueError(
+            f"--baseline is an arm with a finished run; got {baseline!r}, and there are "
+            f"{', '.join(sweep.arms)}"
+        )
+    scores = {arm: _scores(sweep.of_arm(arm)) for arm in sweep.arms}
+    comparisons: dict[str, dict[str, Comparison]] = {arm: {} for arm in sweep.arms}
+    for measure in dict.fromkeys(name for each in scores.values() for name in each):
+        for arm, comparison in _compare(scores, measure, baseline).items():
+            comparisons[arm][measure] = comparison
+    return SweepSummary(
+        sweep=sweep,
+        baseline=baseline,
+        scores=scores,
+        comparisons=comparisons,
+        signs={arm: _signs(sweep.of_arm(arm)) for arm in sweep.arms},
+    )
+
+
+def _scores(runs: tuple[SweepRun, ...]) -> dict[str, ArmScore]:
+    scores = {}
+    for measure in dict.fromkeys(name for run in runs for name in run.scores):
+        values = {run.seed: run.scores[measure] for run in runs if measure in run.scores}
+        numbers = list(values.values())
+        # The interval of a mean is that of its difference from 0.
+        interval = paired_t([0.0] * len(numbers), numbers).interval if len(numbers) > 1 else None
+        scores[measure] = ArmScore(
+            values=values, mean=sum(numbers) / len(numbers), interval=interval
+        )
+    return scores
+
+
+def _compare(
+    scores: Mapping[str, Mapping[str, ArmScore]], measure: str, baseline: str
+) -> dict[str, Comparison]:
+    reference = scores[baseline][measure].values if measure in scores[baseline] else {}
+    found: dict[str, tuple[tuple[int, ...], Difference, float]] = {}
+    for arm, of_arm in scores.items():
+        if arm == baseline or measure not in of_arm:
+            continue
+        values = of_arm[measure].values
+        seeds = tuple(sorted(values.keys() & reference.keys()))
+        if len(seeds) < 2:
+            continue
+        first, second = [reference[s] for s in seeds], [values[s] for s in seeds]
+        differences = [b - a for a, b in zip(first, second, strict=True)]
+        found[arm] = (seeds, paired_t(first, second), minimum_detectable_difference(differences))
+    q_values = benjamini_hochberg([difference.p_value for _, difference, _ in found.values()])
+    return {
+        arm: Comparison(seeds=seeds, difference=difference, q_value=q, detectable=detectable)
+        for (arm, (seeds, difference, detectable)), q in zip(found.items(), q_values, strict=True)
+    }
+
+
+def _signs(runs: tuple[SweepRun, ...]) -> Signs:
+    collapsed = tuple(
+        run.seed
+        for run in runs
+        if (means := _tenths(run.accuracies)) and means[-1] < 0.5 * max(means)
+    )
+    rise = {}
+    for sign, column in COLLAPSE_SIGNS.items():
+        tenths = [_tenths(run.curves[column]) for run in runs if column in run.curves]
+        if tenths:
+            rise[sign] = (
+                sum(means[0] for means in tenths) / len(tenths),
+                sum(max(means) for means in tenths) / len(tenths),
+            )
+    return Signs(collapsed=collapsed, rise=rise)
+
+
+def _tenths(values: tuple[float, ...]) -> list[float]:
+    """Means over a window of a tenth of the rollouts, moved along one by one."""
+    size = window(values)
+    return [sum(values[i : i + size]) / size for i in range(len(values) - size + 1)]

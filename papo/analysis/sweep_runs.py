@@ -1,0 +1,324 @@
+"""Reads the run folders of a sweep: what each job was, what it measured, and which jobs are missing."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ACCURACY_COLUMNS = ("resample/drawn_correct", "reward/accuracy")
+"""Where the accuracy of a rollout stands: dynamic sampling would bias the second, which it drops from."""
+
+PUBLISHED_AVERAGES = ("general", "vision", "overall")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRun:
+    """One finished job.
+
+    Attributes:
+        folder: relative to the sweep's.
+        arm: what it is a seed of.
+        seed: of the run.
+        curves: column of metrics.csv -> one value per rollout.
+        scores: measure -> value, shares between 0 and 1; see `read_sweep`.
+        commit: of the source it ran on; None outside git.
+    """
+
+    folder: str
+    arm: str
+    seed: int
+    curves: Mapping[str, tuple[float, ...]]
+    scores: Mapping[str, float]
+    commit: str | None
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """The accuracy of each rollout."""
+        return next(self.curves[name] for name in ACCURACY_COLUMNS if name in self.curves)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostRun:
+    """A job without a result.
+
+    Attributes:
+        folder: relative to the sweep's.
+        arm: what it was to be a seed of.
+        seed: of the run; None where nothing says.
+        status: failed, interrupted, unfinished, damaged, or missing.
+        reason: what went wrong, where it is known.
+    """
+
+    folder: str
+    arm: str
+    seed: int | None
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """The jobs of one sweep.
+
+    Attributes:
+        name: of the sweep; of the folder, where it is an unnamed multirun.
+        runs: the finished ones, at least one.
+        lost: the others; those of the grid of arms and seeds that left no trace included.
+        published: arm -> paths of rows in papo/published.yaml.
+    """
+
+    name: str
+    runs: tuple[SweepRun, ...]
+    lost: tuple[LostRun, ...]
+    published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms with a finished run; numbers in their names in order."""
+        return tuple(sorted({run.arm for run in self.runs}, key=natural_order))
+
+    def of_arm(self, arm: str) -> tuple[SweepRun, ...]:
+        """The finished runs of an arm, by seed."""
+        return tuple(sorted((run for run in self.runs if run.arm == arm), key=lambda r: r.seed))
+
+
+def natural_order(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts the numbers within names by value: seed_9 comes before seed_10."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts)]
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Reads every run below a folder; nothing but files is needed.
+
+    Scores of a run: "accuracy_curve", the mean accuracy over all its rollouts; "accuracy_end", over
+    the last tenth of them; on PerceptionLab, for both held-out sets, "accuracy, SET", "perception
+    errors, SET" (of the responses) and "perception share of errors, SET" (of the wrong ones); and
+    general, vision and overall, where an evaluation below the run's folder has these averages.
+
+    Raises:
+        ValueError: no folder, no finished job, several sweeps, two runs of one arm and seed, or runs
+            of different length.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; a report reads what train.py -m wrote")
+    jobs = [
+        job for file in sorted(folder.rglob("run.json")) if (job := _read_job(file.parent, folder))
+    ]
+    failures = [
+        job
+        for file in sorted(folder.rglob("failure.json"))
+        if not (file.parent / "run.json").exists()
+        for job in [_read_failure(file, folder)]
+    ]
+    names = sorted({job.sweep.get("name", "") for job in jobs})
+    if len(names) > 1:
+        raise ValueError(
+            f"{folder} holds several sweeps ({', '.join(name or 'unnamed' for name in names)}); "
+            "give the folder of one"
+        )
+    arms = _arms([*jobs, *failures])
+    runs, lost = [], []
+    for job, arm in zip([*jobs, *failures], arms, strict=True):
+        if job.status == "finished":
+            try:
+                runs.append(_finished(job, arm))
+                continue
+            except (ValueError, TypeError, KeyError, OSError, StopIteration) as error:
+                job.status, job.reason = "damaged", f"{type(error).__name__}: {error}"
+        lost.append(
+            LostRun(folder=job.folder, arm=arm, seed=job.seed, status=job.status, reason=job.reason)
+        )
+    if not runs:
+        raise ValueError(
+            f"{folder} holds no finished job ({len(lost)} without a result"
+            + (f"; the first: {lost[0].folder} {lost[0].status} {lost[0].reason}" if lost else "")
+            + "). Repeat the command of the sweep: it goes on where it stopped."
+        )
+    _require_comparable(runs)
+    first = next(job for job in jobs if job.status == "finished")
+    published = first.sweep.get("published") or {}
+    return Sweep(
+        name=names[0] or folder.resolve().name,
+        runs=tuple(runs),
+        lost=(*lost, *_missing(runs, lost)),
+        published={arm: tuple(rows) for arm, rows in published.items()},
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """A job as its folder tells it."""
+
+    path: Path
+    folder: str
+    sweep: Mapping[str, Any]
+    overrides: list[str]
+    seed: int | None
+    status: str
+    reason: str
+    commit: str | None = None
+
+
+def _read_job(path: Path, root: Path) -> _Job | None:
+    """None for an evaluation, which has a run.json too."""
+    folder = path.relative_to(root).as_posix()
+    try:
+        run = json.loads((path / "run.json").read_text("utf-8"))
+        if "checkpoint" in run:
+            return None
+        config = json.loads((path / "config.json").read_text("utf-8"))
+        result = path / "result.json"
+        end = json.loads(result.read_text("utf-8")) if result.exists() else {}
+        return _Job(
+            path=path,
+            folder=folder,
+            sweep=config.get("sweep") or {},
+            overrides=list(run["overrides"]),
+            seed=run["seed"],
+            status=end.get("status", "unfinished"),
+            reason=end.get("error", ""),
+            commit=run.get("git_commit"),
+        )
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        return _Job(
+            path=path, folder=folder, sweep={}, overrides=[], seed=None, status="damaged",
+            reason=f"{type(error).__name__}: {error}",
+        )  # fmt: skip
+
+
+def _read_failure(file: Path, root: Path) -> _Job:
+    """A job that failed before it was a run; its arm is the folder it was to have."""
+    try:
+        failure = json.loads(file.read_text("utf-8"))
+        overrides, reason = list(failure["overrides"]), str(failure["error"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        overrides, reason = [], f"{type(error).__name__}: {error}"
+    folder = file.parent.relative_to(root)
+    seeds = [value for key, value in map(_split, overrides) if key == "seed" and value.isdigit()]
+    is_sweep = any(key == "+sweep" for key, _ in map(_split, overrides))
+    return _Job(
+        path=file.parent, folder=folder.as_posix(), overrides=overrides,
+        sweep={"arm": folder.parts[-2]} if is_sweep and len(folder.parts) > 1 else {},
+        seed=int(seeds[-1]) if seeds else None, status="failed", reason=reason,
+    )  # fmt: skip
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key, value
+
+
+def _arms(jobs: Sequence[_Job]) -> list[str]:
+    """The arm each job belongs to: as its sweep calls it, or the overrides in which jobs differ."""
+    settings = [
+        {k: v for k, v in map(_split, job.overrides) if k not in ("seed", "run_dir", "resume")}
+        for job in jobs
+    ]
+    keys = list(dict.fromkeys(key for each in settings for key in each))
+    differ = [key for key in keys if len({each.get(key) for each in settings}) > 1]
+    return [
+        str(
+            job.sweep.get("arm")
+            or ", ".join(f"{key}={each[key]}" for key in differ if key in each)
+            or "as configured"
+        )
+        for job, each in zip(jobs, settings, strict=True)
+    ]
+
+
+def _finished(job: _Job, arm: str) -> SweepRun:
+    curves = _read_curves(job.path / "metrics.csv")
+    assert job.seed is not None, "a finished run has a seed"
+    accuracies = next(curves[name] for name in ACCURACY_COLUMNS if name in curves)
+    scores = {
+        "accuracy_curve": _mean(accuracies),
+        "accuracy_end": _mean(accuracies[-window(accuracies) :]),
+        **_lab_scores(json.loads((job.path / "result.json").read_text("utf-8"))),
+        **_evaluation_scores(job.path),
+    }
+    return SweepRun(
+        folder=job.folder,
+        arm=arm,
+        seed=job.seed,
+        curves=curves,
+        scores=scores,
+        commit=job.commit,
+    )
+
+
+def window(values: Sequence[float]) -> int:
+    """A tenth of the rollouts, at least one: what the start and the end of a run are."""
+    return max(1, len(values) // 10)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _read_curves(file: Path) -> dict[str, tuple[float, ...]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows:
+        raise ValueError(f"{file.name} holds no rollout")
+    return {name: tuple(float(row[name]) for row in rows) for name in rows[0]}
+
+
+def _lab_scores(result: Mapping[str, Any]) -> dict[str, float]:
+    after = (result.get("evaluation") or {}).get("after") or {}
+    scores = {}
+    for name, report in after.items():
+        scores[f"accuracy, {name}"] = float(report["accuracy"]["value"])
+        perception = float(report["shares"]["perception"]["value"])
+        scores[f"perception errors, {name}"] = perception
+        if wrong := 1.0 - scores[f"accuracy, {name}"]:
+            scores[f"perception share of errors, {name}"] = perception / wrong
+    return scores
+
+
+def _evaluation_scores(path: Path) -> dict[str, float]:
+    """The averages of Table 1 over the full images, from evaluations below a run's folder."""
+    scores: dict[str, float] = {}
+    for file in sorted(path.rglob("summary.json")):
+        summary = json.loads(file.read_text("utf-8"))
+        for average in summary.get("averages", ()):
+            name, interval = average["name"], average["interval"]
+            if name in PUBLISHED_AVERAGES and average["view"] == "image" and interval is not None:
+                if name in scores:
+                    raise ValueError(f"two evaluations of {path.name} have {name}; keep one")
+                scores[name] = float(interval["value"])
+    return scores
+
+
+def _require_comparable(runs: Sequence[SweepRun]) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for run in runs:
+        if other := seen.get((run.arm, run.seed)):
+            raise ValueError(
+                f"{other} and {run.folder} are both seed {run.seed} of {run.arm}; a report compares one "
+                "run per arm and seed. Give the folder of one sweep."
+            )
+        seen[run.arm, run.seed] = run.folder
+    lengths = {len(run.accuracies): run.folder for run in runs}
+    if len(lengths) > 1:
+        raise ValueError(
+            "learning curves are compared over the same rollouts; got "
+            + " and ".join(f"{length} ({folder})" for length, folder in sorted(lengths.items()))
+            + ". Report on them apart, or repeat with the same training.num_rollouts."
+        )
+
+
+def _missing(runs: Sequence[SweepRun], lost: Sequence[LostRun]) -> list[LostRun]:
+    """The jobs of the grid of all arms and seeds that left no trace."""
+    there = {(run.arm, run.seed) for run in runs} | {(job.arm, job.seed) for job in lost}
+    arms, seeds = {arm for arm, _ in there}, {seed for _, seed in there if seed is not None}
+    return [
+        LostRun(folder="", arm=arm, seed=seed, status="missing", reason="")
+        for arm in sorted(arms, key=natural_order)
+        for seed in sorted(seeds)
+        if (arm, seed) not in there
+    ]

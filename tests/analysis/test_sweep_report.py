@@ -1,0 +1,318 @@
+"""A sweep's report says what its files say, counts what is missing, and trusts none of their text."""
+
+import csv
+import json
+import re
+import statistics
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from scipy import stats
+
+from papo.analysis.sweep_comparison import summarize_sweep
+from papo.analysis.sweep_report import html_report, markdown_report, write_report
+from papo.analysis.sweep_runs import read_sweep
+from papo.analysis.sweep_tables import csv_rows, published_cell
+from papo.published import published_results
+
+SETS = ("training prior", "counter-prior")
+# arm -> seed -> accuracy of the end; hand-made so that the paired test differs from the unpaired one.
+ACCURACIES = {
+    "gamma_0.0": {1: 0.50, 2: 0.60, 3: 0.70, 4: 0.10},
+    "gamma_0.1": {1: 0.56, 2: 0.65, 3: 0.77, 5: 0.99},
+    "gamma_0.02": {1: 0.40, 2: 0.58, 3: 0.60},
+}
+
+
+def write_run(
+    folder, *, arm="gamma_0.0", seed=1, accuracies=(0.2, 0.4, 0.6), status="finished", sweep=None,
+    columns=None, evaluation=None, overrides=(), commit="abc", error=None,
+):  # fmt: skip
+    folder.mkdir(parents=True)
+    if sweep is None:
+        sweep = {
+            "name": "lab_gamma",
+            "arm": arm,
+            "published": {"gamma_0.02": ["ablations/gamma/0.02"]},
+        }
+    (folder / "config.json").write_text(json.dumps({"seed": seed, "sweep": sweep} if sweep else {}))
+    run = {"overrides": [f"seed={seed}", *overrides], "seed": seed, "git_commit": commit}
+    (folder / "run.json").write_text(json.dumps(run))
+    columns = {"resample/drawn_correct": accuracies, "reward/accuracy": [1.0] * len(accuracies)} | (
+        columns or {}
+    )
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    if status is not None:
+        result = {"status": status, "evaluation": evaluation}
+        (folder / "result.json").write_text(
+            json.dumps(result | ({"error": error} if error else {}))
+        )
+
+
+def lab_evaluation(accuracy, perception):
+    report = {"accuracy": {"value": accuracy}, "shares": {"perception": {"value": perception}}}
+    return {"before": {}, "after": dict.fromkeys(SETS, report)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for arm, seeds in ACCURACIES.items():
+        for seed, accuracy in seeds.items():
+            write_run(
+                tmp_path / arm / f"seed_{seed}",
+                arm=arm,
+                seed=seed,
+                accuracies=[0.1, 0.2, accuracy - 0.1, accuracy],
+                evaluation=lab_evaluation(accuracy, (1 - accuracy) * 0.75),
+                columns={"loss/perception_kl": [0.1, 0.2, 0.3, 0.8]} if arm != "gamma_0.0" else {},
+            )
+    return tmp_path
+
+
+@pytest.fixture
+def summary(folder):
+    return summarize_sweep(read_sweep(folder), baseline=None)
+
+
+def test_the_scores_of_a_run_are_what_its_files_say(folder):
+    run = read_sweep(folder).of_arm("gamma_0.1")[0]
+    # Dynamic sampling biases reward/accuracy (1.0 here), so it is not what is read.
+    assert run.scores["accuracy_curve"] == pytest.approx((0.1 + 0.2 + 0.46 + 0.56) / 4)
+    assert run.scores["accuracy_end"] == 0.56
+    assert run.scores["accuracy, counter-prior"] == 0.56
+    assert run.scores["perception errors, training prior"] == pytest.approx(0.33)
+    assert run.scores["perception share of errors, training prior"] == pytest.approx(0.75)
+
+
+def test_the_end_is_the_last_tenth_of_the_rollouts(tmp_path):
+    accuracies = [0.0] * 18 + [0.4, 0.8]
+    write_run(tmp_path / "a", accuracies=accuracies)
+    assert read_sweep(tmp_path).runs[0].scores["accuracy_end"] == pytest.approx(0.6)
+
+
+def test_the_mean_over_seeds_has_students_interval(summary):
+    score = summary.scores["gamma_0.0"]["accuracy_end"]
+    values = list(ACCURACIES["gamma_0.0"].values())
+    mean, error = statistics.fmean(values), statistics.stdev(values) / 2
+    low, high = stats.t.interval(0.95, 3, loc=mean, scale=error)
+    assert score.mean == pytest.approx(mean)
+    assert (score.interval.low, score.interval.high) == pytest.approx((low, high))
+
+
+def test_arms_are_compared_over_common_seeds_alone(summary):
+    comparison = summary.comparisons["gamma_0.1"]["accuracy_end"]
+    first, second = [0.50, 0.60, 0.70], [0.56, 0.65, 0.77]
+    assert comparison.seeds == (1, 2, 3)
+    assert comparison.difference.interval.value == pytest.approx(0.06)
+    p_value = stats.ttest_rel(second, first).pvalue
+    assert comparison.difference.p_value == pytest.approx(p_value)
+    assert "accuracy_end" not in summary.comparisons["gamma_0.0"]
+    # Benjamini and Hochberg over the two arms, by hand: smallest p times 2, the other at most once.
+    other = summary.comparisons["gamma_0.02"]["accuracy_end"]
+    assert other.difference.p_value > p_value
+    assert comparison.q_value == pytest.approx(min(2 * p_value, other.difference.p_value))
+    # Power of a paired t test at the stated difference, by the noncentral t distribution.
+    error = statistics.stdev([b - a for a, b in zip(first, second, strict=True)]) / 3**0.5
+    critical = stats.t.ppf(0.975, 2)
+    power = stats.nct.sf(critical, 2, comparison.detectable / error)
+    assert power == pytest.approx(0.8, abs=0.005)
+
+
+def test_the_baseline_can_be_chosen_and_must_exist(folder):
+    chosen = summarize_sweep(read_sweep(folder), baseline="gamma_0.1")
+    assert chosen.comparisons["gamma_0.0"]["accuracy_end"].difference.interval.value == (
+        pytest.approx(-0.06)
+    )
+    with pytest.raises(
+        ValueError, match=r"--baseline.*'grpo'.*gamma_0\.0, gamma_0\.02, gamma_0\.1"
+    ):
+        summarize_sweep(read_sweep(folder), baseline="grpo")
+
+
+def test_the_published_row_stands_beside_its_arm(summary):
+    general, vision, overall = published_results()["ablations"]["gamma"][0.02]
+    cell = published_cell(summary, "gamma_0.02")
+    assert cell == f"gamma 0.02: {general} / {vision} / {overall}"
+    assert published_cell(summary, "gamma_0.1") == ""
+    assert cell in markdown_report(summary)
+    assert cell in html_report(summary)
+
+
+def test_evaluations_below_a_run_give_the_columns_of_the_paper(folder):
+    def evaluate(seed, general, view="image"):
+        evaluation = folder / "gamma_0.02" / f"seed_{seed}" / "evaluation"
+        evaluation.mkdir()
+        (evaluation / "run.json").write_text(json.dumps({"checkpoint": {}}))
+        averages = [
+            {"name": "general", "view": view, "interval": {"value": general}},
+            {"name": "overall", "view": view, "interval": None},
+        ]
+        (evaluation / "summary.json").write_text(json.dumps({"averages": averages}))
+
+    evaluate(1, 0.5)
+    evaluate(2, 0.6)
+    evaluate(3, 0.9, view="blank")
+    summary = summarize_sweep(read_sweep(folder), baseline=None)
+    assert summary.measures[0] == "general"
+    assert summary.scores["gamma_0.02"]["general"].values == {1: 0.5, 2: 0.6}
+    assert "general" not in summary.scores["gamma_0.0"]
+    assert "overall" not in summary.measures
+    row = next(
+        row
+        for row in csv_rows(summary)
+        if (row["arm"], row["measure"]) == ("gamma_0.02", "general")
+    )
+    assert (row["mean"], row["published"]) == (pytest.approx(0.55), "gamma 0.02: 53.39")
+
+
+def test_jobs_without_a_result_are_listed_and_not_counted(folder):
+    write_run(folder / "gamma_0.1" / "seed_4", arm="gamma_0.1", seed=4, status=None)
+    write_run(
+        folder / "gamma_0.02" / "seed_4", arm="gamma_0.02", seed=4, status="failed", error="no disk"
+    )
+    late = folder / "gamma_0.4" / "seed_4"
+    late.mkdir(parents=True)
+    (late / "failure.json").write_text(
+        json.dumps({"error": "no weights", "overrides": ["seed=4", "+sweep=lab_gamma"]})
+    )
+    damaged = folder / "gamma_0.0" / "seed_5"
+    write_run(damaged, seed=5)
+    (damaged / "metrics.csv").write_text("")
+    sweep = read_sweep(folder)
+    lost = {(job.arm, job.seed): (job.status, job.reason) for job in sweep.lost}
+    assert lost["gamma_0.1", 4] == ("unfinished", "")
+    assert lost["gamma_0.02", 4] == ("failed", "no disk")
+    assert lost["gamma_0.4", 4] == ("failed", "no weights")
+    assert lost["gamma_0.0", 5][0] == "damaged"
+    # The grid of arms and seeds: what left no trace is missing.
+    assert {key for key, (status, _) in lost.items() if status == "missing"} == {
+        ("gamma_0.02", 5),
+        *(("gamma_0.4", seed) for seed in (1, 2, 3, 5)),
+    }
+    assert len(sweep.runs) == sum(map(len, ACCURACIES.values()))
+    page = html_report(summarize_sweep(sweep, baseline=None))
+    assert "no weights" in page
+    assert "9 more jobs have no result" in page
+
+
+def test_collapse_is_told_from_the_accuracy_and_its_signs_from_their_rise(tmp_path):
+    write_run(
+        tmp_path / "a", seed=1, accuracies=[0.2, 0.8, 0.39],
+        columns={"loss/perception_kl": [0.1, 7.0, 3.0]},
+    )  # fmt: skip
+    write_run(
+        tmp_path / "b", seed=2, accuracies=[0.2, 0.8, 0.41],
+        columns={"loss/perception_kl": [0.3, 0.1, 1.0]},
+    )  # fmt: skip
+    signs = summarize_sweep(read_sweep(tmp_path), baseline=None).signs["gamma_0.0"]
+    assert signs.collapsed == (1,)
+    assert signs.rise == {"perception KL": (pytest.approx(0.2), pytest.approx(4.0))}
+
+
+def test_an_unnamed_multirun_is_told_apart_by_its_overrides(tmp_path):
+    for number, (objective, seed) in enumerate([("grpo", 1), ("grpo", 2), ("papo_g", 1)]):
+        write_run(
+            tmp_path / str(number), seed=seed, sweep={},
+            overrides=[f"objective={objective}", "training.num_rollouts=10"],
+        )  # fmt: skip
+    sweep = read_sweep(tmp_path)
+    assert sweep.arms == ("objective=grpo", "objective=papo_g")
+    assert sweep.name == tmp_path.name
+    assert [(job.arm, job.seed, job.status) for job in sweep.lost] == [
+        ("objective=papo_g", 2, "missing")
+    ]
+
+
+def test_folders_that_cannot_be_reported_on_say_why(tmp_path, folder):
+    with pytest.raises(ValueError, match="no folder"):
+        read_sweep(tmp_path / "nowhere")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match="no finished job"):
+        read_sweep(empty)
+    write_run(empty / "a", status="failed", error="boom")
+    with pytest.raises(ValueError, match="1 without a result; the first: a failed boom"):
+        read_sweep(empty)
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        ({"sweep": {"name": "method", "arm": "grpo"}}, "several sweeps"),
+        ({"seed": 1}, "both seed 1 of gamma_0.0"),
+        ({"seed": 9, "accuracies": [0.1]}, "same rollouts"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(folder, more, match):
+    write_run(folder / "other", **more)
+    with pytest.raises(ValueError, match=match):
+        read_sweep(folder)
+
+
+class Tags(HTMLParser):
+    """Counts the tags of a page and keeps what could reach the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.addresses = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href") and not v.startswith("#")]
+
+
+def test_the_page_draws_every_seed_and_needs_no_network(summary):
+    page = html_report(summary)
+    tags = Tags()
+    tags.feed(page)
+    assert tags.addresses == ["data:,"]
+    assert "script" not in tags.tags
+    # Accuracy: 4 + 4 + 3 seeds and 3 means. Perception KL: two arms, 4 + 3 seeds and 2 means.
+    assert tags.tags.count("polyline") == 14 + 9
+    assert not re.search("https?:", page)
+
+
+def test_text_of_files_stays_text(tmp_path):
+    hostile = '<script>alert(1)</script>"|\n| & <b>'
+    for seed in (1, 2):
+        write_run(tmp_path / str(seed), arm=hostile, seed=seed, commit=hostile)
+    write_run(tmp_path / "3", arm=hostile, seed=3, status="failed", error=hostile)
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    page = html_report(summary)
+    tags = Tags()
+    tags.feed(page)
+    assert not {"script", "b"} & set(tags.tags)
+    text = markdown_report(summary)
+    assert not re.search(r"<(script|b)>", text)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.startswith("| ") and line.endswith(" |") for line in rows)
+
+
+def test_the_command_writes_everything_and_ends_clearly(folder, capsys, monkeypatch):
+    from scripts.report_sweep import main
+
+    monkeypatch.setattr(sys, "argv", ["report_sweep.py", str(folder)])
+    assert main() == 0
+    out = capsys.readouterr().out
+    assert "11 finished jobs: 3 arms" in out
+    for name in ("report.csv", "runs.csv", "report.md", "report.html"):
+        assert (folder / name).stat().st_size > 100
+    with (folder / "runs.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 11
+    monkeypatch.setattr(sys, "argv", ["report_sweep.py", str(folder / "nowhere")])
+    assert main() == 1
+    assert "error: there is no folder" in capsys.readouterr().err
+
+
+def test_a_single_seed_has_no_interval_and_no_comparison(tmp_path):
+    write_run(tmp_path / "a", arm="gamma_0.0")
+    write_run(tmp_path / "b", arm="gamma_0.1")
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    assert summary.scores["gamma_0.1"]["accuracy_end"].interval is None
+    assert summary.comparisons["gamma_0.1"] == {}
+    files = write_report(summary, tmp_path / "report")
+    assert "No other arm has two seeds in common" in files[-1].read_text()
