@@ -1,6 +1,7 @@
 """Tables as rows, images still encoded: parquet files, JSON lines, and data sets of the hub."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ class JsonLinesRows:
 class HubRows:
     """Rows of one split of a data set of the hub, from its cache or downloaded now.
 
+    `resolved_revision` is the commit they are from; None where the cache does not say.
+
     Raises:
         ValueError: it cannot be loaded; the message names the data set and the override.
     """
@@ -95,6 +98,7 @@ class HubRows:
         # Arrow rows keep images encoded: they are decoded one by one, where a broken one is noticed.
         self._dataset = dataset.with_format("arrow")
         self.column_names: Sequence[str] = self._dataset.column_names
+        self.resolved_revision = _commit(dataset.info.download_checksums)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -102,6 +106,12 @@ class HubRows:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         row: Mapping[str, Any] = self._dataset[index].to_pylist()[0]
         return row
+
+
+def _commit(checksums: Mapping[str, Any] | None) -> str | None:
+    """Returns the commit in the addresses a data set was downloaded from, hf://datasets/ID@COMMIT/FILE."""
+    found = re.findall(r"@([0-9a-f]{40})/", " ".join(checksums or ()))
+    return found[0] if found else None
 
 
 Rows = ParquetRows | JsonLinesRows | HubRows

@@ -139,6 +139,11 @@ class ProblemTable:
         except ProblemError as error:
             raise ProblemError(error.reason, f"problem {name} of {self.source}: {error}") from error
 
+    @property
+    def resolved_revision(self) -> str | None:
+        """The commit of the hub the rows are from; None for files on the disk. Reads the table."""
+        return self._rows.resolved_revision if isinstance(self._rows, HubRows) else None
+
     def problem_id(self, index: int) -> str:
         """The id of the problem at `index`, without decoding its images."""
         if self.id_column is not None and self.id_column in self._rows.column_names:

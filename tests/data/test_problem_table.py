@@ -156,6 +156,20 @@ def test_a_hub_data_set_reads_like_a_local_one(monkeypatch):
     assert asked == {"hub_id": "hiyouga/geometry3k", "revision": "abc", "split": "validation"}
 
 
+def test_the_commit_of_a_hub_data_set_is_known(tmp_path, monkeypatch):
+    commit = "37e4933" + "0" * 33
+    dataset = hub_dataset()
+    dataset.info.download_checksums = {
+        f"hf://datasets/hiyouga/geometry3k@{commit}/data/train-0.parquet": {"num_bytes": 1}
+    }
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: dataset)
+    monkeypatch.setattr("papo.data.table.check_hub", lambda *args, **kwargs: None)
+    assert table(hub_id="hiyouga/geometry3k").resolved_revision == commit
+    dataset.info.download_checksums = None
+    assert table(hub_id="hiyouga/geometry3k").resolved_revision is None
+    assert table(path=str(write_parquet(tmp_path))).resolved_revision is None
+
+
 def test_a_path_wins_over_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("asked the hub"))
     assert len(table(path=str(write_parquet(tmp_path)), hub_id="hiyouga/geometry3k")) == 3
