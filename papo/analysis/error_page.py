@@ -27,10 +27,10 @@ MAX_CHARACTERS = 3_000
 
 _THUMBNAIL_SIDE = 220
 _STYLE = """
-.plot { max-width: 100%; height: auto; background: #fff; }
+.plot { max-width: 100%; max-height: 26rem; background: #fff; }
 .case { display: grid; grid-template-columns: minmax(8rem, 14rem) 1fr; gap: 1rem; }
-.case img { max-width: 100%; height: auto; }
-.case pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; max-height: 22rem; overflow: auto; }
+.case img { max-width: 100%; min-width: 7rem; height: auto; }
+.case pre { align-self: start; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; max-height: 22rem; overflow: auto; }
 @media (max-width: 40rem) { .case { grid-template-columns: 1fr; } }
 """
 
