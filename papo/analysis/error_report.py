@@ -99,10 +99,9 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
         if one["labeller"] == name
         for sentence in transition_sentences(one)[:1]
     ]
-    sentences += [
-        f"{run}: {count} right answers rest on a wrong reading."
-        for run, count in summary["right_although_misread"].items()
-    ]
+    if lucky := summary["right_although_misread"]:
+        counts = ", ".join(f"{run} {count}" for run, count in lucky.items())
+        sentences.append(f"Right answers that rest on a wrong reading: {counts}.")
     return sentences
 
 
