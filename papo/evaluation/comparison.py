@@ -311,13 +311,18 @@ def _require_same_problems(first: FinishedEvaluation, second: FinishedEvaluation
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     """How the evaluation was sampled (summary.json) and graded (config.json)."""
-    protocol = _read_json(folder / "summary.json").get("protocol", {})
-    benchmark = _read_json(folder / "config.json").get("benchmark", {})
-    graders = {
-        f"benchmark.sets.{key}.grader": one.get("grader")
-        for key, one in benchmark.get("sets", {}).items()
-    }
-    return {**{key: protocol.get(key) for key in _PROTOCOL}, **graders}
+    try:
+        protocol = _read_json(folder / "summary.json")["protocol"]
+        graders = {
+            f"benchmark.sets.{key}.grader": one["grader"]
+            for key, one in _read_json(folder / "config.json")["benchmark"]["sets"].items()
+        }
+        return {**{key: protocol.get(key) for key in _PROTOCOL}, **graders}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder} does not say how it was sampled and graded (summary.json, config.json), so it "
+            "cannot be compared; evaluate again"
+        ) from error
 
 
 def _different_settings(first: FinishedEvaluation, second: FinishedEvaluation) -> list[str]:

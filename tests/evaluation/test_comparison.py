@@ -243,6 +243,18 @@ def test_damaged_files_are_named(tmp_path):
         read_evaluation(folder, view="image")
 
 
+@pytest.mark.parametrize("name", ["summary.json", "config.json"])
+@pytest.mark.parametrize("content", [None, "{}", '{"protocol": [], "benchmark": []}'])
+def test_an_evaluation_that_does_not_say_how_it_was_made_is_refused(tmp_path, name, content):
+    folder = write_evaluation(tmp_path / "some", {"some": {"a": "1"}})
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(ValueError, match="does not say how it was sampled and graded"):
+        read_evaluation(folder, view="image")
+
+
 def test_the_lists_are_written_and_hostile_ids_stay_text(tmp_path, compare):
     found = compare({"some": {"<b>|x": "0", "y": "1"}}, {"some": {"<b>|x": "1", "y": "1"}})
     write_comparison(found, tmp_path / "out")

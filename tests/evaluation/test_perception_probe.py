@@ -354,6 +354,7 @@ def test_the_numbers_of_a_small_summary_by_hand():
         ([5.0, 1.0, 1.0, 1.0, 2.0], 0.5),
         ([1.0, 2.0, 3.0, 4.0, 5.0, 15.0], 20 / 30),
         ([3.0], 1.0),
+        ([1.0] * 35, 0.2),
     ],
 )
 def test_the_top_fifth_carries_its_share(values, carried):
