@@ -386,5 +386,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype | None:
 
 
 if __name__ == "__main__":
-    main()
+    # The workers of joblib and submitit import the task; in __main__ they could not find it.
+    from evaluate import main as importable_main
+
+    importable_main()
     sys.exit(front_door.exit_code())
