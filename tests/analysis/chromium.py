@@ -79,6 +79,10 @@ class Chromium:
                 return answer["result"]
             self.events.append(answer)
 
+    def listen(self, deadline: float) -> None:
+        """Waits for one more event."""
+        self.events.append(self._next_message(deadline))
+
     def _next_message(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             if not select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -117,8 +121,7 @@ class Tab:
             self.call(f"{domain}.enable")
         self.resize(size)
         self.url = file.resolve().as_uri()
-        self.call("Page.navigate", url=self.url)
-        self._wait_until_loaded()
+        self._load("Page.navigate", url=self.url)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.call(method, self._session, **parameters)
@@ -138,11 +141,18 @@ class Tab:
         self.call("Emulation.setEmulatedMedia", features=features)
 
     def reload(self) -> None:
-        self.call("Page.reload")
-        self._wait_until_loaded()
+        self._load("Page.reload")
 
-    def _wait_until_loaded(self) -> None:
-        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+    def _load(self, method: str, **parameters: Any) -> None:
+        """Waits for the new page's own load event: until then the old one still answers."""
+        loaded_before = self._count("Page.loadEventFired")
+        self.call(method, **parameters)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self._count("Page.loadEventFired") == loaded_before:
+            self.browser.listen(deadline)
+
+    def _count(self, method: str) -> int:
+        return sum(event["method"] == method for event in self._events_so_far())
 
     def run(self, expression: str) -> Any:
         """Returns the value of a JavaScript expression."""
@@ -157,10 +167,8 @@ class Tab:
         """Returns once the expression is true."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
-            # While a page loads, the old one's world goes away under the question.
-            with contextlib.suppress(RuntimeError):
-                if self.run(expression):
-                    return
+            if self.run(expression):
+                return
             if time.monotonic() > deadline:
                 raise TimeoutError(expression)
             time.sleep(0.02)
@@ -213,6 +221,9 @@ class Tab:
     def _own_events(self) -> list[dict[str, Any]]:
         # One more exchange brings in what was said until now.
         self.run("1")
+        return self._events_so_far()
+
+    def _events_so_far(self) -> list[dict[str, Any]]:
         return [event for event in self.browser.events if event.get("sessionId") == self._session]
 
 

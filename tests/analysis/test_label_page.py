@@ -60,7 +60,8 @@ def export(tab, folder):
         old.unlink()
     tab.run("document.getElementById('export').click()")
     deadline = time.monotonic() + 20
-    while not (files := list(folder.glob("*.json"))):
+    # Chromium gives a download its name before its content.
+    while not (files := [file for file in folder.glob("*.json") if file.stat().st_size]):
         assert time.monotonic() < deadline, "nothing was downloaded"
         time.sleep(0.02)
     return json.loads(files[0].read_text())
