@@ -91,6 +91,12 @@ def main(config: DictConfig) -> None:
 def check_settings(config: DictConfig) -> None:
     """Raises ValueError for a setting that no analysis can have, naming its key."""
     front_door.check_known_keys(config, KNOWN_KEYS)
+    if OmegaConf.is_missing(config, "runs"):
+        raise ValueError(
+            "an analysis reads folders that evaluate.py wrote; set runs=[FOLDER] or runs=[BEFORE,AFTER]"
+        )
+    if config.judge and OmegaConf.is_missing(config.judge, "model"):
+        raise ValueError("the judge has no name; set judge.model= as its server calls it")
     for key in ("runs", "human_labels"):
         if not isinstance(config[key], ListConfig):
             raise ValueError(f"{key} is a list of paths; got {config[key]!r}. Write {key}=[A,B].")

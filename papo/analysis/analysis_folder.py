@@ -123,7 +123,8 @@ class AnalysisFolder:
         shown = {}
         figures = [
             ("shares", f"Shares of errors per run, labelled by {name}", plot_shares(summary, name))
-            for name in summary["labellers"]
+            for name, labeller in summary["labellers"].items()
+            if any(found["labelled"] for found in labeller["runs"].values())
         ] + [
             (
                 "transitions",

@@ -40,21 +40,20 @@ class LabelledSample:
 def label_sample(
     sample: Sample, labellers: Sequence[Labeller], human_labels: Sequence[ErrorLabel]
 ) -> LabelledSample:
-    """Lets every labeller label the cases it can, and adds what people said.
-
-    Raises:
-        ValueError: nobody can label any case.
-    """
+    """Lets every labeller label the cases it can, and adds what people said."""
     labels: dict[str, dict[str, ErrorLabel]] = {}
     exclusions: list[Exclusion] = []
     for label in human_labels:
         labels.setdefault(label.labeller, {})[label.item] = label
     for labeller in labellers:
         cases: list[Case] = [case for case in sample.cases if labeller.can_label(case)]
-        verdicts = labeller.label(cases) if cases else []
-        exclusions.extend(one for one in verdicts if isinstance(one, Exclusion))
-        if found := {one.item: one for one in verdicts if isinstance(one, ErrorLabel)}:
-            labels[labeller.name] = found
+        if cases:
+            verdicts = labeller.label(cases)
+            exclusions.extend(one for one in verdicts if isinstance(one, Exclusion))
+            # Also one without any label: its exclusions are counted under its name.
+            labels[labeller.name] = {
+                one.item: one for one in verdicts if isinstance(one, ErrorLabel)
+            }
     return LabelledSample(sample=sample, labels=labels, exclusions=tuple(exclusions))
 
 

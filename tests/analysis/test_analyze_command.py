@@ -229,6 +229,7 @@ def test_a_run_folder_is_not_written_twice(tmp_path, two_runs):
         (["num_cases=0"], "num_cases=0"),
         (["min_validated=0"], "min_validated"),
         (["seed=-1"], "seed"),
+        (["judge=openai"], "judge.model"),
         (["view=blank"], "no response in the view 'blank'"),
         (["human_labels=labels.json"], "human_labels is a list"),
         (["human_labels=[nowhere.json]"], "no labels file"),
@@ -240,6 +241,24 @@ def test_an_impossible_setting_is_named_before_anything_is_written(
 ):
     assert message in fail(two_runs, f"run_dir={tmp_path / 'out'}", *overrides)
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_command_without_runs_says_what_it_wants(tmp_path):
+    assert "set runs=[FOLDER]" in fail(f"run_dir={tmp_path / 'out'}")
+
+
+def test_a_judge_that_never_answers_leaves_a_report_that_says_so(tmp_path, two_runs):
+    with running_judge_server(lambda request, before: (503, {"error": "busy"})) as server:
+        printed = succeed(
+            two_runs,
+            f"run_dir={tmp_path / 'out'}",
+            *("judge=openai", "judge.model=m", "judge.api_key_variable=null"),
+            *(f"judge.base_url={server.url}", f"judge.cache={tmp_path / 'cache'}"),
+            *("judge.max_retries=0", "num_cases=3"),
+        )
+    assert "server_error" in printed
+    assert (tmp_path / "out" / "shares.png").exists(), "the lab's"
+    assert not (tmp_path / "out" / "shares_2.png").exists()
 
 
 def test_a_failed_analysis_says_so_in_its_folder(tmp_path, two_runs):

@@ -315,3 +315,21 @@ def test_exclusions_are_counted_by_reason(sample):
     assert "refusal 20" in " ".join(labeller_notes(summary["labellers"]["judge:no"]))
     assert summary["headline"]["labeller"] == "lab"
     assert summary["labellers"]["lab"]["runs"]["a"]["shares"]["perception"]["count"] == 30
+
+
+def test_a_judge_that_labels_nothing_is_shown_with_its_exclusions(sample):
+    class Mute:
+        name = "judge:mute"
+
+        def can_label(self, case):
+            return True
+
+        def label(self, cases):
+            return [
+                Exclusion(item=case.item, labeller=self.name, reason="timeout") for case in cases
+            ]
+
+    summary = summarize(label_sample(sample, [Mute()], []), seed=1, min_validated=10)
+    assert summary["labellers"]["judge:mute"]["excluded"] == {"timeout": 40}
+    assert summary["headline"]["labeller"] is None
+    assert "timeout 40" in report_markdown(summary)
