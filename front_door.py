@@ -103,6 +103,30 @@ def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
         )
 
 
+def apply_arm(config: DictConfig) -> None:
+    """Writes the settings of the sweep's arm, `sweep.arms[sweep.arm]`, into the configuration.
+
+    Arms of several settings cannot be written as Hydra's choices, and must win over the experiment's.
+
+    Raises:
+        ValueError: an arm of another name, or one that sets a key nothing has.
+    """
+    arms = OmegaConf.select(config, "sweep.arms") or {}
+    if not arms:
+        return
+    if config.sweep.arm not in arms:
+        raise ValueError(
+            f"sweep.arm is one of {', '.join(map(str, arms))}; got {config.sweep.arm!r}"
+        )
+    settings = OmegaConf.to_container(arms[config.sweep.arm], resolve=True)
+    assert isinstance(settings, dict)
+    for key, value in settings.items():
+        group, _, name = str(key).rpartition(".")
+        if name not in (OmegaConf.select(config, group) or {}):
+            raise ValueError(f"the arm {config.sweep.arm} sets {key}, which no configuration has")
+        OmegaConf.update(config, str(key), value)
+
+
 def run_dir() -> Path:
     """The folder of this run; under --multirun, of this job."""
     return Path(HydraConfig.get().runtime.output_dir)

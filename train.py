@@ -91,6 +91,7 @@ class Plan:
 @front_door.clear_errors
 def main(config: DictConfig) -> float:
     """One run. Returns the mean reward of the last rollout, for sweepers."""
+    front_door.apply_arm(config)
     run_dir = front_door.run_dir()
     OmegaConf.update(config, "run_dir", str(run_dir))
     plan = make_plan(config)

@@ -1,6 +1,7 @@
 """Every job of every sweep composes, with any experiment, to the settings its arm is named after."""
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from training.command import contents, result, run_command
 
+import front_door
 import train
 from papo.published import published_results
 
@@ -127,6 +129,7 @@ def hydra_config(monkeypatch):
     def set_to(job):
         HydraConfig.instance().set_config(job)
         plain = OmegaConf.masked_copy(job, [key for key in job if key != "hydra"])
+        front_door.apply_arm(plain)
         return plain
 
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
@@ -218,9 +221,9 @@ def test_every_arm_and_seed_has_a_folder_of_its_own_and_keeps_it():
     assert len(set(first)) == 3 * 2
 
 
-def test_the_order_of_sweep_and_experiment_does_not_matter():
+def test_the_order_of_sweep_and_experiment_does_not_matter(hydra_config):
     first, second = (
-        jobs_of(*overrides, "seed=7", "sweep.arm=papo_d", only_first=True)[0]
+        hydra_config(jobs_of(*overrides, "seed=7", "sweep.arm=papo_d", only_first=True)[0])
         for overrides in (
             ("+sweep=method", "+experiment=papo_g_7b"),
             ("+experiment=papo_g_7b", "+sweep=method"),
@@ -229,6 +232,37 @@ def test_the_order_of_sweep_and_experiment_does_not_matter():
     for group in ("objective", "masking", "model", "training"):
         assert first[group] == second[group]
     assert first.objective.gamma == 0.01
+
+
+def test_every_arm_reaches_its_run_through_the_command(tmp_path):
+    swept = run_command(
+        "+sweep=lab_no_kl_ref",
+        "seed=1",
+        "training.num_rollouts=1",
+        "evaluation.num_problems=1",
+        f"hydra.sweep.dir={tmp_path}",
+        multirun=True,
+    )
+    assert swept.code == 0, swept.stderr
+    for arm, (gamma, eta_full, eta_masked, more) in ARMS["lab_no_kl_ref"].items():
+        objective = OmegaConf.load(tmp_path / arm / "seed_1" / "config.yaml").objective
+        expected = {"gamma": gamma, "eta_full": eta_full, "eta_masked": eta_masked, **more}
+        assert {key: objective[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"other": {"objective.gamma": 1.0}}, "one of other"),
+        ({"mine": {"objective.gama": 1.0}}, "objective.gama"),
+    ],
+)
+def test_an_arm_that_is_not_there_or_sets_nothing_is_refused(settings, message):
+    config = OmegaConf.create(
+        {"sweep": {"arm": "mine", "arms": settings}, "objective": {"gamma": 0.0}}
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        front_door.apply_arm(config)
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
