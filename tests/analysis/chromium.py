@@ -128,6 +128,7 @@ class Tab:
 
     def resize(self, size: tuple[int, int]) -> None:
         width, height = size
+        self._width = width
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -198,7 +199,8 @@ class Tab:
         file.write_bytes(base64.b64decode(picture))
 
     def scrolls_sideways(self) -> bool:
-        return self.run("document.documentElement.scrollWidth > innerWidth")
+        # Not innerWidth: a phone zooms out until what is too wide fits.
+        return self.run("document.documentElement.scrollWidth") > self._width
 
     def complaints(self) -> list[str]:
         """What the page wrote to the console or was forbidden, exceptions included."""
