@@ -179,7 +179,7 @@ def _read_table(path: Path, notes: list[str]) -> dict[str, tuple[float, ...]]:
     header, *rows = csv.reader(lines)
     whole = [row for row in rows if len(row) == len(header) and _number(row[0]) is not None]
     if len(whole) < len(rows):
-        notes.append(f"{len(rows) - len(whole)} damaged rows of {path.name} were left out.")
+        notes.append(f"Damaged rows left out of {path.name}: {len(rows) - len(whole)}.")
     return {
         name: tuple(math.nan if (value := _number(row[column])) is None else value for row in whole)
         for column, name in enumerate(header)
@@ -207,7 +207,7 @@ def _read_groups(path: Path, notes: list[str]) -> Iterator[ShownGroup]:
                 responses = tuple(row[1] for row in rows if row is not None)
                 yield ShownGroup(**dict(shared), responses=responses)
     if damaged:
-        notes.append(f"{damaged} damaged lines of {path.name} were left out.")
+        notes.append(f"Damaged lines left out of {path.name}: {damaged}.")
 
 
 def _parse(line: str) -> tuple[tuple[tuple[str, Any], ...], ShownResponse] | None:

@@ -160,8 +160,8 @@ def test_half_a_row_is_left_out_and_said(run_folder):
     with (run_folder / "rollouts.jsonl").open("a") as file:
         file.write('\n{"rollout_step": 1}\n[]\n')
     text = text_of(build_run_page(run_folder))
-    assert "1 damaged rows of metrics.csv were left out" in text
-    assert "3 damaged lines of rollouts.jsonl were left out" in text
+    assert "Damaged rows left out of metrics.csv: 1." in text
+    assert "Damaged lines left out of rollouts.jsonl: 3." in text
     assert "Finished: 20 of 20" in text
 
 
