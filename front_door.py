@@ -109,7 +109,8 @@ def apply_arm(config: DictConfig) -> None:
     Arms of several settings cannot be written as Hydra's choices, and must win over the experiment's.
 
     Raises:
-        ValueError: an arm of another name, or one that sets a key nothing has.
+        ValueError: an arm of another name, one that sets a key nothing has, or one that would overrule
+            the command line.
     """
     arms = OmegaConf.select(config, "sweep.arms") or {}
     if not arms:
@@ -120,6 +121,13 @@ def apply_arm(config: DictConfig) -> None:
         )
     settings = OmegaConf.to_container(arms[config.sweep.arm], resolve=True)
     assert isinstance(settings, dict)
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in map(str, given):
+        if (name := override.lstrip("+").partition("=")[0]) in settings:
+            raise ValueError(
+                f"the arm {config.sweep.arm} sets {name} itself, so {override} would do nothing. Leave it "
+                "out, or write a sweep of your own (docs/sweeps.md)."
+            )
     for key, value in settings.items():
         group, _, name = str(key).rpartition(".")
         if name not in (OmegaConf.select(config, group) or {}):

@@ -116,6 +116,8 @@ def jobs_of(*overrides, only_first=False):
             "train", list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
         )
         params = OmegaConf.to_container(config.hydra.sweeper, resolve=True)["params"]
+        # The command resolves these once more, before a job has its values.
+        assert not any("${" in str(value) for value in params.values())
         arguments = [*(f"{key}={value}" for key, value in params.items()), *overrides]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
         jobs = BasicSweeper.split_arguments(parsed, None)[0]
@@ -263,6 +265,12 @@ def test_an_arm_that_is_not_there_or_sets_nothing_is_refused(settings, message):
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         front_door.apply_arm(config)
+
+
+def test_an_arm_never_overrules_the_command_line(hydra_config):
+    (job,) = jobs_of("+sweep=lab_method", "seed=7", "sweep.arm=papo_d", "objective.gamma=0.3")
+    with pytest.raises(ValueError, match=r"papo_d sets objective.gamma itself"):
+        hydra_config(job)
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
