@@ -1,11 +1,8 @@
 """Writes the report of a sweep: report.csv, runs.csv, report.md and report.html."""
 
-import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from papo.analysis.csv_text import csv_text
 from papo.analysis.html import Markup, details, join, page, paragraph, section, table
 from papo.analysis.sweep_comparison import COLLAPSE_SIGNS, SweepSummary
 from papo.analysis.sweep_curves import ArmCurves, legend, line_chart
@@ -41,9 +38,10 @@ def write_report(summary: SweepSummary, folder: Path) -> tuple[Path, ...]:
     """Writes all files of the report into a folder and returns their paths, the page last."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs_table(summary)
+    arms = csv_rows(summary)
     texts = {
-        "report.csv": _csv(csv_rows(summary)),
-        "runs.csv": _csv([dict(zip(runs.columns, row, strict=True)) for row in runs.rows]),
+        "report.csv": csv_text([list(arms[0]), *(list(row.values()) for row in arms)]),
+        "runs.csv": csv_text([runs.columns, *runs.rows]),
         "report.md": markdown_report(summary),
         "report.html": html_report(summary),
     }
@@ -175,11 +173,3 @@ def _markdown(text: str) -> str:
     for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
         text = text.replace(character, escaped)
     return text
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -224,7 +224,7 @@ def _arms(jobs: Sequence[_Job]) -> list[str]:
     return [
         str(
             job.sweep.get("arm")
-            or ", ".join(f"{key}={each[key]}" for key in differ if key in each)
+            or ", ".join(f"{key.lstrip('+')}={each[key]}" for key in differ if key in each)
             or "as configured"
         )
         for job, each in zip(jobs, settings, strict=True)
@@ -241,6 +241,8 @@ def _finished(job: _Job, arm: str) -> SweepRun:
         **_lab_scores(json.loads((job.path / "result.json").read_text("utf-8"))),
         **_evaluation_scores(job.path),
     }
+    if broken := [name for name, score in scores.items() if not math.isfinite(score)]:
+        raise ValueError(f"{broken[0]} is {scores[broken[0]]}, which is no result")
     return SweepRun(
         folder=job.folder,
         arm=arm,

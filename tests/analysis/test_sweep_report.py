@@ -292,6 +292,36 @@ def test_text_of_files_stays_text(tmp_path):
     assert all(line.startswith("| ") and line.endswith(" |") for line in rows)
 
 
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path):
+    for number, seed in enumerate((1, 2)):
+        write_run(tmp_path / f"={number}", arm="=HYPERLINK(1)", seed=seed)
+    write_report(summarize_sweep(read_sweep(tmp_path), baseline=None), tmp_path / "report")
+    for name in ("report.csv", "runs.csv"):
+        with (tmp_path / "report" / name).open(newline="") as file:
+            _, *rows = csv.reader(file)
+        assert rows
+        assert any("'=HYPERLINK(1)" in row for row in rows)
+        assert not any(cell.startswith(("=", "+", "@")) for row in rows for cell in row)
+
+
+def test_an_added_override_names_its_arm_without_the_plus(tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, sweep={}, overrides=[f"+experiment={name}"])
+    assert read_sweep(tmp_path).arms == ("experiment=a", "experiment=b")
+
+
+def test_a_run_whose_accuracy_is_no_number_is_damaged_and_stops_no_report(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path / f"a{seed}", seed=seed)
+        broken = float("nan") if seed == 3 else 0.5
+        write_run(tmp_path / f"b{seed}", arm="gamma_0.1", seed=seed, accuracies=(0.2, broken, 0.6))
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    (lost,) = summary.sweep.lost
+    assert (lost.folder, lost.status) == ("b3", "damaged")
+    assert "accuracy_curve is nan" in lost.reason
+    assert summary.comparisons["gamma_0.1"]["accuracy_end"].seeds == (1, 2)
+
+
 def test_the_command_writes_everything_and_ends_clearly(folder, capsys, monkeypatch):
     from scripts.report_sweep import main
 
