@@ -1,10 +1,9 @@
 """The files of an error analysis that are text: table.csv, transitions.csv, report.md."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from papo.analysis.csv_text import csv_text
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES, ErrorCategory
 
 LOWER_BOUND = (
@@ -35,7 +34,7 @@ def shares_csv(summary: Mapping[str, Any]) -> str:
                     )
                     for category, one in shares.items()
                 )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def transitions_csv(summary: Mapping[str, Any]) -> str:
@@ -55,19 +54,19 @@ def transitions_csv(summary: Mapping[str, Any]) -> str:
             )
             for cell in one["counts"]
         )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def report_markdown(summary: Mapping[str, Any]) -> str:
     """Returns report.md: what report.html says, without the cases."""
-    parts = ["# What the wrong answers got wrong", *headline_sentences(summary)]
+    parts = ["# What the wrong answers got wrong", *map(cell, headline_sentences(summary))]
     for name, labeller in summary["labellers"].items():
         parts += [f"## Labelled by {cell(name)}", *labeller_notes(labeller)]
         parts.append(_markdown_table(*share_table(summary, name)))
     if summary["transitions"]:
         parts += ["## What changed", REGRESSION]
         for one in summary["transitions"]:
-            parts += [f"{one['before']} to {one['after']}, labelled by {cell(one['labeller'])}:"]
+            parts += [cell(f"{one['before']} to {one['after']}, labelled by {one['labeller']}:")]
             parts += [_markdown_table(*transition_table(one)), *transition_sentences(one)]
     if summary["agreement"]:
         parts += ["## Agreement between labellers"]
@@ -95,8 +94,7 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
             )
     sentences += [
         f"{one['before']} to {one['after']}: {sentence}"
-        for one in summary["transitions"]
-        if one["labeller"] == name
+        for one in _headline_transitions(summary)
         for sentence in transition_sentences(one)[:1]
     ]
     if lucky := summary["right_although_misread"]:
@@ -120,6 +118,22 @@ def headline_share(
         return None
     one = found["shares"][category]
     return {"value": one["share"], "low": one["wilson"][0], "high": one["wilson"][1]}
+
+
+def _headline_transitions(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those of the headline's labeller that are a result.
+
+    A judge's are not corrected. Where labels are missing, slots that are wrong in both runs are missed
+    more often than those wrong in one, which makes every change look larger.
+    """
+    name = summary["headline"]["labeller"]
+    return [
+        one
+        for one in summary["transitions"]
+        if one["labeller"] == name
+        and summary["labellers"][name]["kind"] != "judge"
+        and not one["left_out"]
+    ]
 
 
 Table = tuple[Sequence[str], list[list[str]]]
@@ -200,12 +214,16 @@ def transition_sentences(one: Mapping[str, Any]) -> list[str]:
         f"perception errors went from {perception['before']} to {perception['after']} of "
         f"{one['slots']} slots{changed}; McNemar {perception['only_before']} against "
         f"{perception['only_after']}, p {p_value(perception['mcnemar_p'])}.",
-        f"right answers went from {correct['before']} to {correct['after']}; McNemar "
+        f"right answers went from {correct['before']} to {correct['after']} of "
+        f"{one['slots'] + one['left_out']} slots; McNemar "
         f"{correct['only_before']} lost against {correct['only_after']} won, "
         f"p {p_value(correct['mcnemar_p'])}. Whole table: Bowker p {p_value(one['bowker_p'])}.",
     ]
     if one["left_out"]:
-        sentences.append(f"{one['left_out']} slots are left out: a wrong answer has no label.")
+        sentences.append(
+            f"{one['left_out']} slots are left out of the table: a wrong answer has no label. Slots wrong "
+            "in both runs are missed more often, so the change of perception errors is overstated."
+        )
     return sentences
 
 
@@ -238,9 +256,7 @@ def paper_table(summary: Mapping[str, Any]) -> Table:
     ]
     name = summary["headline"]["labeller"]
     reductions = {
-        one["after"]: one["perception_reduction"]
-        for one in summary["transitions"]
-        if one["labeller"] == name
+        one["after"]: one["perception_reduction"] for one in _headline_transitions(summary)
     }
     for run in summary["runs"]:
         share = headline_share(summary, run, ErrorCategory.PERCEPTION)
@@ -285,9 +301,3 @@ def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> s
             yield "| " + " | ".join(map(cell, row)) + " |"
 
     return "\n".join(lines())
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

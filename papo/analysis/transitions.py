@@ -35,8 +35,8 @@ class Transitions:
         labeller, before, after: who labelled, and the two runs.
         counts: (category before, after) -> slots; right answers are `CORRECT`.
         left_out: slots where a wrong answer has no label.
-        correct: of right answers.
-        perception: of perception errors.
+        correct: of right answers, over all slots: these need no label.
+        perception: of perception errors, over the slots of the table.
         reduction: by how much perception errors became rarer, 0.305 for 30.5 %; None where there
             were none before.
         symmetry_p: Bowker's test of the whole table.
@@ -98,7 +98,10 @@ def compute_transitions(
         counts=counts,
         left_out=left_out,
         correct=_discordance(
-            [(one is ErrorCategory.CORRECT, other is ErrorCategory.CORRECT) for one, other in pairs]
+            [
+                (unit in sample.correct[before], unit in sample.correct[after])
+                for unit in sample.units
+            ]
         ),
         perception=_discordance(perception),
         reduction=relative_reduction(

@@ -1,14 +1,21 @@
 """What became of the same slots in another run, against counts by hand."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from analysis.evaluation_fixtures import lab_record, write_evaluation
 from scipy import stats
 
-from papo.analysis.error_analysis import label_sample, summarize
+from papo.analysis.error_analysis import LabelledSample, label_sample, summarize
 from papo.analysis.error_plots import encode_figure, plot_shares, plot_transitions
-from papo.analysis.error_report import report_markdown, transition_table, transitions_csv
+from papo.analysis.error_report import (
+    headline_sentences,
+    paper_table,
+    report_markdown,
+    transition_table,
+    transitions_csv,
+)
 from papo.analysis.evaluated_run import read_evaluated_runs
 from papo.analysis.lab_labels import LabLabels
 from papo.analysis.sampling import draw_sample
@@ -78,7 +85,35 @@ def test_slots_without_a_label_are_left_out_and_counted(sample):
     assert found is not None
     assert found.left_out == 1
     assert found.units == 31
+    # Whether an answer is right needs no label, so all 32 slots count.
+    few = dict(list(labels.items())[-4:])
+    found = compute_transitions(sample, few, labeller="lab", after="new", seed=1)
+    assert found is not None
+    assert (found.correct.only_before, found.correct.only_after) == (2, 10)
     assert compute_transitions(sample, {}, labeller="none", after="new", seed=1) is None
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_changes_are_headlined_only_where_every_wrong_answer_has_a_label(sample, missing):
+    labels = list(lab_labels(sample).values())[missing:]
+    people = [dataclasses.replace(label, labeller="human:Ada") for label in labels]
+    summary = summarize(label_sample(sample, [], people), seed=1, min_validated=30)
+    assert summary["headline"]["labeller"] == "human:Ada"
+    changes = [text for text in headline_sentences(summary) if "perception errors went" in text]
+    assert len(changes) == 1 - missing
+    assert (paper_table(summary)[1][-1][-1] == "-") == bool(missing)
+    assert ("overstated" in report_markdown(summary)) == bool(missing)
+
+
+def test_a_judges_changes_are_never_headlined(sample):
+    lab = lab_labels(sample)
+    judge = {key: dataclasses.replace(one, labeller="judge:m") for key, one in lab.items()}
+    # The lab knows all cases but one, so it is no headline; the judge is checked by the rest.
+    del lab[sample.cases[0].item]
+    labelled = LabelledSample(sample=sample, labels={"lab": lab, "judge:m": judge}, exclusions=())
+    summary = summarize(labelled, seed=1, min_validated=30)
+    assert summary["headline"]["labeller"] == "judge:m"
+    assert not any("perception errors went" in text for text in headline_sentences(summary))
 
 
 def test_without_perception_errors_before_there_is_no_reduction(tmp_path):
