@@ -20,14 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from papo.analysis.error_analysis import LabelledSample
 from papo.analysis.error_page import error_page
 from papo.analysis.error_plots import encode_figure, plot_shares, plot_transitions
 from papo.analysis.error_report import report_markdown, shares_csv, transitions_csv
 from papo.analysis.human_labels import label_studio_config, label_studio_tasks
 from papo.analysis.label_page import LabelItem, build_label_page
+from papo.analysis.pictures import open_picture
 from papo.analysis.sampling import Sample
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES
 from papo.files import write_atomically
@@ -149,12 +148,9 @@ class AnalysisFolder:
 
 def _encode(path: Path, side: int) -> bytes | None:
     """The picture as JPEG or PNG, whichever is smaller; None where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    picture = open_picture(path, max_side=side)
+    if picture is None:
         return None
-    picture.thumbnail((side, side))
     buffers = io.BytesIO(), io.BytesIO()
     picture.save(buffers[0], "PNG", optimize=True)
     picture.save(buffers[1], "JPEG", quality=88)

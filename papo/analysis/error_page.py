@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from papo.analysis.error_analysis import LabelledSample
 from papo.analysis.error_report import (
     REGRESSION,
@@ -20,6 +18,7 @@ from papo.analysis.error_report import (
     transition_table,
 )
 from papo.analysis.html import Markup, data_uri, details, join, page, paragraph, section, table
+from papo.analysis.pictures import open_picture
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES, Case, ErrorLabel
 
 MAX_CHARACTERS = 3_000
@@ -209,12 +208,9 @@ def _marked(response: str, quote: str) -> Markup:
 
 
 def _thumbnail(path: Path) -> Markup:
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    picture = open_picture(path, max_side=_THUMBNAIL_SIDE)
+    if picture is None:
         return paragraph("(a picture that cannot be read)", kind="soft")
-    picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     return Markup('<img alt="picture of the problem" src="{}">').format(data_uri(buffer.getvalue()))

@@ -39,6 +39,7 @@ class LocalJudge:
         cache: str,
     ) -> None:
         self.model = model
+        self.max_tokens = max_tokens
         self.cases_at_once = cases_at_once
         self.seed = seed
         self.max_image_side = max_image_side
@@ -72,7 +73,7 @@ class LocalJudge:
         verdicts, self.usage = judge_cases(
             cases,
             name=self.name,
-            model=self.model,
+            decoded_by=f"{self.model}, greedy, {self.max_tokens} tokens",
             seed=self.seed,
             max_image_side=self.max_image_side,
             cache_folder=self.cache_folder,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from papo.analysis.pictures import open_picture
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES, Case, ErrorCategory
 from papo.types import IMAGE_MARKER, derive_seed
 
@@ -44,7 +43,7 @@ class JudgePrompt:
     """One request to a judge.
 
     Attributes:
-        key: of its reply in the cache: model, wording, categories' order, texts and pictures.
+        key: of its reply in the cache: model, decoding, wording, categories' order, texts and pictures.
         system, text: the instructions and the material.
         images: the pictures as PNG.
         categories: in the order in which this case shows them.
@@ -71,7 +70,7 @@ class JudgePrompt:
         }
 
 
-def build_prompt(case: Case, *, model: str, seed: int, max_image_side: int) -> JudgePrompt:
+def build_prompt(case: Case, *, decoded_by: str, seed: int, max_image_side: int) -> JudgePrompt:
     """Returns what a judge is asked about a case; nothing in it says which run the case is of.
 
     The categories are shown in an order of the case's own, so that a preference for the first one
@@ -79,12 +78,12 @@ def build_prompt(case: Case, *, model: str, seed: int, max_image_side: int) -> J
 
     Args:
         case: its texts are hostile: they stand between markers that they cannot contain.
-        model: part of the key.
+        decoded_by: model and decoding, part of the key.
         seed: of the categories' order.
         max_image_side: pictures are shrunk to it, in pixels.
 
     Raises:
-        OSError, ValueError: a picture cannot be read.
+        ValueError: a picture cannot be read.
     """
     categories = list(ERROR_CATEGORIES)
     random.Random(derive_seed(seed, "categories", case.item)).shuffle(categories)
@@ -108,7 +107,7 @@ def build_prompt(case: Case, *, model: str, seed: int, max_image_side: int) -> J
         for name, body in sections.items()
     )
     images = tuple(_png(path, max_image_side) for path in case.images)
-    identity = [PROMPT_VERSION, model, system, text]
+    identity = [PROMPT_VERSION, decoded_by, system, text]
     identity += [hashlib.sha256(image).hexdigest() for image in images]
     return JudgePrompt(
         key=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
@@ -133,9 +132,9 @@ def _shortened(response: str) -> str:
 
 
 def _png(path: Path, max_side: int) -> bytes:
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
-    picture.thumbnail((max_side, max_side))
+    picture = open_picture(path, max_side=max_side)
+    if picture is None:
+        raise ValueError(f"{path} cannot be read as a picture")
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

@@ -115,7 +115,7 @@ class RemoteJudge:
         verdicts, self.usage = judge_cases(
             cases,
             name=self.name,
-            model=self.model,
+            decoded_by=f"{self.model}, temperature {self.temperature:g}, {self.max_tokens} tokens",
             seed=self.seed,
             max_image_side=self.max_image_side,
             cache_folder=self.cache_folder,

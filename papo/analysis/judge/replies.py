@@ -101,7 +101,7 @@ def judge_cases(
     cases: Sequence[Case],
     *,
     name: str,
-    model: str,
+    decoded_by: str,
     seed: int,
     max_image_side: int,
     cache_folder: Path,
@@ -109,6 +109,7 @@ def judge_cases(
 ) -> tuple[list[ErrorLabel | Exclusion], Usage]:
     """Returns one verdict per case, asking only for replies that the cache does not hold.
 
+    `decoded_by` names the model and its decoding: a reply cut at max_tokens is asked for anew with more.
     A response without a final answer is a format error by definition; no judge is asked about it.
 
     Raises:
@@ -120,9 +121,9 @@ def judge_cases(
         if not case.has_no_answer:
             try:
                 prompts[case.item] = build_prompt(
-                    case, model=model, seed=seed, max_image_side=max_image_side
+                    case, decoded_by=decoded_by, seed=seed, max_image_side=max_image_side
                 )
-            except (OSError, ValueError):
+            except ValueError:
                 unreadable.add(case.item)
     with locked(cache_folder):
         cache = ReplyCache(cache_folder)
