@@ -154,13 +154,15 @@ def _read_problems(folder: Path, wanted: Mapping[ItemKey, Any]) -> dict[ItemKey,
     for number, line in enumerate(_lines(path), start=1):
         try:
             row = json.loads(line)
+            if not isinstance(row.get("truth"), dict | None):
+                raise ValueError("truth is an object or null")
             key = (str(row["benchmark"]), str(row["problem_id"]))
             problems[key] = KnownProblem(
                 question=str(row["question"]),
                 images=tuple(_inside(folder, str(image)) for image in row["images"]),
                 truth=row.get("truth"),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}, line {number} describes no problem: {error}") from error
     if missing := [key for key in wanted if key not in problems]:
         raise ValueError(

@@ -22,6 +22,7 @@ from papo.analysis.taxonomy import (
 
 MAX_BYTES = 64 * 1024 * 1024
 _MAX_TEXT = 2_000
+_MAX_SECONDS = 1e9
 
 
 def read_human_labels(path: Path, sample: Sample) -> list[ErrorLabel]:
@@ -120,16 +121,20 @@ def _label(
             f"{path} labels item {item!r} as {str(category)[:80]!r}; categories are "
             f"{', '.join(ERROR_CATEGORIES)}"
         )
-    seconds = row.get("seconds")
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     return label_case(
         cases[item],
         ErrorCategory(category),
         labeller=f"human:{labeller[:80]}",
         evidence=_text(row.get("note")),
         quote=_text(row.get("quote")),
-        seconds=float(seconds) if is_number else None,  # type: ignore[arg-type]
+        seconds=_seconds(row.get("seconds")),
     )
+
+
+def _seconds(value: Any) -> float | None:
+    # JSON as Python reads it has NaN and numbers beyond float.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= _MAX_SECONDS else None
 
 
 def _text(value: Any) -> str:

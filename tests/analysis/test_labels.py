@@ -100,6 +100,30 @@ def test_an_export_of_label_studio_is_read(tmp_path, sample):
     assert first.item == tasks[0]["data"]["item"]
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "-1", "1e999", "1" + "0" * 400])
+def test_a_time_that_no_one_can_take_is_left_out(tmp_path, sample, seconds):
+    path = write_export(tmp_path / "ada.json", sample, [row(sample, 0, seconds="HERE")])
+    path.write_text(path.read_text().replace('"HERE"', seconds))
+    (label,) = read_human_labels(path, sample)
+    assert label.seconds is None
+
+
+def test_the_name_of_a_person_is_no_markup_in_the_report(tmp_path, sample):
+    name = "<img src=x>\n# Ada"
+    path = write_export(tmp_path / "ada.json", sample, [row(sample, 0)], labeller=name)
+    labelled = label_sample(sample, [], read_human_labels(path, sample))
+    report = report_markdown(summarize(labelled, seed=1, min_validated=30))
+    assert "&lt;img" in report
+    assert "<img" not in report
+    assert "\n# Ada" not in report
+
+
+def test_a_truth_that_is_no_object_is_refused(tmp_path):
+    folder = write_evaluation(tmp_path / "b", [lab_record(0, "perception")], truth=[3, 4])
+    with pytest.raises(ValueError, match="truth is an object or null"):
+        read_evaluated_runs([folder], view="image", require_finished=True)
+
+
 def test_tasks_for_label_studio_are_blind_and_its_interface_is_xml(sample):
     tasks = label_studio_tasks(sample, {case.item: () for case in sample.cases})
     assert set(tasks[0]["data"]) == {
