@@ -55,7 +55,8 @@ class JsonLinesRows:
 
     def __init__(self, file: Path) -> None:
         self._rows: list[Mapping[str, Any]] = []
-        for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+        # Not splitlines: it also cuts at U+2028 and the like, which JSON allows inside of a text.
+        for number, line in enumerate(file.read_text("utf-8").split("\n"), start=1):
             if not line.strip():
                 continue
             try:

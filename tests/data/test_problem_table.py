@@ -127,6 +127,12 @@ def test_json_lines_with_image_paths_and_numbers_as_answers(tmp_path):
     assert problems[1].images == ()
 
 
+def test_a_line_of_json_may_hold_what_other_programs_call_a_line_end(tmp_path):
+    row = {"problem": "One\u2028two\x85three?", "answer": "1"}
+    (tmp_path / "train.jsonl").write_bytes(json.dumps(row, ensure_ascii=False).encode() + b"\r\n")
+    assert table(path=str(tmp_path))[0].question.startswith(row["problem"])
+
+
 def hub_dataset(rows=ROWS, **extra_columns):
     features = datasets.Features(
         {
