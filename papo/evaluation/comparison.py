@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from papo.evaluation.store import read_responses
+from papo.evaluation.vision_dependency import masked_ratio
 from papo.statistics import (
     Difference,
     Interval,
@@ -171,7 +172,7 @@ def read_evaluation(folder: Path, *, view: str) -> FinishedEvaluation:
             key: tuple(row[index] for index in range(num_responses)) for key, row in rows.items()
         },
         references=references,
-        settings=_read_settings(folder),
+        settings=_read_settings(folder, view),
     )
 
 
@@ -309,15 +310,22 @@ def _require_same_problems(first: FinishedEvaluation, second: FinishedEvaluation
             )
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
-    """How the evaluation was sampled (summary.json) and graded (config.json)."""
+def _read_settings(folder: Path, view: str) -> dict[str, Any]:
+    """How the evaluation was sampled (summary.json), asked, shown and graded (config.json)."""
     try:
         protocol = _read_json(folder / "summary.json")["protocol"]
-        graders = {
-            f"benchmark.sets.{key}.grader": one["grader"]
-            for key, one in _read_json(folder / "config.json")["benchmark"]["sets"].items()
-        }
-        return {**{key: protocol.get(key) for key in _PROTOCOL}, **graders}
+        config = _read_json(folder / "config.json")
+        settings = {key: protocol.get(key) for key in _PROTOCOL}
+        for key, one in config["benchmark"]["sets"].items():
+            settings[f"benchmark.sets.{key}.grader"] = one["grader"]
+            settings[f"benchmark.sets.{key}.problems.prompt_suffix"] = one.get("problems", {}).get(
+                "prompt_suffix"
+            )
+        for key, one in config.get("views", {}).items():
+            if key == view or one.get("ratio", -1.0) == masked_ratio(view):
+                shown = {name: value for name, value in one.items() if name != "seed"}
+                settings[f"the view {view}"] = shown
+        return settings
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder} does not say how it was sampled and graded (summary.json, config.json), so it "

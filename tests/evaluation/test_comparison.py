@@ -15,7 +15,16 @@ PROTOCOL = {"num_responses": 2, "temperature": 1.0, "top_p": 1.0, "top_k": None,
 
 
 def write_evaluation(
-    folder, verdicts, *, view="image", status="finished", protocol=(), grader="math", reference="1"
+    folder,
+    verdicts,
+    *,
+    view="image",
+    status="finished",
+    protocol=(),
+    grader="math",
+    reference="1",
+    prompt_suffix="Think.",
+    views=None,
 ):
     """Writes an evaluation folder from {benchmark: {problem: "10"}}, a digit per response."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +50,9 @@ def write_evaluation(
     if status is not None:
         (folder / "result.json").write_text(json.dumps({"status": status}))
     (folder / "summary.json").write_text(json.dumps({"protocol": {**PROTOCOL, **dict(protocol)}}))
-    sets = {benchmark: {"grader": {"grader": grader}} for benchmark in verdicts}
-    (folder / "config.json").write_text(json.dumps({"benchmark": {"sets": sets}}))
+    one = {"grader": {"grader": grader}, "problems": {"prompt_suffix": prompt_suffix}}
+    config = {"benchmark": {"sets": dict.fromkeys(verdicts, one)}, "views": views or {}}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -189,6 +199,7 @@ def test_problems_with_another_reference_answer_are_not_the_same(tmp_path):
         ({"protocol": {"temperature": 0.5}}, "temperature is 1.0 and 0.5"),
         ({"protocol": {"max_pixels": 4}}, "max_pixels is None and 4"),
         ({"grader": "other"}, "benchmark.sets.some.grader is"),
+        ({"prompt_suffix": "Guess."}, "prompt_suffix is 'Think.' and 'Guess.'"),
     ],
 )
 def test_runs_that_were_not_measured_alike_need_permission(tmp_path, change, message):
@@ -198,6 +209,19 @@ def test_runs_that_were_not_measured_alike_need_permission(tmp_path, change, mes
         compared(first, second)
     notes = comparison_notes(compared(first, second, any_settings=True))
     assert any(message in note for note in notes)
+
+
+@pytest.mark.parametrize("change", [{"num_masks": 8}, {"make_mask": {"grid": "token"}}])
+def test_other_masks_are_an_obstacle_in_their_own_view_alone(tmp_path, change):
+    masked = {"ratio": 0.6, "num_masks": 4, "make_mask": {"grid": "raw"}}
+    for name, one in (("first", masked), ("second", masked | change)):
+        views = {"image": {}, "masked_06": one, "masked_08": masked | {"ratio": 0.8}}
+        for view in ("image", "masked_0.6", "masked_0.8"):
+            write_evaluation(tmp_path / name, {"some": {"a": "1"}}, view=view, views=views)
+    for view in ("image", "masked_0.8"):
+        assert compared(tmp_path / "first", tmp_path / "second", view=view).other_settings == ()
+    with pytest.raises(ValueError, match=r"the view masked_0\.6 is"):
+        compared(tmp_path / "first", tmp_path / "second", view="masked_0.6")
 
 
 def test_another_seed_is_no_obstacle(tmp_path):
