@@ -74,11 +74,12 @@ class ResponseStore:
         _cut_to_lines(folder / "responses.jsonl", sum(b.num_responses for b in self.batches))
         self._response_file = AppendOnlyFile(folder / "responses.jsonl")
         self._problem_file = AppendOnlyFile(folder / "problems.jsonl")
-        self._problems: set[tuple[str, int, str]] = set()
+        self._problems: dict[tuple[str, int, str], int] = {}
         self._taken: set[tuple[str, int | str]] = set()
         for line in self._problem_file.read_lines():
             row = json.loads(line)
-            self._remember(row["benchmark"], row["index"], row["problem_id"])
+            text = (row["question"], row["answer"])
+            self._remember(row["benchmark"], row["index"], row["problem_id"], text)
 
     def num_done(self, benchmark: str, view: str) -> int:
         """How many of a benchmark's first problems are finished in a view."""
@@ -92,9 +93,16 @@ class ResponseStore:
         """Writes a problem with its pictures, unless it is there already.
 
         Raises:
-            ValueError: another problem stands at this index, or its id is taken.
+            ValueError: another problem stands at this index, its id is taken, or its text was changed.
         """
-        if (benchmark, index, problem.id) in self._problems:
+        text = (problem.question, problem.answer)
+        known = self._problems.get((benchmark, index, problem.id))
+        if known is not None:
+            if known != hash(text):
+                raise ValueError(
+                    f"problem {problem.id!r} of {benchmark} had another question or answer when this "
+                    "evaluation began; restore the data, or start in another run_dir"
+                )
             return
         if (benchmark, index) in self._taken:
             raise ValueError(
@@ -121,7 +129,7 @@ class ResponseStore:
             }
             # What a data set tells of a picture may hold dates and the like; text of them is enough.
             self._problem_file.append(json.dumps(line, default=str) + "\n")
-        self._remember(benchmark, index, problem.id)
+        self._remember(benchmark, index, problem.id, text)
 
     def add(self, batch: FinishedBatch, records: Sequence[ResponseRecord]) -> None:
         """Writes the responses of a batch, then the row that makes them count.
@@ -145,8 +153,8 @@ class ResponseStore:
                 f"space, then run the same command with run_dir={self.folder} resume=true."
             ) from error
 
-    def _remember(self, benchmark: str, index: int, problem_id: str) -> None:
-        self._problems.add((benchmark, index, problem_id))
+    def _remember(self, benchmark: str, index: int, problem_id: str, text: tuple[str, str]) -> None:
+        self._problems[benchmark, index, problem_id] = hash(text)
         self._taken.update(((benchmark, index), (benchmark, problem_id)))
 
     def _keep_picture(self, image: Image, name: str) -> str:

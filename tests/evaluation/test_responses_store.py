@@ -1,6 +1,7 @@
 """What is graded survives a crash at any byte, and nothing is counted twice."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from evaluation_parts import problem, record
@@ -127,6 +128,16 @@ def test_a_problem_without_picture_and_truth_is_kept_too(tmp_path):
     store(tmp_path).keep_problem("set", 0, plain)
     kept = json.loads((tmp_path / "problems.jsonl").read_text())
     assert (kept["images"], kept["truth"]) == ([], None)
+
+
+@pytest.mark.parametrize("change", [{"question": "another"}, {"answer": "another"}])
+def test_a_problem_whose_text_was_changed_meanwhile_is_refused(tmp_path, change):
+    known = problem(0)
+    store(tmp_path).keep_problem("set", 0, known)
+    again = store(tmp_path)
+    again.keep_problem("set", 0, known)
+    with pytest.raises(ValueError, match="had another question or answer"):
+        again.keep_problem("set", 0, replace(known, **change))
 
 
 def test_an_id_names_one_problem_and_an_index_too(tmp_path):
