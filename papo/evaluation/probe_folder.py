@@ -8,7 +8,7 @@ from papo.evaluation.perception_probe import PerceptionProbe, ScoringPolicy, Tok
 from papo.evaluation.probe_report import summarize_probe, write_probe_summary
 from papo.evaluation.progress import Advance
 from papo.evaluation.store import read_responses
-from papo.files import AppendOnlyFile
+from papo.files import AppendOnlyFile, write_atomically
 
 
 def run_probe(
@@ -33,7 +33,7 @@ def run_probe(
     Raises:
         OSError: the disk is full; what was scored before is intact.
     """
-    file = AppendOnlyFile(folder / "perception_kl.jsonl")
+    file = AppendOnlyFile(_without_last_problem(folder / "perception_kl.jsonl"))
     done = [TokenDivergence.from_line(line) for line in file.read_lines()]
     for benchmark in benchmarks:
         known = frozenset(one.problem_id for one in done if one.benchmark == benchmark.key)
@@ -42,3 +42,13 @@ def run_probe(
             advance(f"{benchmark.label}, probe", 1)
     divergences = (TokenDivergence.from_line(line) for line in file.read_lines())
     write_probe_summary(summarize_probe(divergences, bootstrap_seed=bootstrap_seed), folder)
+
+
+def _without_last_problem(path: Path) -> Path:
+    """Drops the lines of the last problem, some of which a crash may have cost; returns the path."""
+    lines = AppendOnlyFile(path).read_lines()
+    problems = [(one.benchmark, one.problem_id) for one in map(TokenDivergence.from_line, lines)]
+    if problems:
+        kept = lines[: problems.index(problems[-1])]
+        write_atomically(path, "".join(f"{line}\n" for line in kept))
+    return path

@@ -222,12 +222,34 @@ def test_a_folder_keeps_what_is_scored_and_goes_on_from_there(policy, tmp_path):
     begun = (tmp_path / "perception_kl.jsonl").read_text()
     with (tmp_path / "perception_kl.jsonl").open("a") as file:
         file.write('{"benchmark": "some", "problem_id": "b", "ki')  # a crash
-    assert run(None) == [("some, probe", 1)] * 2
+    # The last problem is scored again: the crash may have cost some of its lines.
+    assert run(None) == [("some, probe", 1)] * 3
     lines = (tmp_path / "perception_kl.jsonl").read_text()
     assert lines.startswith(begun)
     found = [TokenDivergence.from_line(line) for line in lines.splitlines()]
     assert [one.problem_id for one in found] == ["a", "a", "b", "b", "c"]
     assert "| some | own | 2 | 2 |" in (tmp_path / "perception_kl.md").read_text()
+
+
+def test_a_crash_between_two_lines_of_a_problem_costs_neither(policy, tmp_path):
+    (tmp_path / "responses.jsonl").write_text(record("a", 0, "1 2 3").to_line())
+    file = tmp_path / "perception_kl.jsonl"
+
+    def run():
+        run_probe(
+            make_probe(num_responses=1, num_problems=1),
+            policy=policy,
+            benchmarks=[benchmark(some_problems())],
+            folder=tmp_path,
+            bootstrap_seed=0,
+            advance=lambda what, count: None,
+        )
+        return file.read_text()
+
+    whole = run()
+    assert len(whole.splitlines()) == 2
+    file.write_text(whole.splitlines()[0] + "\n")
+    assert run() == whole
 
 
 def test_problems_that_are_done_are_not_scored_again(policy):
