@@ -135,6 +135,7 @@ def make_plan(config: DictConfig) -> Plan:
     """
     front_door.check_known_keys(config, KNOWN_KEYS)
     num_responses = check_num_responses(config.rollout.num_responses)
+    check_everything_is_read(config)
     settings = evaluation_settings(OmegaConf.to_container(config.evaluation, resolve=True))
     settings.check_pass_at(num_responses)
     check_threads(config.num_threads)
@@ -207,14 +208,20 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
         console.print(f"continuing: {done} of {total} problems are done", highlight=False)
     with show_progress(console, total=total, done=done) as advance:
         runner.run(plan.benchmarks, advance)
+    scores = score_responses(
+        read_responses(folder.path),
+        pass_at=plan.settings.pass_at,
+        bootstrap_seed=plan.settings.bootstrap_seed,
+    )
+    if not scores:
+        raise ValueError(
+            f"none of the {total} problems could be shown, so there is nothing to score: each is named "
+            "above with its reason. Mend the data (benchmark.path=), or choose other views="
+        )
     size = policy.encoder.image_processor.size
     folder.write_summary(
         summarize(
-            score_responses(
-                read_responses(folder.path),
-                pass_at=plan.settings.pass_at,
-                bootstrap_seed=plan.settings.bootstrap_seed,
-            ),
+            scores,
             benchmarks=plan.benchmarks,
             batches=store.batches,
             settings=plan.settings,
@@ -227,6 +234,7 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
                 "min_pixels": size["shortest_edge"],
                 "max_pixels": size["longest_edge"],
                 "limit": config.benchmark.get("limit"),
+                "grader": config.benchmark.get("grader"),
                 "seed": plan.seed,
             },
             checkpoint=folder.run()["checkpoint"],
@@ -344,7 +352,7 @@ def changed_model_keys(config: DictConfig) -> list[str]:
     Raises:
         ValueError: `model=` was chosen beside a training run, which brings its own model.
     """
-    overrides = [text.lstrip("+~") for text in HydraConfig.get().overrides.task]
+    overrides = changes()
     chosen = [text for text in overrides if text.startswith("model=")]
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint).expanduser()
     if chosen and checkpoint is not None and (checkpoint / "checkpoints").is_dir():
@@ -353,6 +361,39 @@ def changed_model_keys(config: DictConfig) -> list[str]:
             "model.max_pixels=, may be set)"
         )
     return [text.split("=")[0].removeprefix("model.") for text in overrides if text[:6] == "model."]
+
+
+def check_everything_is_read(config: DictConfig) -> None:
+    """Refuses settings of the command line that the chosen benchmark, views and probe leave unread.
+
+    Raises:
+        ValueError: names one.
+    """
+    path = config.data.path
+    if path is not None and config.benchmark.get("path") != path:
+        raise ValueError(
+            f"data.path={path} is not read: the benchmark has no files, or benchmark.path names others. "
+            "Choose a benchmark of files, e.g. benchmark=local, or drop data.path"
+        )
+    readers = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["views", "probe"]))
+    for key in (text.split("=")[0] for text in changes()):
+        group = key.split(".")[0]
+        if group not in ("masking", "fidelity", "num_masks"):
+            continue
+        # A mask reads fidelity; whoever reads the least of a mask reads the choice of it.
+        names = [f"${{{key}}}", f"${{{group}}}"]
+        if key == "masking" or group == "fidelity":
+            names = ["${masking"]
+        if not any(name in readers for name in names):
+            raise ValueError(
+                f"{key} is set and not read: views=image has no mask, views=vision has ratios of its own. "
+                f"Choose probe=perception (or views=vision), or drop {key}"
+            )
+
+
+def changes() -> list[str]:
+    """What the command line set, `key=value`."""
+    return [text.lstrip("+~") for text in HydraConfig.get().overrides.task]
 
 
 def choose_device(name: str) -> torch.device:

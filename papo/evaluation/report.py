@@ -25,7 +25,7 @@ def table_csv(summary: Mapping[str, Any]) -> str:
     for row in rows:
         for name, scores in summary["published"].items():
             column = row["published_column"] or row["benchmark"]
-            row[f"published_{name}"] = scores.get(column)
+            row[f"published_{name}"] = scores.get(column) if row["view"] == "image" else None
     columns = list(dict.fromkeys(column for row in rows for column in row))
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -98,7 +98,7 @@ def _lines(summary: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]
             percent(one["cut"]),
             percent(one["answered"]),
             percent(one["formatted"]),
-            *(percent(scores.get(one["published_column"])) for scores in published.values()),
+            *_published(published, one["view"], one["published_column"]),
         ]
         for one in summary["sets"]
     ]
@@ -110,12 +110,22 @@ def _lines(summary: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]
             percent_with_interval(average["interval"]),
             *("" for _ in passes),
             *("", "", ""),
-            *(percent(scores[average["name"]]) for scores in published.values()),
+            *_published(published, average["view"], average["name"]),
         ]
         for average in summary["averages"]
         if average["interval"] is not None
     ]
     return sets, means
+
+
+def _published(
+    published: Mapping[str, Mapping[str, float]], view: str, column: str | None
+) -> list[str]:
+    """Cells of the published rows, which were measured with the image alone."""
+    return [
+        percent(scores.get(column or "")) if view == "image" else ""
+        for scores in published.values()
+    ]
 
 
 def terminal_table(summary: Mapping[str, Any]) -> Table:
@@ -136,7 +146,7 @@ def terminal_table(summary: Mapping[str, Any]) -> Table:
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """Returns what a reader of the table must know beside it."""
     found = []
-    for one in summary["sets"]:
+    for one in (*summary["sets"], *summary["empty"]):
         if one["num_left_out"]:
             found.append(
                 f"{one['label']}, {one['view']}: {one['num_left_out']} problems left out (not readable, "

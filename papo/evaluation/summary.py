@@ -18,6 +18,7 @@ PAPO_EVAL = {
     "min_pixels": 1024,
     "max_pixels": 589_824,
     "limit": None,
+    "grader": "mathruler",
 }
 """How the published table was measured (PAPO-Eval @b57d909, run_infer.sh and the defaults it leaves)."""
 
@@ -70,6 +71,7 @@ def summarize(
         "protocol": dict(protocol),
         "deviations": deviations(protocol) if columns else [],
         "sets": rows,
+        "empty": _empty(benchmarks, batches),
         "averages": _averages(scores, known, views, settings.bootstrap_seed) if columns else [],
         "published": {name: _published(name) for name in settings.published} if columns else {},
     }
@@ -82,6 +84,27 @@ def deviations(protocol: Mapping[str, Any]) -> list[str]:
         for name, published in PAPO_EVAL.items()
         if protocol.get(name) != published
     ]
+
+
+def _empty(
+    benchmarks: Sequence[Benchmark], batches: Sequence[FinishedBatch]
+) -> list[dict[str, Any]]:
+    """Benchmarks and views without a single response: no row of the table speaks of them."""
+    found = []
+    for benchmark in benchmarks:
+        own = [batch for batch in batches if batch.benchmark == benchmark.key]
+        for view in dict.fromkeys(batch.view for batch in own):
+            some = [batch for batch in own if batch.view == view]
+            if not any(batch.num_responses for batch in some):
+                found.append(
+                    {
+                        "benchmark": benchmark.key,
+                        "label": benchmark.label,
+                        "view": view,
+                        "num_left_out": sum(batch.num_left_out for batch in some),
+                    }
+                )
+    return found
 
 
 def _averages(

@@ -279,6 +279,11 @@ IMPOSSIBLE = {
     "checkpoint=no/such/folder": "checkpoint=no/such/folder",
     "checkpoint=README.md": "is no checkpoint inside a run folder",
     "model.path=no/such/folder": "model.path=no/such/folder",
+    "data.path=.": "data.path=. is not read",
+    "masking=blank": "masking is set and not read",
+    "masking.ratio=0.9": "masking.ratio is set and not read",
+    "num_masks=2": "num_masks is set and not read",
+    "fidelity.mask_grid=token": "fidelity.mask_grid is set and not read",
 }
 
 
@@ -384,6 +389,38 @@ def test_a_folder_of_ones_own_is_evaluated_with_a_tiny_model(tmp_path):
     outcome = run_evaluation(*command, "resume=true", short=False)
     assert outcome.code == 1
     assert "benchmark.local.num_problems was 3, is 2" in outcome.stderr
+
+
+def test_a_data_set_without_a_readable_problem_has_no_table(tmp_path):
+    row = {"problem": "<image>?", "answer": "1", "images": ["none.png"]}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row))
+    outcome = run_evaluation(
+        *TINY, "benchmark=local", f"data.path={tmp_path}", f"run_dir={tmp_path}/run", short=False
+    )
+    assert outcome.code == 1
+    assert "none of the 1 problems could be shown" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert read_json(tmp_path / "run", "result.json")["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("views=vision", "masking=random_token", "masking.grid=token", "num_masks=2"),
+        ("probe=perception", "masking=random", "masking.ratio=0.8", "fidelity.mask_grid=token"),
+        ("benchmark=local", "data.path=."),
+        ("benchmark=local", "benchmark.path=."),
+    ],
+)
+def test_what_is_read_may_be_set(overrides, tmp_path, no_model, monkeypatch):
+    import evaluate
+
+    def stop(_):
+        raise ValueError("all is read")
+
+    monkeypatch.setattr(evaluate, "preflight", stop)
+    outcome = run_evaluation(*overrides, f"run_dir={tmp_path}", short=False)
+    assert "all is read" in outcome.stderr
 
 
 def test_geometry3k_is_evaluated_with_a_tiny_model(geometry3k, tmp_path):

@@ -16,6 +16,7 @@ from papo.evaluation import (
     summarize,
 )
 from papo.evaluation.report import markdown, notes, table_csv, terminal_table
+from papo.evaluation.store import FinishedBatch
 from papo.evaluation.summary import PAPO_EVAL
 from papo.published import published_results
 
@@ -169,11 +170,11 @@ SETTINGS = {
 PROTOCOL = {**PAPO_EVAL, "num_responses": 4, "limit": 3, "seed": 0}
 
 
-def summary_of(records, benchmarks, protocol=PROTOCOL):
+def summary_of(records, benchmarks, protocol=PROTOCOL, batches=()):
     return summarize(
         scored(records, pass_at=(1, 4)),
         benchmarks=benchmarks,
-        batches=[],
+        batches=batches,
         settings=evaluation_settings(SETTINGS),
         protocol=protocol,
         checkpoint={"location": "some|where", "weights": "abc"},
@@ -198,6 +199,39 @@ def test_the_table_shows_the_published_row_beside_and_what_differs():
     assert "43.8 [" in report
     assert "| 28.7 | 30.9 |" in report or "| 28.7 | 31.0 |" in report
     assert terminal_table(summary).row_count == 1
+
+
+def test_published_rows_stand_beside_the_plain_view_alone():
+    geo3k = benchmark(Problems(4), key="g3k", published_column="geo3k")
+    summary = summary_of(rows_of(CORRECT, benchmark="g3k", view="blank"), [geo3k])
+    rows = list(csv.DictReader(io.StringIO(table_csv(summary))))
+    assert {row["published_grpo_3b"] for row in rows} == {""}
+    assert "28.7" not in markdown(summary)
+
+
+def test_a_view_without_a_response_is_named():
+    answered, left_out = benchmark(Problems(4)), benchmark(Problems(3), key="broken")
+    batch = FinishedBatch(
+        benchmark="broken",
+        view="image",
+        first_problem=0,
+        num_problems=3,
+        num_left_out=3,
+        num_responses=0,
+        num_tokens=0,
+        sample_seconds=0.0,
+        grade_seconds=0.0,
+    )
+    summary = summary_of(rows_of(CORRECT), [answered, left_out], batches=[batch])
+    [note] = notes(summary)
+    assert note.startswith("broken, image: 3 problems left out")
+
+
+def test_another_grader_than_the_authors_is_a_deviation():
+    geo3k = benchmark(Problems(4), key="g3k", published_column="geo3k")
+    protocol = {**PAPO_EVAL, "grader": "combined"}
+    summary = summary_of(rows_of(CORRECT, benchmark="g3k"), [geo3k], protocol=protocol)
+    assert summary["deviations"] == ["grader is combined, PAPO-Eval's mathruler"]
 
 
 def test_a_benchmark_that_nobody_published_has_no_published_columns():
