@@ -13,7 +13,7 @@ class Shown:
 
     Attributes:
         index: of the problem in its benchmark.
-        item: None where it could not be read.
+        item: None where it could not be read, or is left out of the view.
         prompts: what is sampled from; empty where the problem is left out of the view.
     """
 

@@ -88,7 +88,8 @@ class Runner:
                 seed=derive_seed(self.seed, benchmark.key, problem.id),
             )
             prompts = view(item, self.policy, num_responses=self.num_responses)
-            yield Shown(index=index, item=item, prompts=prompts)
+            # A batch of problems that are left out has no end: it must not hold their pictures.
+            yield Shown(index=index, item=item if prompts else None, prompts=prompts)
 
     def _do(self, benchmark: Benchmark, view: View, batch: Sequence[Shown]) -> None:
         shown = [(one.item, one.prompts) for one in batch if one.item is not None and one.prompts]

@@ -82,9 +82,13 @@ class RemovedView:
     def __call__(
         self, item: Item, policy: ReadingPolicy, *, num_responses: int
     ) -> tuple[PromptGroup, ...]:
-        """Returns the question alone; nothing where it had no picture or nothing is left to ask."""
+        """Returns the question alone; nothing where it had no picture or nothing is left to ask.
+
+        The prompt that all problems end with is no question: MMMU-Pro asks in the picture.
+        """
         question = _MARKER_AND_SPACE.sub(" ", item.problem.question).strip()
-        if not item.problem.images or not question:
+        asked = question.removesuffix(getattr(item.problems, "prompt_suffix", "")).strip()
+        if not item.problem.images or not asked:
             return ()
         return policy.encode([replace(item.problem, question=question, images=())])
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import weakref
 
 import pytest
 import torch
@@ -180,6 +181,26 @@ def test_only_the_problems_of_a_batch_are_read_ahead(tmp_path):
 
     engine = run(tmp_path, problems, engine=Watch())
     assert len(engine.calls) > 10
+
+
+def test_problems_that_are_left_out_are_not_held(tmp_path):
+    pictures, most = [], 0
+
+    class Nothing:
+        name = "nothing"
+
+        def __call__(self, item, policy, *, num_responses):
+            nonlocal most
+            pictures.append(weakref.ref(item.problem.images[0]))
+            most = max(most, sum(one() is not None for one in pictures))
+            return ()
+
+    class Drawn(Problems):
+        def __getitem__(self, index):
+            return problem(index)
+
+    run(tmp_path, Drawn(20), views=(Nothing(),))
+    assert most <= 3
 
 
 def shown(length, rows=True):

@@ -109,6 +109,16 @@ def test_a_question_that_is_all_picture_is_left_out():
     assert shown(RemovedView(), [problem("<image>")], 0, Stub()) == ()
 
 
+def test_the_prompt_alone_is_no_question():
+    class Asked(list):
+        prompt_suffix = "Think, then box."
+
+    all_picture, worded = problem(f"<image>\n\n{Asked.prompt_suffix}"), problem("<image>How many?")
+    problems = Asked([all_picture, worded])
+    assert shown(RemovedView(), problems, 0, Stub()) == ()
+    assert shown(RemovedView(), problems, 1, Stub()) != ()
+
+
 @pytest.mark.parametrize("view", all_views(), ids=lambda view: view.name)
 def test_a_text_only_problem_is_left_out_of_every_view_but_the_plain_one(view, policy):
     problems = [problem("No picture.", images=()), pictured(1), pictured(2)]
