@@ -7,6 +7,7 @@ tokens that the policy drew itself; on fixed references it only says what traini
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -31,6 +32,8 @@ from papo.types import (
     TokenScores,
     derive_seed,
 )
+
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -258,7 +261,14 @@ class PerceptionProbe:
         for index in range(self.num_responses):
             if index in own:
                 record = own[index]
-                ids = _tokenize(policy, problem, record.response, ends=record.stop_reason == "end")
+                try:
+                    ids = _tokenize(
+                        policy, problem, record.response, ends=record.stop_reason == "end"
+                    )
+                except ValueError as error:
+                    # A policy may spell that token letter by letter; its evaluation must not end there.
+                    _log.warning("left out of the probe: response %d, %s", index, error)
+                    continue
                 found.append(
                     _Response(kind="own", index=index, ids=ids, num_sampled=record.num_tokens)
                 )

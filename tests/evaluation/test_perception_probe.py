@@ -264,7 +264,15 @@ def test_only_the_first_problems_are_scored_where_so_many_are_asked_for(policy):
     assert [one.problem_id for one in found] == ["a", "b"]
 
 
-def test_a_response_with_an_image_token_is_refused(policy):
+def test_an_own_response_that_spells_an_image_token_is_left_out_and_named(policy, caplog):
+    records = [record("a", 0, "look: <|image_pad|>"), record("a", 1, "1 2 3")]
+    found = probed(policy, make_probe(num_responses=2), some_problems(), records)
+    of_a = [(one.kind, one.response_index) for one in found if one.problem_id == "a"]
+    assert of_a == [("own", 1), ("reference", 0)]
+    assert "left out of the probe: response 0, a response to 'a'" in caplog.text
+
+
+def test_a_reference_with_an_image_token_is_refused(policy):
     probe = make_probe(references=lambda benchmark, one: "look: <|image_pad|>")
     with pytest.raises(ValueError, match="holds the image token"):
         probed(policy, probe, some_problems())
