@@ -213,10 +213,14 @@ def _comparison(comparison: Comparison) -> tuple[str, ...]:
     return (
         str(len(comparison.seeds)),
         f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]",
-        f"{comparison.difference.p_value:.3f}",
-        f"{comparison.q_value:.3f}",
+        _probability(comparison.difference.p_value),
+        _probability(comparison.q_value),
         f"{100 * comparison.detectable:.1f}",
     )
+
+
+def _probability(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _comparison_cells(comparison: Comparison | None) -> dict[str, Any]:
