@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def run_facts(*, overrides: list[str], seed: int | None) -> dict[str, Any]:
+    """Returns what every run.json says: when, with which overrides and seed, of which code."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "overrides": overrides,
+        "seed": seed,
+        "git_commit": git_commit(),
+        "versions": versions(),
+    }
 
 
 def require_same_settings(

@@ -16,7 +16,6 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from papo.analysis.pictures import open_picture
 from papo.analysis.sampling import Sample
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES
 from papo.files import write_atomically
-from papo.provenance import git_commit, versions
+from papo.provenance import run_facts
 
 
 class AnalysisFolder:
@@ -54,16 +53,7 @@ class AnalysisFolder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / "config.yaml", config_text)
-        self._write_json(
-            "run.json",
-            {
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "overrides": overrides,
-                "seed": config.get("seed"),
-                "git_commit": git_commit(),
-                "versions": versions(),
-            },
-        )
+        self._write_json("run.json", run_facts(overrides=overrides, seed=config.get("seed")))
 
     def write_cases(self, sample: Sample, *, picture_side: int) -> None:
         """Writes items.json and what people label with."""

@@ -9,14 +9,13 @@ result.json      status: finished, failed or interrupted
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from papo.evaluation.report import markdown, table_csv
 from papo.evaluation.store import TABLES
 from papo.files import write_atomically
-from papo.provenance import git_commit, require_same_settings, versions
+from papo.provenance import require_same_settings, run_facts
 
 # Where the evaluation goes and who is evaluated: the weights themselves are compared instead.
 _FREE_KEYS = ("resume", "run_dir", "checkpoint", "num_threads")
@@ -86,11 +85,7 @@ class EvaluationFolder:
         # Written last: a folder is an evaluation once it says of what.
         self._write_run(
             {
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "overrides": overrides,
-                "seed": config.get("seed"),
-                "git_commit": git_commit(),
-                "versions": versions(),
+                **run_facts(overrides=overrides, seed=config.get("seed")),
                 "checkpoint": dict(checkpoint),
                 "benchmarks": {key: dict(facts) for key, facts in benchmarks.items()},
             }

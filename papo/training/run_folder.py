@@ -12,12 +12,11 @@ result.json     status and final numbers, also after a failure
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from papo.files import write_atomically
-from papo.provenance import git_commit, require_same_settings, versions
+from papo.provenance import require_same_settings, run_facts
 from papo.training.checkpoints import checkpoints, newest_checkpoint, remove_unfinished
 from papo.training.tables import truncate_csv, truncate_jsonl
 
@@ -73,16 +72,7 @@ class RunFolder:
         # Written last: a folder is a run once it says what the run is.
         write_atomically(
             path / "run.json",
-            json.dumps(
-                {
-                    "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "overrides": overrides,
-                    "seed": config.get("seed"),
-                    "git_commit": git_commit(),
-                    "versions": versions(),
-                },
-                indent=2,
-            ),
+            json.dumps(run_facts(overrides=overrides, seed=config.get("seed")), indent=2),
         )
 
     @property
