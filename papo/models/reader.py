@@ -1,7 +1,7 @@
 """Reads prompts: padding them side by side, their vision features, the cached prefix and its growth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -185,7 +185,7 @@ class PromptReader:
         positions = (prefix.next_positions[:, None] + offsets).expand(3, -1, -1)
         prefix.attention_mask = torch.cat([prefix.attention_mask, token_mask], dim=1)
         if prefix.prompts is not None:
-            prefix.prompts = prefix.prompts.read(token_mask)
+            prefix.prompts = replace(prefix.prompts, own_mask=prefix.attention_mask)
         hidden = self.adapter.backbone(
             self.adapter.token_embeddings(token_ids),
             positions,

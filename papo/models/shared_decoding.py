@@ -5,7 +5,7 @@ it is what decoding waits for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,10 +70,6 @@ class SharedPrompts:
             slots=slots.scatter(0, places, index).view(-1, num_slots),
             places=places,
         )
-
-    def read(self, token_mask: Bool[Tensor, "row 1"]) -> "SharedPrompts":
-        """The same with one more token in every row."""
-        return replace(self, own_mask=torch.cat([self.own_mask, token_mask], dim=1))
 
 
 def shared_decoding_attention(

@@ -22,40 +22,13 @@ def split_hidden(
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
     view: View,
-) -> Float[Tensor, "row hidden"]:
-    """Hidden states that predict the response tokens, from one packed row of all groups."""
-    return _packed_hidden(reader, groups, response_ids, response_mask, view, with_flex=False)
-
-
-def flex_hidden(
-    reader: PromptReader,
-    groups: Sequence[PromptGroup],
-    response_ids: Int[Tensor, "rollout token"],
-    response_mask: Bool[Tensor, "rollout token"],
-    view: View,
-) -> Float[Tensor, "row hidden"]:
-    """As `split_hidden`, with FlexAttention over the whole packed row.
-
-    Raises:
-        ValueError: gradient is needed on a CPU, for which FlexAttention has no backward pass.
-    """
-    if torch.is_grad_enabled() and reader.device.type == "cpu":
-        raise ValueError(
-            "FlexAttention has no backward pass on a CPU; got model.scoring=flex. Set "
-            "model.scoring=auto, or use a GPU."
-        )
-    return _packed_hidden(reader, groups, response_ids, response_mask, view, with_flex=True)
-
-
-def _packed_hidden(
-    reader: PromptReader,
-    groups: Sequence[PromptGroup],
-    response_ids: Int[Tensor, "rollout token"],
-    response_mask: Bool[Tensor, "rollout token"],
-    view: View,
     *,
-    with_flex: bool,
+    with_flex: bool = False,
 ) -> Float[Tensor, "row hidden"]:
+    """Hidden states that predict the response tokens, from one packed row of all groups.
+
+    `with_flex` attends by FlexAttention over the whole row instead of block by block.
+    """
     order = sorted(range(len(groups)), key=lambda index: groups[index].prompt_ids.shape[0])
     ordered = [groups[index] for index in order]
     row = _PackedRow(response_ids.cpu(), response_mask.cpu(), len(groups))
@@ -81,6 +54,26 @@ def _packed_hidden(
         ),
     )
     return hidden[0].index_select(0, row.predictors[row.mask].to(device))
+
+
+def flex_hidden(
+    reader: PromptReader,
+    groups: Sequence[PromptGroup],
+    response_ids: Int[Tensor, "rollout token"],
+    response_mask: Bool[Tensor, "rollout token"],
+    view: View,
+) -> Float[Tensor, "row hidden"]:
+    """As `split_hidden`, with FlexAttention.
+
+    Raises:
+        ValueError: gradient is needed on a CPU, for which FlexAttention has no backward pass.
+    """
+    if torch.is_grad_enabled() and reader.device.type == "cpu":
+        raise ValueError(
+            "FlexAttention has no backward pass on a CPU; got model.scoring=flex. Set "
+            "model.scoring=auto, or use a GPU."
+        )
+    return split_hidden(reader, groups, response_ids, response_mask, view, with_flex=True)
 
 
 class _PackedRow:
