@@ -1,19 +1,11 @@
 """Every grader's verdict on the final answers of an evaluation; a named one decides."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeGuard
+from collections.abc import Sequence
 
-from papo.rewards.extraction import close_up_tags, last_boxed, last_boxed_lenient
+from papo.rewards.extraction import READ_ANSWER, close_up_tags, is_gradable
 from papo.rewards.grader_names import GRADER_NAMES
 from papo.rewards.grading_pool import Grading, GradingPool, Verdict
-from papo.rewards.math_reward import MAX_ANSWER_CHARACTERS
 from papo.types import GradedAnswer, Problem
-
-_READERS = {
-    "mathruler": last_boxed,
-    "math_verify": last_boxed,
-    "combined": last_boxed_lenient,
-}
 
 
 class AnswerGrader:
@@ -57,14 +49,14 @@ class AnswerGrader:
                 f"{len(texts)} responses"
             )
         answers = [
-            {name: read(closed_up) for name, read in _READERS.items()}
+            {name: read(closed_up) for name, read in READ_ANSWER.items()}
             for closed_up in map(close_up_tags, texts)
         ]
-        verdict_of = self._ask(
+        verdict_of = self._pool.grade_once(
             Grading(name, answer, problem.answer)
             for problem, read in zip(problems, answers, strict=True)
             for name, answer in read.items()
-            if _is_readable(answer)
+            if is_gradable(answer)
         )
         graded = []
         for problem, read in zip(problems, answers, strict=True):
@@ -84,12 +76,3 @@ class AnswerGrader:
     def close(self) -> None:
         """Ends the workers; the next call starts new ones."""
         self._pool.close()
-
-    def _ask(self, gradings: Iterable[Grading]) -> Mapping[Grading, Verdict]:
-        # The responses to one problem often agree: ask once, and wait once for one that hangs.
-        distinct = list(dict.fromkeys(gradings))
-        return dict(zip(distinct, self._pool.grade(distinct), strict=True))
-
-
-def _is_readable(answer: str | None) -> TypeGuard[str]:
-    return bool(answer) and len(answer or "") <= MAX_ANSWER_CHARACTERS

@@ -5,6 +5,7 @@ reads `\boxed {4}`, `\fbox{4}` and escaped braces inside the box.
 """
 
 import re
+from typing import TypeGuard
 
 # The authors close up tags that a model wrote with spaces, "< / think >", before they look at a
 # response (EasyR1 reward functions): re.sub(r"\s*(<|>|/)\s*", r"\1", text).
@@ -50,6 +51,22 @@ def last_boxed_lenient(text: str) -> str | None:
     if start is None:
         return None
     return _up_to_closing_brace(text, start, _BRACES_OR_ESCAPES)
+
+
+READ_ANSWER = {
+    "mathruler": last_boxed,
+    "math_verify": last_boxed,
+    "combined": last_boxed_lenient,
+}
+"""How the final answer is read for each grader, by its name."""
+
+MAX_ANSWER_CHARACTERS = 1_000
+"""A longer box is wrong without being read; the longest answers of the data sets are sentences."""
+
+
+def is_gradable(answer: str | None) -> TypeGuard[str]:
+    """Whether a grader is asked about an answer: not where it is missing, empty or overlong."""
+    return bool(answer) and len(answer or "") <= MAX_ANSWER_CHARACTERS
 
 
 def _up_to_closing_brace(text: str, start: int, tokens: re.Pattern[str]) -> str | None:

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from papo.rewards.extraction import close_up_tags, last_boxed, last_boxed_lenient
+from papo.rewards.extraction import READ_ANSWER, close_up_tags, is_gradable
 from papo.rewards.format_rule import FORMAT_RULES, follows_format
 from papo.rewards.grader_names import GRADER_NAMES
 from papo.rewards.grading_pool import Grading, GradingPool, Verdict
 from papo.types import Problem, Rewards
-
-MAX_ANSWER_CHARACTERS = 1_000
-"""A longer box is wrong without being read; the longest answers of the data sets are sentences."""
 
 
 class MathReward:
@@ -97,17 +94,11 @@ class MathReward:
         )
 
     def _grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
-        extract = last_boxed_lenient if self._grader == "combined" else last_boxed
-        gradings: list[Grading | None] = []
-        for problem, text in zip(problems, texts, strict=True):
-            answer = extract(text)
-            readable = answer and len(answer) <= MAX_ANSWER_CHARACTERS
-            gradings.append(
-                Grading(self._grader, answer or "", problem.answer) if readable else None
-            )
-        # The responses to one problem often agree: ask once, and wait once for one that hangs.
-        distinct = list(dict.fromkeys(grading for grading in gradings if grading is not None))
-        verdict_of = dict(zip(distinct, self._pool.grade(distinct), strict=True))
+        gradings = [
+            Grading(self._grader, answer, problem.answer) if is_gradable(answer) else None
+            for problem, answer in zip(problems, map(READ_ANSWER[self._grader], texts), strict=True)
+        ]
+        verdict_of = self._pool.grade_once(grading for grading in gradings if grading is not None)
         return [Verdict.WRONG if grading is None else verdict_of[grading] for grading in gradings]
 
     def close(self) -> None:
