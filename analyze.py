@@ -24,6 +24,7 @@ from papo.analysis import (
     LabLabels,
     draw_sample,
     headline_sentences,
+    judge_sentences,
     label_sample,
     labeller_notes,
     read_evaluated_runs,
@@ -73,7 +74,7 @@ def main(config: DictConfig) -> None:
         labelled = label_sample(sample, [LabLabels(), GeometryLabels(), *judges], people)
         summary = {
             **summarize(labelled, seed=config.seed, min_validated=config.min_validated),
-            "judge": [judge_usage(judge) for judge in judges],
+            "judge": [judge.facts() for judge in judges],
         }
         folder.write_results(labelled, summary, report_cases=config.report_cases)
         if config.wandb.mode != "disabled":
@@ -110,19 +111,6 @@ def check_settings(config: DictConfig) -> None:
         )
 
 
-def judge_usage(judge: Any) -> dict[str, Any]:
-    """What a judge was asked, and what that cost."""
-    usage = judge.usage
-    return {
-        "judge": judge.name,
-        "requests": usage.requests,
-        "from_cache": usage.from_cache,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "dollars": judge.cost(),
-    }
-
-
 def log_to_wandb(config: DictConfig, folder: AnalysisFolder, summary: dict[str, Any]) -> None:
     """Logs the share tables and the plots as one Weights & Biases run in the analysis folder."""
     import wandb
@@ -154,11 +142,8 @@ def show(summary: dict[str, Any], folder: AnalysisFolder) -> None:
         for sentence in transition_sentences(one):
             say(f"  {sentence}")
     for one in summary["judge"]:
-        cost = "" if one["dollars"] is None else f", {one['dollars']:.2f} dollars"
-        say(
-            f"{one['judge']}: {one['requests']} replies asked for, {one['from_cache']} kept from before, "
-            f"{one['prompt_tokens']} + {one['completion_tokens']} tokens{cost}"
-        )
+        for sentence in judge_sentences(one):
+            say(sentence)
     for sentence in headline_sentences(summary):
         say(sentence)
     paper = summary["published"]["perception"]

@@ -5,6 +5,7 @@ from papo.analysis.error_analysis import LabelledSample, label_sample, summarize
 from papo.analysis.error_plots import plot_shares, plot_transitions
 from papo.analysis.error_report import (
     headline_sentences,
+    judge_sentences,
     labeller_notes,
     share_table,
     transition_sentences,
@@ -31,6 +32,7 @@ __all__ = [
     "Sample",
     "draw_sample",
     "headline_sentences",
+    "judge_sentences",
     "label_sample",
     "labeller_notes",
     "plot_shares",

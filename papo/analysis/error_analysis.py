@@ -21,6 +21,8 @@ from papo.analysis.transitions import Transitions, compute_transitions
 from papo.published import published_results
 from papo.statistics import Interval, relative_reduction, wilson_interval
 
+_SHOWN_SERVER_WORDS = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledSample:
@@ -165,6 +167,7 @@ def _labeller_summary(
         "excluded": dict(
             Counter(one.reason for one in labelled.exclusions if one.labeller == name)
         ),
+        "server_said": _server_said(name, labelled),
         "seconds": sum(label.seconds or 0.0 for label in labels.values()) or None,
         **(
             {"checked": checked, "needed": min_validated, "validated": checked >= min_validated}
@@ -172,6 +175,16 @@ def _labeller_summary(
             else {}
         ),
     }
+
+
+def _server_said(name: str, labelled: LabelledSample) -> list[str]:
+    """The commonest words of a server that gave no reply; exclusions.jsonl has all."""
+    said = Counter(
+        f"{one.reason}: {one.detail}"
+        for one in labelled.exclusions
+        if one.labeller == name and one.detail
+    )
+    return [words for words, _ in said.most_common(_SHOWN_SERVER_WORDS)]
 
 
 def _headline(labelled: LabelledSample, labellers: Mapping[str, Any]) -> dict[str, Any]:

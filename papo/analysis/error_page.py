@@ -10,6 +10,7 @@ from papo.analysis.error_report import (
     REGRESSION,
     Table,
     agreement_table,
+    asked_sentences,
     headline_sentences,
     labeller_notes,
     paper_table,
@@ -63,6 +64,7 @@ def error_page(
                 "Shares of the wrong answers in per cent, with 95 % intervals",
                 share_table(summary, name),
             ),
+            *(paragraph(sentence, kind="soft") for sentence in asked_sentences(summary, name)),
         )
     if summary["transitions"]:
         sections["changes"] = section(

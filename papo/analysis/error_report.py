@@ -61,8 +61,9 @@ def report_markdown(summary: Mapping[str, Any]) -> str:
     """Returns report.md: what report.html says, without the cases."""
     parts = ["# What the wrong answers got wrong", *map(cell, headline_sentences(summary))]
     for name, labeller in summary["labellers"].items():
-        parts += [f"## Labelled by {cell(name)}", *labeller_notes(labeller)]
+        parts += [f"## Labelled by {cell(name)}", *map(cell, labeller_notes(labeller))]
         parts.append(_markdown_table(*share_table(summary, name)))
+        parts += map(cell, asked_sentences(summary, name))
     if summary["transitions"]:
         parts += ["## What changed", REGRESSION]
         for one in summary["transitions"]:
@@ -181,9 +182,36 @@ def labeller_notes(labeller: Mapping[str, Any]) -> list[str]:
     if labeller["excluded"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(labeller["excluded"].items()))
         notes.append(f"Cases without a label: {reasons}.")
+    notes.extend(f"The server said: {words}" for words in labeller["server_said"])
     if labeller["seconds"]:
         notes.append(f"Labelled in {labeller['seconds'] / 60:.0f} minutes.")
     return notes
+
+
+def asked_sentences(summary: Mapping[str, Any], name: str) -> list[str]:
+    """Returns the sentences of the judge of this name; none where it is no judge."""
+    return [
+        sentence
+        for one in summary.get("judge", ())
+        if one["judge"] == name
+        for sentence in judge_sentences(one)
+    ]
+
+
+def judge_sentences(one: Mapping[str, Any]) -> list[str]:
+    """Returns what a judge was asked, with which parameters, and what it cost."""
+    cost = "" if one["dollars"] is None else f", {one['dollars']:.2f} dollars"
+    sentences = [
+        f"{one['judge']}: {one['requests']} replies asked for, {one['from_cache']} kept from before, "
+        f"{one['prompt_tokens']} + {one['completion_tokens']} tokens{cost}."
+    ]
+    for way in one["asked_with"]:
+        sent = ", ".join(f"{name}={value}" for name, value in way["parameters"].items())
+        sampled = "" if way["greedy"] else "; not greedy, so that asking again may label otherwise"
+        sentences.append(
+            f"{one['judge']}: {way['replies']} replies were asked for with {sent}{sampled}."
+        )
+    return sentences
 
 
 def transition_table(one: Mapping[str, Any]) -> Table:

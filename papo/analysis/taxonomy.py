@@ -146,11 +146,13 @@ class Exclusion:
         item: see `Case`.
         labeller: who gave none.
         reason: a short name, e.g. "refusal", "malformed_reply", "unknown_category", "timeout".
+        detail: what a server said, shortened; may be empty.
     """
 
     item: str
     labeller: str
     reason: str
+    detail: str = ""
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from analysis.judge_server import completion, running_judge_server, slowly, text
 from model_fixtures import tiny_policy
 from PIL import Image
 
+from papo.analysis.error_report import judge_sentences
 from papo.analysis.judge import LocalJudge, RemoteJudge
 from papo.analysis.judge.prompt import build_prompt
 from papo.analysis.judge.replies import Reply, read_reply
@@ -215,6 +216,108 @@ def test_a_server_without_schemas_is_asked_without(tmp_path, picture):
     assert all(isinstance(label, ErrorLabel) for label in labels)
 
 
+def like_a_reasoning_model(request, before):
+    """What newer OpenAI models say of parameters they do not take, one at a time."""
+    if "max_tokens" in request:
+        return 400, refusal_of(
+            "max_tokens",
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.",
+        )
+    if "temperature" in request:
+        return 400, refusal_of(
+            "temperature",
+            "Unsupported value: 'temperature' does not support 0 with this model. Only the default "
+            "(1) value is supported.",
+        )
+    return see_cubes(request, before)
+
+
+def refusal_of(parameter: str, message: str):
+    return {"error": {"message": message, "param": parameter, "code": "unsupported_parameter"}}
+
+
+def test_a_server_with_other_parameters_is_asked_with_those_and_it_is_said(tmp_path, picture):
+    cases = [make_case(picture, index) for index in range(3)]
+    with running_judge_server(like_a_reasoning_model) as server:
+        judge = make_judge(server.url, tmp_path, max_concurrency=1)
+        assert all(isinstance(label, ErrorLabel) for label in judge.label(cases))
+        assert len(server.requests) == 5, "each is refused once, then no longer sent"
+        assert server.requests[-1]["max_completion_tokens"] == 100
+        assert server.requests[-1]["response_format"]["type"] == "json_schema"
+        again = make_judge(server.url, tmp_path)
+        again.label(cases)
+        assert len(server.requests) == 5
+    for one in (judge, again):
+        (way,) = one.facts()["asked_with"]
+        assert way == {
+            "parameters": {"max_completion_tokens": 100, "response_format": "json_schema"},
+            "greedy": False,
+            "replies": 3,
+        }
+    assert any("not greedy" in sentence for sentence in judge_sentences(judge.facts()))
+
+
+def test_a_judge_that_takes_everything_is_greedy(tmp_path, picture):
+    with running_judge_server(see_cubes) as server:
+        judge = make_judge(server.url, tmp_path)
+        judge.label([make_case(picture)])
+    (way,) = judge.facts()["asked_with"]
+    assert way["greedy"]
+    assert way["parameters"]["temperature"] == 0
+    assert not any("not greedy" in sentence for sentence in judge_sentences(judge.facts()))
+
+
+def test_no_temperature_is_sent_where_none_is_set(tmp_path, picture):
+    with running_judge_server(see_cubes) as server:
+        make_judge(server.url, tmp_path, temperature=None).label([make_case(picture)])
+        assert "temperature" not in server.requests[0]
+
+
+def test_what_the_server_says_of_a_failure_is_kept_without_the_key(tmp_path, picture, monkeypatch):
+    def refuse(request, before):
+        return 400, {"error": {"message": f"{KEY[:9]}*** may not send pictures " + "x" * 9000}}
+
+    with running_judge_server(refuse) as server:
+        (exclusion,) = make_judge(server.url, tmp_path, monkeypatch).label([make_case(picture)])
+    assert exclusion.reason == "bad_request"
+    assert "may not send pictures" in exclusion.detail
+    assert KEY[:6] not in exclusion.detail
+    assert len(exclusion.detail) <= 300
+
+
+def test_two_servers_with_one_model_name_share_no_replies(tmp_path, picture):
+    with running_judge_server(see_cubes) as one, running_judge_server(see_cubes) as other:
+        make_judge(one.url, tmp_path).label([make_case(picture)])
+        judge = make_judge(other.url, tmp_path)
+        judge.label([make_case(picture)])
+        assert (judge.usage.requests, judge.usage.from_cache) == (1, 0)
+        same = make_judge(other.url + "/", tmp_path)
+        same.label([make_case(picture)])
+        assert same.usage.from_cache == 1, "a slash at the end is no other server"
+        assert len(other.requests) == 1
+
+
+def test_two_models_of_this_process_with_one_name_share_no_replies(tmp_path, picture):
+    def judge(weights: str) -> LocalJudge:
+        return LocalJudge(
+            policy=tiny_policy(),
+            weights=weights,
+            model="tiny",
+            max_tokens=2,
+            cases_at_once=2,
+            seed=1,
+            max_image_side=64,
+            cache=str(tmp_path / "cache"),
+        )
+
+    for weights, from_cache in (("a", 0), ("b", 0), ("a", 1)):
+        one = judge(weights)
+        one.label([make_case(picture)])
+        assert one.usage.from_cache == from_cache
+    assert one.facts()["asked_with"][0]["greedy"]
+
+
 def test_a_request_the_server_will_not_take_does_not_stop_the_others(tmp_path, picture):
     def picky(request, before):
         if "I see 6" in text_of(request):
@@ -353,6 +456,7 @@ def test_two_processes_do_not_share_a_cache(tmp_path, picture):
 def test_a_model_of_this_process_judges_and_is_asked_once(tmp_path, picture):
     judge = LocalJudge(
         policy=tiny_policy(),
+        weights="here",
         model="tiny",
         max_tokens=8,
         cases_at_once=2,

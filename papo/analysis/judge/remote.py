@@ -2,36 +2,58 @@
 
 import base64
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
+from papo.analysis.judge.judge import Failure, Judge, Keep
 from papo.analysis.judge.prompt import JudgePrompt
-from papo.analysis.judge.replies import Keep, Reply, Usage, judge_cases
-from papo.analysis.taxonomy import Case, ErrorLabel, Exclusion
+from papo.analysis.judge.replies import Reply
+
+_MAX_SERVER_TEXT = 4_000
+_MAX_DETAIL = 300
+_KEY_PIECE = 4
 
 
-class RemoteJudge:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dialect:
+    """Which parameters a server takes; each step away from the first is found out by a refusal."""
+
+    token_limit: str
+    temperature: bool
+    schema: bool
+
+    def without_what_is_refused(self, message: str) -> "_Dialect | None":
+        """What to try after a refusal in these words; None where nothing is left to leave out."""
+        if self.token_limit == "max_tokens" and re.search("max_(completion_)?tokens", message):
+            return replace(self, token_limit="max_completion_tokens")
+        if self.temperature and "temperature" in message:
+            return replace(self, temperature=False)
+        # Servers without schemas refuse them in many words.
+        return replace(self, schema=False) if self.schema else None
+
+
+class RemoteJudge(Judge):
     """Asks a server about each case: pictures as data addresses, greedy decoding, a JSON schema.
 
-    A server that refuses the schema is asked without it; the prompt describes the reply as well.
-    Too many requests, time-outs and errors of the server are tried again with growing pauses, then
-    counted. Replies are kept on disk as they come, so that a second run asks for the rest only. The
-    key is read from the environment and never written.
+    A server that refuses `max_tokens` is asked with `max_completion_tokens`, one that refuses the
+    temperature or the schema without it; that is found out once per judge, and every reply says
+    with what it was asked. Too many requests, time-outs and errors of the server are tried again with
+    growing pauses, then counted. Replies are kept on disk as they come, so that a second run asks for
+    the rest only. The key is read from the environment and never written.
 
     Args:
         model: as the server names it.
-        base_url: of the server, e.g. http://localhost:8000/v1.
+        base_url: of the server, e.g. http://localhost:8000/v1; two servers share no replies.
         api_key_variable: environment variable that holds the key; None where the server wants none.
-        temperature: of the judge's decoding; 0 is greedy.
+        temperature: of the judge's decoding; 0 is greedy, None leaves it to the server.
         max_tokens: of a reply.
         timeout_seconds: of one request.
         max_retries: of one request.
         max_concurrency: requests under way at once.
-        seed: of the categories' order.
-        max_image_side: pictures are shrunk to it, in pixels.
-        cache: folder of the kept replies.
+        seed, max_image_side, cache: see `Judge`.
         dollars_per_million_prompt_tokens, dollars_per_million_completion_tokens: for the cost; None
             where it is not to be counted.
 
@@ -45,7 +67,7 @@ class RemoteJudge:
         model: str,
         base_url: str,
         api_key_variable: str | None,
-        temperature: float,
+        temperature: float | None,
         max_tokens: int,
         timeout_seconds: float,
         max_retries: int,
@@ -66,33 +88,31 @@ class RemoteJudge:
             raise ValueError(
                 f"a judge is asked by at least one thread; got judge.max_concurrency={max_concurrency}"
             )
-        self.model = model
+        decoding = f"temperature {'default' if temperature is None else f'{temperature:g}'}"
+        super().__init__(
+            model=model,
+            identity=f"{base_url.rstrip('/')} {model}, {decoding}, {max_tokens} tokens",
+            seed=seed,
+            max_image_side=max_image_side,
+            cache=cache,
+        )
         self.base_url = base_url
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.max_concurrency = max_concurrency
-        self.seed = seed
-        self.max_image_side = max_image_side
-        self.cache_folder = Path(cache)
         self.prices = (dollars_per_million_prompt_tokens, dollars_per_million_completion_tokens)
-        self.usage = Usage()
-        self._takes_schema = True
+        self._dialect = _Dialect(
+            token_limit="max_tokens", temperature=temperature is not None, schema=True
+        )
         self._openai = openai
+        self._key = _api_key(api_key_variable)
         self._client = openai.OpenAI(
-            api_key=_api_key(api_key_variable),
+            # The client insists on a key; servers without keys ignore it.
+            api_key=self._key or "none",
             base_url=base_url,
             timeout=timeout_seconds,
             max_retries=max_retries,
         )
-
-    @property
-    def name(self) -> str:
-        """How labels.jsonl names this judge."""
-        return f"judge:{self.model}"
-
-    def can_label(self, case: Case) -> bool:
-        """A judge may be asked about anything."""
-        return True
 
     def cost(self) -> float | None:
         """Dollars for the replies that came now; None where a price is not set."""
@@ -102,99 +122,91 @@ class RemoteJudge:
         tokens = self.usage
         return (tokens.prompt_tokens * prompt + tokens.completion_tokens * completion) / 1e6
 
-    def label(self, cases: Sequence[Case]) -> list[ErrorLabel | Exclusion]:
-        """Returns one verdict per case.
+    def ask(self, prompts: Sequence[JudgePrompt], keep: Keep) -> Mapping[str, Failure]:
+        """Asks about several cases at once.
 
-        Besides those of `read_reply`, reasons of exclusions are "timeout", "rate_limited",
-        "server_error" and "bad_request"; the next run asks about these cases again.
+        Reasons of failures are "timeout", "rate_limited", "server_error" and "bad_request", with the
+        server's words; the next run asks about these cases again.
 
         Raises:
-            ValueError: the server cannot be reached or refuses the key or the model; what it replied
-                until then is kept.
+            ValueError: the server cannot be reached or refuses the key or the model.
         """
-        verdicts, self.usage = judge_cases(
-            cases,
-            name=self.name,
-            decoded_by=f"{self.model}, temperature {self.temperature:g}, {self.max_tokens} tokens",
-            seed=self.seed,
-            max_image_side=self.max_image_side,
-            cache_folder=self.cache_folder,
-            ask=self._ask,
-        )
-        return verdicts
-
-    def _ask(self, prompts: Sequence[JudgePrompt], keep: Keep) -> Mapping[str, str]:
         failures = {}
         with ThreadPoolExecutor(self.max_concurrency) as pool:
             futures = {pool.submit(self._ask_one, prompt, keep): prompt for prompt in prompts}
             try:
                 for future in as_completed(futures):
-                    if reason := future.result():
-                        failures[futures[future].key] = reason
+                    if failure := future.result():
+                        failures[futures[future].key] = failure
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return failures
 
-    def _ask_one(self, prompt: JudgePrompt, keep: Keep) -> str | None:
+    def _ask_one(self, prompt: JudgePrompt, keep: Keep) -> Failure | None:
         """Keeps the reply, or says why there is none."""
         openai = self._openai
         try:
             keep(prompt.key, self._request(prompt))
         except openai.APITimeoutError:
-            return "timeout"
-        except openai.RateLimitError:
-            return "rate_limited"
-        except openai.InternalServerError:
-            return "server_error"
+            return Failure(reason="timeout")
+        except openai.RateLimitError as error:
+            return Failure(reason="rate_limited", detail=self._words_of(error))
+        except openai.InternalServerError as error:
+            return Failure(reason="server_error", detail=self._words_of(error))
         # One case may be too long, or break a rule of the server's; it must not stop the others.
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
-            return "bad_request"
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            return Failure(reason="bad_request", detail=self._words_of(error))
         except openai.APIConnectionError as error:
             raise ValueError(
                 f"no judge can be reached at judge.base_url={self.base_url}; replies that came are "
                 f"kept in {self.cache_folder}, and the same command asks for the rest"
             ) from error
-        # The server's own words may repeat part of the key, so only its status is passed on.
         except openai.APIStatusError as error:
             raise ValueError(
                 f"the judge at {self.base_url} refused the request for model {self.model!r} with "
-                f"status {error.status_code}. Check judge.model, judge.base_url and the key in the "
-                "variable that judge.api_key_variable names."
+                f"status {error.status_code} ({self._words_of(error)}). Check judge.model, "
+                "judge.base_url and the key in the variable that judge.api_key_variable names."
             ) from None
         return None
 
     def _request(self, prompt: JudgePrompt) -> Reply:
-        with_schema = self._takes_schema
-        try:
-            return self._complete(prompt, with_schema=with_schema)
-        except (self._openai.BadRequestError, self._openai.UnprocessableEntityError):
-            if not with_schema:
-                raise
-        reply = self._complete(prompt, with_schema=False)
-        self._takes_schema = False
-        return reply
+        """The reply in the first dialect that the server takes, which later requests then use."""
+        dialect = self._dialect
+        while True:
+            try:
+                reply = self._complete(prompt, dialect)
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+                simpler = dialect.without_what_is_refused(str(error))
+                if simpler is None:
+                    raise
+                dialect = simpler
+            else:
+                self._dialect = dialect
+                return reply
 
-    def _complete(self, prompt: JudgePrompt, *, with_schema: bool) -> Reply:
+    def _complete(self, prompt: JudgePrompt, dialect: _Dialect) -> Reply:
         pictures = [
             {"type": "image_url", "image_url": {"url": _data_address(image)}}
             for image in prompt.images
         ]
-        request: dict[str, Any] = {
-            "model": self.model,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "messages": [
-                {"role": "system", "content": prompt.system},
-                {"role": "user", "content": [*pictures, {"type": "text", "text": prompt.text}]},
-            ],
-        }
-        if with_schema:
-            request["response_format"] = {
+        parameters: dict[str, Any] = {dialect.token_limit: self.max_tokens}
+        if dialect.temperature:
+            parameters["temperature"] = self.temperature
+        sent = dict(parameters)
+        if dialect.schema:
+            sent["response_format"] = "json_schema"
+            parameters["response_format"] = {
                 "type": "json_schema",
                 "json_schema": {"name": "verdict", "strict": True, "schema": prompt.schema()},
             }
-        completion = self._client.chat.completions.create(**request)
+        messages: list[Any] = [
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": [*pictures, {"type": "text", "text": prompt.text}]},
+        ]
+        completion = self._client.chat.completions.create(
+            model=self.model, messages=messages, **parameters
+        )
         # Some servers answer 200 with an error inside, or with no choice at all.
         choice = completion.choices[0] if completion.choices else None
         usage = completion.usage
@@ -210,12 +222,27 @@ class RemoteJudge:
             was_cut=bool(choice and choice.finish_reason == "length"),
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
+            sent=sent,
         )
 
+    def _words_of(self, error: Any) -> str:
+        """What the server said, shortened; words that may repeat the key are left out."""
+        words = [
+            "[key]" if self._key and _shares_characters(word, self._key) else word
+            for word in str(error)[:_MAX_SERVER_TEXT].split()
+        ]
+        return " ".join(words)[:_MAX_DETAIL]
 
-def _api_key(variable: str | None) -> str:
+
+def _shares_characters(word: str, key: str) -> bool:
+    """Whether a word repeats a piece of the key: servers print its beginning and end."""
+    length = min(_KEY_PIECE, len(key))
+    return any(key[start : start + length] in word for start in range(len(key) - length + 1))
+
+
+def _api_key(variable: str | None) -> str | None:
     if variable is None:
-        return "none"  # the client insists on one; servers without keys ignore it
+        return None
     if not (key := os.environ.get(variable)):
         raise ValueError(
             f"the judge's key is read from the environment variable {variable}, which is not set. "

@@ -2,12 +2,11 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from papo.analysis.judge.prompt import JudgePrompt, build_prompt
 from papo.analysis.taxonomy import (
     ERROR_CATEGORIES,
     Case,
@@ -16,7 +15,7 @@ from papo.analysis.taxonomy import (
     Exclusion,
     label_case,
 )
-from papo.files import AppendOnlyFile, locked
+from papo.files import AppendOnlyFile
 
 _QUOTE_NOT_NEEDED = (ErrorCategory.FORMAT, ErrorCategory.LABEL_ERROR, ErrorCategory.OTHER)
 _MAX_EVIDENCE = 2_000
@@ -31,6 +30,7 @@ class Reply:
         refused: whether it declined to answer.
         was_cut: whether its length limit ended it.
         prompt_tokens, completion_tokens: as the server counts them; 0 where it does not.
+        sent: the parameters of the request that it answers.
     """
 
     content: str
@@ -38,6 +38,12 @@ class Reply:
     was_cut: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    sent: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the request asked for greedy decoding, so that asking again says the same."""
+        return self.sent.get("temperature") == 0 or self.sent.get("top_k") == 1
 
 
 class ReplyCache:
@@ -74,87 +80,6 @@ class ReplyCache:
         with self._lock:
             self._file.append(json.dumps({"key": key, **asdict(reply)}) + "\n")
             self._replies[key] = reply
-
-
-Keep = Callable[[str, Reply], None]
-Ask = Callable[[Sequence[JudgePrompt], Keep], Mapping[str, str]]
-"""Sends prompts, keeps each reply as it comes, and returns the reason per key that got none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What judging took.
-
-    Attributes:
-        requests: replies that were asked for now and came.
-        from_cache: replies that an earlier run had kept.
-        prompt_tokens, completion_tokens: of the replies that came now.
-    """
-
-    requests: int = 0
-    from_cache: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-def judge_cases(
-    cases: Sequence[Case],
-    *,
-    name: str,
-    decoded_by: str,
-    seed: int,
-    max_image_side: int,
-    cache_folder: Path,
-    ask: Ask,
-) -> tuple[list[ErrorLabel | Exclusion], Usage]:
-    """Returns one verdict per case, asking only for replies that the cache does not hold.
-
-    `decoded_by` names the model and its decoding: a reply cut at max_tokens is asked for anew with more.
-    A response without a final answer is a format error by definition; no judge is asked about it.
-
-    Raises:
-        ValueError: another process uses the cache, or it is damaged.
-    """
-    prompts: dict[str, JudgePrompt] = {}
-    unreadable: set[str] = set()
-    for case in cases:
-        if not case.has_no_answer:
-            try:
-                prompts[case.item] = build_prompt(
-                    case, decoded_by=decoded_by, seed=seed, max_image_side=max_image_side
-                )
-            except ValueError:
-                unreadable.add(case.item)
-    with locked(cache_folder):
-        cache = ReplyCache(cache_folder)
-        missing = {p.key: p for p in prompts.values() if cache.get(p.key) is None}
-        failures = ask(list(missing.values()), cache.keep) if missing else {}
-    came = [reply for key in missing if (reply := cache.get(key)) is not None]
-    usage = Usage(
-        requests=len(came),
-        from_cache=len({prompt.key for prompt in prompts.values()}) - len(missing),
-        prompt_tokens=sum(reply.prompt_tokens for reply in came),
-        completion_tokens=sum(reply.completion_tokens for reply in came),
-    )
-
-    def verdict(case: Case) -> ErrorLabel | Exclusion:
-        if case.has_no_answer:
-            return label_case(
-                case,
-                ErrorCategory.FORMAT,
-                labeller=name,
-                confidence=1.0,
-                evidence="no final answer to judge; the judge was not asked",
-            )
-        if case.item in unreadable:
-            return Exclusion(item=case.item, labeller=name, reason="unreadable_image")
-        reply = cache.get(prompts[case.item].key)
-        if reply is None:
-            reason = failures.get(prompts[case.item].key, "no_reply")
-            return Exclusion(item=case.item, labeller=name, reason=reason)
-        return read_reply(case, reply, labeller=name)
-
-    return [verdict(case) for case in cases], usage
 
 
 def read_reply(case: Case, reply: Reply, *, labeller: str) -> ErrorLabel | Exclusion:
