@@ -197,6 +197,43 @@ def compare_evaluations(
         ValueError: they have different problems, references, settings or numbers of responses, or no
             problem in common; the message says which and the way out.
     """
+    keys, different = comparable_problems(
+        first, second, common_only=common_only, any_settings=any_settings
+    )
+    by_benchmark: dict[str, list[ProblemKey]] = {}
+    for key in keys:
+        by_benchmark.setdefault(key[0], []).append(key)
+    sets = [
+        _compare_set(benchmark, first, second, some, [id for _, id in some], seed)
+        for benchmark, some in by_benchmark.items()
+    ]
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        view=first.view,
+        num_responses=first.num_responses,
+        benchmarks=_with_q_values(sets),
+        pooled=_compare_set(POOLED, first, second, keys, list(map(_name, keys)), seed),
+        mean_difference=_mean_difference(first, second, by_benchmark, seed),
+        left_out=(len(first.verdicts) - len(keys), len(second.verdicts) - len(keys)),
+        other_settings=tuple(different),
+    )
+
+
+def comparable_problems(
+    first: FinishedEvaluation, second: FinishedEvaluation, *, common_only: bool, any_settings: bool
+) -> tuple[list[ProblemKey], list[str]]:
+    """Returns the problems of both evaluations, and the settings in which they differ.
+
+    Args:
+        first: what is compared with.
+        second: what is compared.
+        common_only: leave out problems that one of them lacks, instead of refusing.
+        any_settings: allow runs that were sampled or graded differently, instead of refusing.
+
+    Raises:
+        ValueError: see `compare_evaluations`.
+    """
     if first.num_responses != second.num_responses:
         raise ValueError(
             f"two runs are compared with equally many responses to a problem; {first.name} has "
@@ -219,24 +256,7 @@ def compare_evaluations(
             f"{first.name} and {second.name} have different reference answers for {_some(changed)}, so "
             "these are not the same problems; evaluate both on one version of the data"
         )
-    by_benchmark: dict[str, list[ProblemKey]] = {}
-    for key in keys:
-        by_benchmark.setdefault(key[0], []).append(key)
-    sets = [
-        _compare_set(benchmark, first, second, some, [id for _, id in some], seed)
-        for benchmark, some in by_benchmark.items()
-    ]
-    return Comparison(
-        first=first.name,
-        second=second.name,
-        view=first.view,
-        num_responses=first.num_responses,
-        benchmarks=_with_q_values(sets),
-        pooled=_compare_set(POOLED, first, second, keys, list(map(_name, keys)), seed),
-        mean_difference=_mean_difference(first, second, by_benchmark, seed),
-        left_out=(len(first.verdicts) - len(keys), len(second.verdicts) - len(keys)),
-        other_settings=tuple(different),
-    )
+    return keys, different
 
 
 def _compare_set(

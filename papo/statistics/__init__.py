@@ -10,6 +10,7 @@ from papo.statistics.resampling import (
     bootstrap_mean,
     bootstrap_mean_of_means,
     bootstrap_ratio,
+    mean_relative_gain,
     paired_bootstrap,
     relative_reduction,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "cohen_kappa",
     "is_majority",
     "mcnemar_exact",
+    "mean_relative_gain",
     "minimum_detectable_difference",
     "paired_bootstrap",
     "paired_t",
