@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from papo.analysis.error_report import LOWER_BOUND
+from papo.analysis.error_report import LOWER_BOUND, validation
 from papo.analysis.sampling import Sample
 from papo.analysis.shares import Agreement, Labels, agreement, category_shares, corrected_share
 from papo.analysis.taxonomy import (
@@ -139,27 +139,29 @@ def _labeller_summary(
 ) -> dict[str, Any]:
     labels = labelled.labels[name]
     is_judge = name.startswith("judge:")
-    checked = len(labels.keys() & true.keys()) if is_judge else 0
+    checks = _checks(labels, true, min_validated=min_validated) if is_judge else None
     runs = {}
     for run in labelled.sample.runs:
         of_run = {item: label for item, label in labels.items() if label.run == run}
-        by_benchmark: dict[str, list[ErrorCategory]] = {}
-        for label in of_run.values():
-            by_benchmark.setdefault(label.benchmark, []).append(label.category)
+        by_benchmark: dict[str, dict[str, ErrorLabel]] = {}
+        for item, label in of_run.items():
+            by_benchmark.setdefault(label.benchmark, {})[item] = label
         runs[run] = {
             "labelled": len(of_run),
             "shares": _shares([label.category for label in of_run.values()], seed=seed),
             "benchmarks": {
-                benchmark: _shares(categories, seed=seed)
-                for benchmark, categories in sorted(by_benchmark.items())
+                benchmark: _shares([label.category for label in found.values()], seed=seed)
+                for benchmark, found in sorted(by_benchmark.items())
             },
-            "corrected": {
-                str(category): None if corrected is None else _interval(corrected)
-                for category in ERROR_CATEGORIES
-                for corrected in [corrected_share(of_run, true, category, seed=seed)]
-            }
-            if is_judge and checked >= min_validated and of_run
+            "corrected": _corrected(of_run, true, seed=seed)
+            if checks and checks["validated"]
             else None,
+            "benchmarks_corrected": {
+                benchmark: _corrected(found, true, seed=seed)
+                if checks and checks["checked_per_benchmark"][benchmark] >= min_validated
+                else None
+                for benchmark, found in sorted(by_benchmark.items())
+            },
         }
     return {
         "kind": "judge" if is_judge else name.split(":")[0],
@@ -169,11 +171,37 @@ def _labeller_summary(
         ),
         "server_said": _server_said(name, labelled),
         "seconds": sum(label.seconds or 0.0 for label in labels.values()) or None,
-        **(
-            {"checked": checked, "needed": min_validated, "validated": checked >= min_validated}
-            if is_judge
-            else {}
-        ),
+        **(checks or {}),
+    }
+
+
+def _checks(
+    labels: Labels, true: Mapping[str, ErrorLabel], *, min_validated: int
+) -> dict[str, Any]:
+    """How many of a judge's labels were compared with known ones, and whether that is enough.
+
+    It is where every benchmark was checked: known labels of drawn scenes alone say nothing of how the
+    judge errs on other pictures.
+    """
+    judged = Counter(label.benchmark for label in labels.values())
+    checked = Counter(label.benchmark for item, label in labels.items() if item in true)
+    unchecked = sorted(benchmark for benchmark in judged if not checked[benchmark])
+    return {
+        "checked": checked.total(),
+        "checked_per_benchmark": {benchmark: checked[benchmark] for benchmark in sorted(judged)},
+        "unchecked": unchecked,
+        "needed": min_validated,
+        "validated": checked.total() >= min_validated and not unchecked,
+    }
+
+
+def _corrected(labels: Labels, true: Labels, *, seed: int) -> dict[str, Any] | None:
+    if not labels:
+        return None
+    return {
+        str(category): None if found is None else _interval(found)
+        for category in ERROR_CATEGORIES
+        for found in [corrected_share(labels, true, category, seed=seed)]
     }
 
 
@@ -206,8 +234,8 @@ def _headline(labelled: LabelledSample, labellers: Mapping[str, Any]) -> dict[st
     if judges:
         one = labellers[judges[0]]
         basis = (
-            f"not validated: {judges[0]} was compared with {one['checked']} cases of known label, and "
-            f"{one['needed']} are needed. Its shares are not a result; label cases with label_page.html."
+            f"{judges[0]} is not validated. {validation(one)} Its shares are not a result; label cases "
+            "with label_page.html."
         )
         return {"labeller": None, "basis": basis}
     return {"labeller": None, "basis": LOWER_BOUND if "geometry" in labellers else "no labels yet"}

@@ -21,20 +21,31 @@ REGRESSION = (
 def shares_csv(summary: Mapping[str, Any]) -> str:
     """Returns one row per labeller, run, benchmark ("all" for all together) and category."""
     rows: list[Sequence[Any]] = [
-        ("labeller", "run", "benchmark", "category", "count", "labelled", "share", "low", "high")
+        (
+            *("labeller", "run", "benchmark", "category", "count", "labelled"),
+            *("share", "low", "high", "corrected", "corrected_low", "corrected_high"),
+        )
     ]
     for name, labeller in summary["labellers"].items():
         for run, found in labeller["runs"].items():
+            of_benchmarks = {"all": found["corrected"], **found["benchmarks_corrected"]}
             for benchmark, shares in {"all": found["shares"], **found["benchmarks"]}.items():
                 labelled = sum(one["count"] for one in shares.values())
+                corrected = of_benchmarks[benchmark] or {}
                 rows.extend(
                     (
                         *(name, run, benchmark, category, one["count"], labelled),
                         *(f"{value:.6f}" for value in (one["share"], *one["wilson"])),
+                        *_interval_cells(corrected.get(category)),
                     )
                     for category, one in shares.items()
                 )
     return csv_text(rows)
+
+
+def _interval_cells(interval: Mapping[str, float] | None) -> list[str]:
+    keys = ("value", "low", "high")
+    return [""] * len(keys) if interval is None else [f"{interval[key]:.6f}" for key in keys]
 
 
 def transitions_csv(summary: Mapping[str, Any]) -> str:
@@ -93,6 +104,11 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
             sentences.append(
                 f"{run}: {percent(perception)} of the wrong answers misread the picture."
             )
+        elif summary["labellers"][name]["runs"][run]["labelled"]:
+            sentences.append(
+                f"{run}: no share of misreadings. Of the cases that the judge called so, or of the others, "
+                "some benchmark has none of known label."
+            )
     sentences += [
         f"{one['before']} to {one['after']}: {sentence}"
         for one in _headline_transitions(summary)
@@ -144,10 +160,11 @@ Table = tuple[Sequence[str], list[list[str]]]
 def share_table(summary: Mapping[str, Any], name: str) -> Table:
     """Returns a row per category and a column per run: share in per cent with interval, and count."""
     labeller = summary["labellers"][name]
+    is_judge = labeller["kind"] == "judge"
     headings = ["category"]
     for run in summary["runs"]:
         headings.append(f"{run}, % [95 %] (cases)")
-        if labeller["runs"][run]["corrected"]:
+        if is_judge:
             headings.append(f"{run}, corrected")
     rows = []
     for category in ERROR_CATEGORIES:
@@ -156,27 +173,36 @@ def share_table(summary: Mapping[str, Any], name: str) -> Table:
             found = labeller["runs"][run]
             one = found["shares"].get(category)
             row.append("-" if one is None else f"{_wilson(one)} ({one['count']})")
-            if found["corrected"]:
-                corrected = found["corrected"][category]
-                row.append("unknown" if corrected is None else percent(corrected))
+            if is_judge:
+                corrected = (found["corrected"] or {}).get(category)
+                row.append("not corrected" if corrected is None else percent(corrected))
         rows.append(row)
     rows.append(["labelled"])
     for run in summary["runs"]:
         rows[-1].append(str(labeller["runs"][run]["labelled"]))
-        if labeller["runs"][run]["corrected"]:
+        if is_judge:
             rows[-1].append("")
     return headings, rows
+
+
+def validation(labeller: Mapping[str, Any]) -> str:
+    """Returns with how many known labels a judge's were compared, and where none are known."""
+    sentence = (
+        f"{labeller['checked']} of its cases have a known label, {labeller['needed']} are needed"
+    )
+    if labeller["unchecked"]:
+        return (
+            f"{sentence}, and some of every benchmark; {', '.join(labeller['unchecked'])} has none."
+        )
+    return f"{sentence}."
 
 
 def labeller_notes(labeller: Mapping[str, Any]) -> list[str]:
     """Returns what has to be known of a labeller's shares."""
     notes = []
     if labeller["kind"] == "judge":
-        notes.append(
-            f"Validated by {labeller['checked']} cases of known label."
-            if labeller["validated"]
-            else f"**Not validated**: {labeller['checked']} cases of known label, {labeller['needed']} needed."
-        )
+        judgement = "Validated." if labeller["validated"] else "**Not validated.**"
+        notes.append(f"{judgement} {validation(labeller)}")
     if labeller["kind"] == "geometry":
         notes.append(LOWER_BOUND)
     if labeller["excluded"]:

@@ -92,41 +92,40 @@ def corrected_share(
 ) -> Interval | None:
     """Returns a judge's share of a category, corrected by the cases whose true label is known.
 
-    Among the cases the judge gave the category, and among those it did not, the share that truly has
-    it is estimated on the checked cases; the two are weighted by how often the judge did either
-    (double sampling: Tenenbein 1970, JASA 65:1350). Rogan and Gladen (1978) correct by sensitivity
-    and specificity instead; where the checked cases are a random part of the judged ones, as here,
-    this form uses the same table, never leaves [0, 1] and exists whenever both groups were checked.
-    The interval resamples all cases.
+    Within a benchmark, among the cases the judge gave the category and among those it did not, the
+    share that truly has it is estimated on the checked cases; the two are weighted by how often the
+    judge did either (double sampling: Tenenbein 1970, JASA 65:1350), and benchmarks by their cases.
+    Rogan and Gladen (1978) correct by sensitivity and specificity instead; this form uses the same
+    table, never leaves [0, 1] and exists whenever both groups were checked. It holds where the
+    checked cases are a random part of their group, so each benchmark is corrected by its own: how a
+    judge errs on drawn scenes says nothing of how it errs on photographs.
+
+    The interval draws how often the judge says so (multinomial) and what is true of each group (Beta
+    with Jeffreys' prior), so that a group with one checked case is as uncertain as it should be.
 
     Returns:
-        The share with its 95 % interval, or None where one of the two groups has no checked case.
+        The share with its 95 % interval, or None where a group of a benchmark has no checked case.
     """
-    cells = np.zeros((2, 3))  # judged so or not; truly so, truly not, not checked
+    tables: dict[str, np.ndarray] = {}
     for item, label in judged.items():
+        # judged so or not; truly so, truly not, not checked
+        cells = tables.setdefault(label.benchmark, np.zeros((2, 3)))
         row = 0 if label.category is category else 1
         column = 2 if item not in true else 0 if true[item].category is category else 1
         cells[row, column] += 1
-    used = cells[cells.sum(axis=1) > 0]
-    if len(used) == 0 or (used[:, :2].sum(axis=1) == 0).any():
+    if not tables:
         return None
-    total = cells.sum()
-    drawn = np.random.default_rng(seed).multinomial(
-        int(total), cells.ravel() / total, size=_RESAMPLES
-    )
-    resampled = _double_sampling(drawn.reshape(-1, 2, 3).astype(float), smoothing=0.5)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    value = float(_double_sampling(cells[None], smoothing=0.0)[0])
+    total = sum(cells.sum() for cells in tables.values())
+    rng = np.random.default_rng(seed)
+    value, drawn = 0.0, np.zeros(_RESAMPLES)
+    for benchmark in sorted(tables):
+        cells = tables[benchmark]
+        groups, hits, checked = cells.sum(axis=1), cells[:, 0], cells[:, :2].sum(axis=1)
+        if (checked[groups > 0] == 0).any():
+            return None
+        value += float((groups * hits / np.maximum(checked, 1)).sum() / total)
+        counts = rng.multinomial(int(groups.sum()), groups / groups.sum(), size=_RESAMPLES)
+        rates = rng.beta(hits + 0.5, checked - hits + 0.5, size=(_RESAMPLES, 2))
+        drawn += (counts * rates).sum(axis=1) / total
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(value, float(min(low, value)), float(max(high, value)))
-
-
-def _double_sampling(cells: np.ndarray, *, smoothing: float) -> np.ndarray:
-    """The corrected share of each table; `smoothing` keeps a resample without checked cases defined."""
-    weights = cells.sum(axis=2) / cells.sum(axis=(1, 2))[:, None]
-    hits, checked = cells[:, :, 0], cells[:, :, :2].sum(axis=2)
-    rates = np.where(
-        checked + smoothing > 0,
-        (hits + smoothing) / np.maximum(checked + 2 * smoothing, 1e-12),
-        0.0,
-    )
-    return np.asarray((weights * rates).sum(axis=1))

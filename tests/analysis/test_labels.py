@@ -1,15 +1,22 @@
 """What people label with and give back, shares, agreement, and a judge corrected by true labels."""
 
+import csv
+import io
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
-from analysis.evaluation_fixtures import lab_record, write_evaluation
+from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 
 from papo.analysis.error_analysis import LabelledSample, label_sample, published, summarize
-from papo.analysis.error_report import headline_sentences, labeller_notes, report_markdown
+from papo.analysis.error_report import (
+    headline_sentences,
+    labeller_notes,
+    report_markdown,
+    shares_csv,
+)
 from papo.analysis.evaluated_run import read_evaluated_runs
 from papo.analysis.human_labels import label_studio_config, label_studio_tasks, read_human_labels
 from papo.analysis.lab_labels import LabLabels
@@ -196,12 +203,14 @@ def test_the_papers_numbers_come_with_intervals():
     assert reduction["high"] == pytest.approx(0.42, abs=0.02)
 
 
-def labels_of(categories: dict[str, ErrorCategory], labeller: str = "x") -> dict[str, ErrorLabel]:
+def labels_of(
+    categories: dict[str, ErrorCategory], labeller: str = "x", benchmark: str = "b"
+) -> dict[str, ErrorLabel]:
     return {
         item: ErrorLabel(
             item=item,
             run="a",
-            benchmark="b",
+            benchmark=benchmark,
             problem_id=item,
             response_index=0,
             category=category,
@@ -265,6 +274,97 @@ def test_the_interval_of_a_corrected_share_covers_the_truth():
         assert corrected is not None
         covered += corrected.low <= 0.6 <= corrected.high
     assert covered >= 88
+
+
+def mixed_labels(rng: np.random.Generator, *, checked_photos: int):
+    """A judge that knows drawn scenes and misses half of the misreadings of photographs.
+
+    90 % of 120 errors on scenes are misreadings, all of known label, and 40 % of 120 on photographs:
+    truly 65 % of all.
+    """
+    judged, true = {}, {}
+    for benchmark, share, seen, checked in (
+        ("scenes", 0.9, 0.95, 120),
+        ("photos", 0.4, 0.5, checked_photos),
+    ):
+        for index in range(120):
+            is_true = rng.random() < share
+            says = rng.random() < (seen if is_true else 0.1)
+            item = f"{benchmark}{index}"
+            judged |= labels_of({item: PERCEPTION if says else REASONING}, benchmark=benchmark)
+            if index < checked:
+                category = PERCEPTION if is_true else REASONING
+                true |= labels_of({item: category}, benchmark=benchmark)
+    return judged, true
+
+
+def test_what_is_known_of_scenes_does_not_correct_labels_of_photographs():
+    values, covered = [], 0
+    for seed in range(60):
+        judged, true = mixed_labels(np.random.default_rng(seed), checked_photos=30)
+        corrected = corrected_share(judged, true, PERCEPTION, seed=seed)
+        assert corrected is not None
+        values.append(corrected.value)
+        covered += corrected.low <= 0.65 <= corrected.high
+    # The judge alone says (0.9 * 0.95 + 0.1 * 0.1 + 0.4 * 0.5 + 0.6 * 0.1) / 2 = 0.56, and the table of
+    # both benchmarks in one gives 0.68.
+    assert np.mean(values) == pytest.approx(0.65, abs=0.015)
+    assert covered >= 53
+    judged, true = mixed_labels(np.random.default_rng(0), checked_photos=0)
+    assert corrected_share(judged, true, PERCEPTION, seed=0) is None
+
+
+def test_one_checked_case_of_a_group_leaves_its_share_open():
+    judged = labels_of({str(index): PERCEPTION for index in range(50)})
+    corrected = corrected_share(judged, labels_of({"0": PERCEPTION}), PERCEPTION, seed=1)
+    assert corrected is not None
+    assert corrected.value == 1.0
+    # Beta(1.5, 0.5) has its 2.5 % quantile at 0.147
+    assert corrected.low == pytest.approx(0.147, abs=0.02)
+
+
+def test_a_judge_checked_on_the_lab_alone_is_no_headline_for_a_mixed_sample(tmp_path):
+    records = [lab_record(i, "perception" if i % 4 else "reasoning") for i in range(40)]
+    records += [record(i, "AB = 9, I guess.", benchmark="photos") for i in range(20)]
+    folder = write_evaluation(tmp_path / "mixed", records)
+    problems = (folder / "problems.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in problems]
+    for one in rows:
+        one["truth"] = one["truth"] if one["benchmark"] == "lab" else None
+    (folder / "problems.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    runs = read_evaluated_runs([folder], view="image", require_finished=True)
+    mixed = draw_sample(runs, num_cases=None, seed=1)
+    known = {case.item: case for case in mixed.cases if case.benchmark == "lab"}
+
+    def summary_of(judge, people=()):
+        lab = {one.item: one for one in LabLabels().label(list(known.values()))}
+        labels = {"judge:m": judge, "lab": lab}
+        if people:
+            labels["human:Ada"] = {label.item: label for label in people}
+        labelled = LabelledSample(sample=mixed, labels=labels, exclusions=())
+        return summarize(labelled, seed=1, min_validated=10)
+
+    judge = {
+        case.item: label_case(case, PERCEPTION if index % 2 else REASONING, labeller="judge:m")
+        for index, case in enumerate(mixed.cases)
+    }
+    summary = summary_of(judge)
+    judged = summary["labellers"]["judge:m"]
+    assert (judged["checked"], judged["unchecked"]) == (40, ["photos"])
+    assert judged["runs"]["mixed"]["corrected"] is None
+    assert judged["runs"]["mixed"]["benchmarks_corrected"]["photos"] is None
+    # 30 of 40 lab cases are misreadings, whatever the judge says of them.
+    of_lab = judged["runs"]["mixed"]["benchmarks_corrected"]["lab"]["perception"]
+    assert of_lab["value"] == pytest.approx(0.75)
+    assert summary["headline"]["labeller"] is None
+    assert "photos has none" in summary["headline"]["basis"]
+    assert "not corrected" in report_markdown(summary)
+    assert not any("misread" in sentence for sentence in headline_sentences(summary))
+    header, *lines = csv.reader(io.StringIO(shares_csv(summary)))
+    table = [dict(zip(header, line, strict=True)) for line in lines if line[0] == "judge:m"]
+    (all_,) = [one for one in table if (one["benchmark"], one["category"]) == ("all", "perception")]
+    (lab,) = [one for one in table if (one["benchmark"], one["category"]) == ("lab", "perception")]
+    assert (all_["corrected"], lab["corrected"]) == ("", "0.750000")
 
 
 def test_without_checked_cases_of_both_kinds_there_is_no_correction():
