@@ -96,6 +96,16 @@ ARMS = {
         "dapo_entropy": (0.0, 0.12, 0.0, D),
         "papo_d": (0.1, 0.12, 0.12, D),
     },
+    "lab_collapse": {
+        "grpo": (0.0, 0.0, 0.0),
+        "no_cure": (0.1, 0.0, 0.0, {"masked_policy": "current"}),
+        "higher_kl_ref": (0.1, 0.0, 0.0, {"beta": 0.1}),
+        "single_entropy": (0.1, 0.12, 0.0),
+        "double_entropy": (0.1, 0.12, 0.12),
+        "clamped_kl": (0.1, 0.0, 0.0, {"perception_kl_max": 10, "kl_log_ratio_max": 20}),
+        "annealed": (0.1, 0.0, 0.0, {"gamma_schedule": "linear", "gamma_anneal_until": 0.5}),
+        "masked_view_once": (0.1, 0.0, 0.0, {"masked_policy": "old"}),
+    },
     "lab_method": {
         "grpo": (0.0, 0.0, 0.0, G),
         "grpo_double_entropy": (0.0, 0.12, 0.12, G),
