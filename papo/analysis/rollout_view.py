@@ -43,8 +43,8 @@ ROLLOUT_STYLE = """
 """
 
 
-def colour_key() -> Markup:
-    """Returns what the colours and lines under a token mean."""
+def colour_key(when: str = "right after the update") -> Markup:
+    """Returns what the colours and lines under a token mean, and when they were measured."""
     bounds = ["0", *(f"{bound:g}" for bound in LEVELS)]
     entries = [
         Markup('<li><span class="k{}">{}</span></li>').format(
@@ -58,7 +58,7 @@ def colour_key() -> Markup:
     return Markup('{}<ul class="key">{}</ul>').format(
         paragraph(
             "Colour and line under a token: its perception KL in nats, the policy with the picture against "
-            "the policy with the masked one, right after the update. Hover over a token for its value."
+            f"the policy with the masked one, {when}. Hover over a token for its value."
         ),
         join(entries),
     )
@@ -122,11 +122,12 @@ def _response(response: ShownResponse) -> Markup:
         "right" if response.correct else "wrong",
         verdict,
         f"{response.reward:.3g}",
-        _text(response),
+        coloured_text(response),
     )
 
 
-def _text(response: ShownResponse) -> Markup:
+def coloured_text(response: ShownResponse) -> Markup:
+    """Returns what was written, each token coloured by its perception KL where that is known."""
     tokens, values = response.tokens, response.perception_kl
     if tokens is None or values is None or len(tokens) != len(values):
         reason = (
