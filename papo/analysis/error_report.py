@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from papo.analysis.csv_text import csv_text
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES, ErrorCategory
+from papo.csv_text import csv_text
 
 LOWER_BOUND = (
     "Rules find only statements that the annotation refutes, so their perception share is a lower "

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from papo.analysis.csv_text import csv_text
 from papo.analysis.html import Markup, details, join, page, paragraph, section, table
 from papo.analysis.sweep_comparison import COLLAPSE_SIGNS, SweepSummary
 from papo.analysis.sweep_curves import ArmCurves, legend, line_chart
@@ -15,6 +14,7 @@ from papo.analysis.sweep_tables import (
     scores_table,
     signs_table,
 )
+from papo.csv_text import csv_text
 from papo.files import write_atomically
 
 _METHOD = (

@@ -1,11 +1,11 @@
 """Shows a summary: as a table on the terminal, as table.csv, as report.md."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+
+from papo.csv_text import csv_text
 
 _PLAIN = ("num_problems", "num_left_out", "num_responses", "cut", "answered", "formatted")
 
@@ -20,17 +20,13 @@ def accuracy_name(summary: Mapping[str, Any]) -> str:
 
 def table_csv(summary: Mapping[str, Any]) -> str:
     """Returns one row per benchmark and view, then the averages; shares between 0 and 1."""
-    text = io.StringIO()
     rows = [*map(_set_row, summary["sets"]), *map(_average_row, summary["averages"])]
     for row in rows:
         for name, scores in summary["published"].items():
             column = row["published_column"] or row["benchmark"]
             row[f"published_{name}"] = scores.get(column) if row["view"] == "image" else None
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
 
 
 def _set_row(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """Shows a table of arms: on the terminal, and as arms.md, arms.csv and arms.json."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from papo.csv_text import csv_text
 from papo.evaluation.settings import published_columns, published_rows
 from papo.evaluation.table_of_arms import ArmScores, TableOfArms
 from papo.files import write_atomically
@@ -106,9 +106,9 @@ def _percent(interval: Interval | None, kind: str) -> str:
 
 
 def _csv(found: TableOfArms) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["arm", "baseline", "kind", "name", "value", "low", "high", "published"])
+    rows: list[list[Any]] = [
+        ["arm", "baseline", "kind", "name", "value", "low", "high", "published"]
+    ]
     for arm in found.arms:
         for kind, name in _layout(found):
             interval = _value(arm, kind, name)
@@ -119,8 +119,8 @@ def _csv(found: TableOfArms) -> str:
             )
             known = arm.name in published_rows()
             published = _published(arm.name, kind, name) if known else None
-            writer.writerow([arm.name, arm.baseline or "", kind, name, *ends, published])
-    return buffer.getvalue()
+            rows.append([arm.name, arm.baseline or "", kind, name, *ends, published])
+    return csv_text(rows)
 
 
 def _plain(text: str) -> str:

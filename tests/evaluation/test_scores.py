@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from evaluation_parts import Problems, benchmark, record
@@ -207,6 +208,15 @@ def test_published_rows_stand_beside_the_plain_view_alone():
     rows = list(csv.DictReader(io.StringIO(table_csv(summary))))
     assert {row["published_grpo_3b"] for row in rows} == {""}
     assert "28.7" not in markdown(summary)
+
+
+def test_no_cell_of_the_table_is_a_formula():
+    odd = replace(benchmark(Problems(4), key="g3k"), label='=HYPERLINK("http://x")')
+    text = table_csv(summary_of(rows_of(CORRECT, benchmark="g3k", view="@SUM(1)"), [odd]))
+    [row] = list(csv.DictReader(io.StringIO(text)))
+    assert row["label"] == '\'=HYPERLINK("http://x")'
+    assert row["view"] == "'@SUM(1)"
+    assert float(row["accuracy"]) == pytest.approx(7 / 16)
 
 
 def test_a_view_without_a_response_is_named():

@@ -116,6 +116,13 @@ def test_published_rows_stand_below_the_arms_named_like_them(tabulate, tmp_path)
     assert stored["arms"][1]["averages"]["overall"]["value"] == 0.5
 
 
+def test_no_cell_of_arms_csv_is_a_formula(tabulate, tmp_path):
+    write_table_of_arms(tabulate({"=HYPERLINK(1)": {"some": {"a": "10"}}}), tmp_path / "out")
+    with (tmp_path / "out" / "arms.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    assert {row[0] for row in rows} == {"'=HYPERLINK(1)"}
+
+
 def test_the_published_gains_are_the_means_over_columns_that_the_table_computes():
     main, gains = (published_results()[part] for part in ("main", "relative_gains"))
     # The paper prints other values there (papo/published.yaml says what its columns give).

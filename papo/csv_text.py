@@ -11,7 +11,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Returns rows as CSV.
 
-    Names of runs and arms come from outside. A spreadsheet runs a cell that begins like a formula
+    Names of runs, arms and benchmarks come from outside. A spreadsheet runs a cell that begins like a formula
     (owasp.org/www-community/attacks/CSV_Injection), so such text, numbers aside, gets an apostrophe
     in front.
     """
