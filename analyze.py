@@ -23,12 +23,16 @@ from papo.analysis import (
     GeometryLabels,
     LabLabels,
     draw_sample,
+    fact_table,
     headline_sentences,
     judge_sentences,
     label_sample,
     labeller_notes,
+    misreading_sentences,
+    mistake_table,
     read_evaluated_runs,
     read_human_labels,
+    read_readings,
     share_table,
     summarize,
     transition_sentences,
@@ -39,6 +43,9 @@ KNOWN_KEYS = (
     *("runs", "view", "num_cases", "seed", "judge", "human_labels", "min_validated"),
     *("require_finished", "report_cases", "label_picture_side", "wandb", "run_dir"),
 )
+
+SHOWN_MISTAKES = 8
+"""Kinds of misreading in the printed table; the report has all."""
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -71,12 +78,18 @@ def main(config: DictConfig) -> None:
     )
     try:
         folder.write_cases(sample, picture_side=config.label_picture_side)
+        readings = [found for run in runs if (found := read_readings(run))]
         labelled = label_sample(sample, [LabLabels(), GeometryLabels(), *judges], people)
         summary = {
-            **summarize(labelled, seed=config.seed, min_validated=config.min_validated),
+            **summarize(
+                labelled,
+                readings=readings,
+                seed=config.seed,
+                min_validated=config.min_validated,
+            ),
             "judge": [judge.facts() for judge in judges],
         }
-        folder.write_results(labelled, summary, report_cases=config.report_cases)
+        folder.write_results(labelled, readings, summary, report_cases=config.report_cases)
         if config.wandb.mode != "disabled":
             log_to_wandb(config, folder, summary)
         folder.write_result("finished", analysis=sample.analysis)
@@ -141,6 +154,13 @@ def show(summary: dict[str, Any], folder: AnalysisFolder) -> None:
         print_table(f"Response slots: {title}", *transition_table(one))
         for sentence in transition_sentences(one):
             say(f"  {sentence}")
+    for one in summary["readings"]:
+        if one["misread"]:
+            print_table(f"Misread by {one['run']}", *mistake_table(one, most=SHOWN_MISTAKES))
+        for sentence in misreading_sentences(one):
+            say(f"  {sentence}")
+    if summary["misread_facts"]:
+        print_table("Facts of the diagrams that were misread", *fact_table(summary))
     for one in summary["judge"]:
         for sentence in judge_sentences(one):
             say(sentence)

@@ -14,17 +14,19 @@ result.json          status
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from papo.analysis.error_analysis import LabelledSample
+from papo.analysis.error_markdown import report_markdown
 from papo.analysis.error_page import error_page
 from papo.analysis.error_plots import encode_figure, plot_shares, plot_transitions
-from papo.analysis.error_report import report_markdown, shares_csv, transitions_csv
+from papo.analysis.error_report import shares_csv, transitions_csv
 from papo.analysis.human_labels import label_studio_config, label_studio_tasks
 from papo.analysis.label_page import LabelItem, build_label_page
+from papo.analysis.misreadings import RunReadings
 from papo.analysis.pictures import open_picture
 from papo.analysis.sampling import Sample
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES
@@ -84,7 +86,12 @@ class AnalysisFolder:
         write_atomically(self.path / "label_studio.xml", label_studio_config())
 
     def write_results(
-        self, labelled: LabelledSample, summary: Mapping[str, Any], *, report_cases: int
+        self,
+        labelled: LabelledSample,
+        readings: Sequence[RunReadings],
+        summary: Mapping[str, Any],
+        *,
+        report_cases: int,
     ) -> None:
         """Writes labels, numbers, tables, plots and both reports."""
         lines = [
@@ -100,7 +107,7 @@ class AnalysisFolder:
         write_atomically(self.path / "transitions.csv", transitions_csv(summary))
         write_atomically(self.path / "report.md", report_markdown(summary))
         plots = self._write_plots(summary)
-        report = error_page(summary, labelled, plots=plots, num_cases=report_cases)
+        report = error_page(summary, labelled, readings, plots=plots, num_cases=report_cases)
         write_atomically(self.path / "report.html", report)
 
     def write_result(self, status: str, **values: Any) -> None:

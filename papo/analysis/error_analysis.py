@@ -7,6 +7,9 @@ from itertools import combinations
 from typing import Any
 
 from papo.analysis.error_report import LOWER_BOUND, validation
+from papo.analysis.geometry_labels import GeometryLabels
+from papo.analysis.misread_facts import misread_facts
+from papo.analysis.misreadings import RunReadings, summarize_readings
 from papo.analysis.sampling import Sample
 from papo.analysis.shares import Agreement, Labels, agreement, category_shares, corrected_share
 from papo.analysis.taxonomy import (
@@ -59,11 +62,18 @@ def label_sample(
     return LabelledSample(sample=sample, labels=labels, exclusions=tuple(exclusions))
 
 
-def summarize(labelled: LabelledSample, *, seed: int, min_validated: int) -> dict[str, Any]:
+def summarize(
+    labelled: LabelledSample,
+    *,
+    readings: Sequence[RunReadings] = (),
+    seed: int,
+    min_validated: int,
+) -> dict[str, Any]:
     """Returns all counts, shares, intervals and tests, as what summary.json holds.
 
     Args:
         labelled: the labels.
+        readings: of the runs that were shown drawn scenes.
         seed: of the resampling.
         min_validated: a judge is validated by so many cases whose true label is known.
     """
@@ -90,6 +100,10 @@ def summarize(labelled: LabelledSample, *, seed: int, min_validated: int) -> dic
         "headline": _headline(labelled, labellers),
         "agreement": [_agreement(one) for one in _agreements(labelled, seed=seed)],
         "transitions": [_transitions(one) for one in transitions],
+        "readings": [summarize_readings(found, seed=seed) for found in readings],
+        "misread_facts": misread_facts(
+            list(labelled.labels.get(GeometryLabels.name, {}).values()), sample.runs
+        ),
         "published": published(seed=seed),
     }
 

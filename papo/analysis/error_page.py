@@ -1,7 +1,7 @@
 """report.html of an error analysis: one file with tables, plots and the cases themselves."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ from papo.analysis.error_report import (
     transition_table,
 )
 from papo.analysis.html import Markup, data_uri, details, join, page, paragraph, section, table
+from papo.analysis.misreading_report import (
+    GUESSED,
+    confusion_table,
+    fact_table,
+    misreading_sentences,
+    side_table,
+)
+from papo.analysis.misreadings import Reading, RunReadings, example_misreadings
 from papo.analysis.pictures import open_picture
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES, Case, ErrorLabel
 
@@ -26,11 +34,16 @@ MAX_CHARACTERS = 3_000
 """Of a response; the rest is counted."""
 
 _THUMBNAIL_SIDE = 220
+_SHOWN_MISTAKES = 6
 _STYLE = """
 .plot { max-width: 100%; max-height: 26rem; background: #fff; }
 .case { display: grid; grid-template-columns: minmax(8rem, 14rem) 1fr; gap: 1rem; }
 .case img { max-width: 100%; min-width: 7rem; height: auto; }
 .case pre { align-self: start; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; max-height: 22rem; overflow: auto; }
+.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
+.mistakes figure { margin: 0; }
+.mistakes img { width: 7rem; image-rendering: pixelated; }
+.mistakes pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.3rem 0; font-size: 0.8rem; }
 @media (max-width: 40rem) { .case { grid-template-columns: 1fr; } }
 """
 
@@ -38,6 +51,7 @@ _STYLE = """
 def error_page(
     summary: Mapping[str, Any],
     labelled: LabelledSample,
+    readings: Sequence[RunReadings],
     *,
     plots: Mapping[str, bytes],
     num_cases: int,
@@ -47,11 +61,14 @@ def error_page(
     Args:
         summary: see papo.analysis.error_analysis.summarize.
         labelled: the cases with their labels.
+        readings: of drawn scenes; the commonest mistakes are shown.
         plots: what a picture shows -> PNG.
         num_cases: cases shown, spread over labels and runs.
     """
     sections = {"found": section("found", "What was found", *map(paragraph, _plain(summary)))}
     sections["found"] += join(_plot(text, picture) for text, picture in plots.items())
+    if summary["readings"] or summary["misread_facts"]:
+        sections["misread"] = section("misread", "What is misread", *_misread(summary, readings))
     for number, (name, labeller) in enumerate(summary["labellers"].items()):
         sections[f"labeller{number}"] = section(
             f"labeller{number}",
@@ -91,6 +108,7 @@ def error_page(
     sections["cases"] = section("cases", "Cases", *_cases(labelled, num_cases))
     headings = {
         "found": "What was found",
+        "misread": "What is misread",
         **{f"labeller{n}": f"Labelled by {name}" for n, name in enumerate(summary["labellers"])},
         "changes": "What changed",
         "agreement": "Agreement",
@@ -118,6 +136,35 @@ def _table(caption: str, content: Table) -> Markup:
 
 def _plot(text: str, picture: bytes) -> Markup:
     return Markup('<p><img class="plot" alt="{}" src="{}"></p>\n').format(text, data_uri(picture))
+
+
+def _misread(summary: Mapping[str, Any], readings: Sequence[RunReadings]) -> Iterator[Markup]:
+    for one, found in zip(summary["readings"], readings, strict=True):
+        yield from map(paragraph, misreading_sentences(one))
+        if not one["readings"]:
+            continue
+        yield _table(
+            f"{one['run']}: numbers that responses say (columns) where the picture shows (rows)",
+            confusion_table(one),
+        )
+        yield details(f"{one['run']}: by question and side", _table(GUESSED, side_table(one)))
+        yield Markup('<div class="mistakes">{}</div>').format(
+            join(
+                _mistake(reading, count)
+                for reading, count in example_misreadings(found, _SHOWN_MISTAKES)
+            )
+        )
+    if summary["misread_facts"]:
+        yield _table("Facts of annotated diagrams that wrong answers misread", fact_table(summary))
+
+
+def _mistake(reading: Reading, count: int) -> Markup:
+    words = Markup("<b>{} read as {}</b>, {} times, e.g. {} = {} here").format(
+        reading.shown, reading.said, count, reading.side, reading.shown
+    )
+    return Markup("<figure>{}<figcaption>{}<pre>{}</pre></figcaption></figure>").format(
+        join(map(_thumbnail, reading.problem.images)), words, reading.record.response[:300]
+    )
 
 
 def _transitions(one: Mapping[str, Any]) -> Markup:

@@ -1,9 +1,9 @@
-"""The files of an error analysis that are text: table.csv, transitions.csv, report.md."""
+"""What an error analysis found, in words and tables, and as CSV; reports put them on their pages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES, ErrorCategory
+from papo.analysis.taxonomy import ERROR_CATEGORIES, ErrorCategory
 from papo.csv_text import csv_text
 
 LOWER_BOUND = (
@@ -66,29 +66,6 @@ def transitions_csv(summary: Mapping[str, Any]) -> str:
             for cell in one["counts"]
         )
     return csv_text(rows)
-
-
-def report_markdown(summary: Mapping[str, Any]) -> str:
-    """Returns report.md: what report.html says, without the cases."""
-    parts = ["# What the wrong answers got wrong", *map(cell, headline_sentences(summary))]
-    for name, labeller in summary["labellers"].items():
-        parts += [f"## Labelled by {cell(name)}", *map(cell, labeller_notes(labeller))]
-        parts.append(_markdown_table(*share_table(summary, name)))
-        parts += map(cell, asked_sentences(summary, name))
-    if summary["transitions"]:
-        parts += ["## What changed", REGRESSION]
-        for one in summary["transitions"]:
-            parts += [cell(f"{one['before']} to {one['after']}, labelled by {one['labeller']}:")]
-            parts += [_markdown_table(*transition_table(one)), *transition_sentences(one)]
-    if summary["agreement"]:
-        parts += ["## Agreement between labellers"]
-        parts.append(_markdown_table(*agreement_table(summary)))
-    parts += ["## Beside the paper", _markdown_table(*paper_table(summary))]
-    parts += ["## Categories"]
-    parts.append(
-        "\n".join(f"* **{name}**: {DEFINITIONS[name].meaning}" for name in ERROR_CATEGORIES)
-    )
-    return "\n\n".join(parts) + "\n"
 
 
 def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -337,21 +314,6 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def cell(text: str) -> str:
-    """Returns text that stays in its Markdown cell; names of runs and labellers come from outside."""
-    return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
-
-
 def _wilson(one: Mapping[str, Any]) -> str:
     low, high = one["wilson"]
     return f"{100 * one['share']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def lines() -> Iterator[str]:
-        yield "| " + " | ".join(map(cell, headings)) + " |"
-        yield "|" + "---|" * len(headings)
-        for row in rows:
-            yield "| " + " | ".join(map(cell, row)) + " |"
-
-    return "\n".join(lines())

@@ -1,6 +1,7 @@
 """Labels of PerceptionLab's responses: exact, since the drawn scene is known."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from papo.analysis.taxonomy import Case, ErrorCategory, ErrorLabel, Exclusion, label_case
 from papo.lab import Category, grade_response
@@ -15,6 +16,14 @@ _CATEGORIES: Mapping[Category, ErrorCategory] = {
 }
 
 
+def scene_sides(truth: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the number of each side of a drawn scene; nothing where the truth is of no scene."""
+    if not {"operation", "result"} <= truth.keys():
+        return {}
+    # A scene's sides are its keys of one letter.
+    return {name: n for name, n in truth.items() if len(name) == 1 and isinstance(n, int)}
+
+
 class LabLabels:
     """Names the first step of a response that the scene's truth refutes (papo.lab.grading)."""
 
@@ -22,7 +31,7 @@ class LabLabels:
 
     def can_label(self, case: Case) -> bool:
         """Whether the case shows a scene of the lab."""
-        return case.truth is not None and {"operation", "a", "b", "result"} <= case.truth.keys()
+        return case.truth is not None and bool(scene_sides(case.truth))
 
     def label(self, cases: Sequence[Case]) -> list[ErrorLabel | Exclusion]:
         """Returns one label per case.
@@ -37,11 +46,11 @@ class LabLabels:
         found = grade_response(case.truth, case.response).category
         if found not in _CATEGORIES or case.verdicts.get("lab", found) != found:
             return Exclusion(item=case.item, labeller=self.name, reason="contradicts_verdict")
-        truth = f"a = {case.truth['a']}, b = {case.truth['b']}, {case.truth['operation']}"
+        sides = ", ".join(f"{side} = {number}" for side, number in scene_sides(case.truth).items())
         return label_case(
             case,
             _CATEGORIES[found],
             labeller=self.name,
             confidence=1.0,
-            evidence=f"the scene has {truth} = {case.truth['result']}",
+            evidence=f"the scene has {sides}, {case.truth['operation']} = {case.truth['result']}",
         )

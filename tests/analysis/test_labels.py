@@ -11,10 +11,10 @@ import pytest
 from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 
 from papo.analysis.error_analysis import LabelledSample, label_sample, published, summarize
+from papo.analysis.error_markdown import report_markdown
 from papo.analysis.error_report import (
     headline_sentences,
     labeller_notes,
-    report_markdown,
     shares_csv,
 )
 from papo.analysis.evaluated_run import read_evaluated_runs

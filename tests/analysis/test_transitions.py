@@ -8,11 +8,11 @@ from analysis.evaluation_fixtures import lab_record, write_evaluation
 from scipy import stats
 
 from papo.analysis.error_analysis import LabelledSample, label_sample, summarize
+from papo.analysis.error_markdown import report_markdown
 from papo.analysis.error_plots import encode_figure, plot_shares, plot_transitions
 from papo.analysis.error_report import (
     headline_sentences,
     paper_table,
-    report_markdown,
     transition_table,
     transitions_csv,
 )
