@@ -17,6 +17,7 @@ import torch
 import transformers
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 from rich.console import Console
 
 import front_door
@@ -44,6 +45,7 @@ from papo.evaluation import (
     write_vision_dependency,
 )
 from papo.files import locked
+from papo.masking import check_mask
 from papo.rollout import check_sampling
 from papo.training import check_seed, check_threads
 from papo.training.base_weights import fingerprint
@@ -133,6 +135,7 @@ def make_plan(config: DictConfig) -> Plan:
         ValueError: an impossible setting, with its key.
         FileNotFoundError: no such checkpoint, or a file of it is missing.
     """
+    check_masks_of_views(config)
     front_door.check_known_keys(config, KNOWN_KEYS)
     num_responses = check_num_responses(config.rollout.num_responses)
     check_everything_is_read(config)
@@ -177,6 +180,9 @@ def preflight(plan: Plan) -> None:
             raise ValueError(
                 f"{benchmark.label} holds no problem; check benchmark.limit and its files"
             )
+        for part in (*plan.views, plan.probe):
+            if hasattr(part, "mask"):
+                check_mask(part.mask, benchmark.problems)
 
 
 def run(plan: Plan, folder: EvaluationFolder) -> float:
@@ -361,6 +367,24 @@ def changed_model_keys(config: DictConfig) -> list[str]:
             "model.max_pixels=, may be set)"
         )
     return [text.split("=")[0].removeprefix("model.") for text in overrides if text[:6] == "model."]
+
+
+def check_masks_of_views(config: DictConfig) -> None:
+    """Refuses a mask that lacks what the views take from `masking`.
+
+    Raises:
+        ValueError: names the mask and what to choose.
+    """
+    try:
+        OmegaConf.to_container(config.views, resolve=True)
+    except InterpolationKeyError as error:
+        chosen = HydraConfig.get().runtime.choices["masking"]
+        raise ValueError(
+            "the views masked_R of views=vision hide cells with ratios of their own, which takes a "
+            f"random mask; got masking={chosen} ({str(error).splitlines()[0]}). Choose masking=random, "
+            f"random_raw or random_token; views=blind blackens everything, and masking={chosen} serves "
+            "probe=perception in a run with other views."
+        ) from error
 
 
 def check_everything_is_read(config: DictConfig) -> None:

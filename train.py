@@ -22,6 +22,7 @@ from rich.console import Console
 import front_door
 from front_door import instantiate
 from papo.lab import LabReport, PerceptionLabProblems, compare_reports, evaluate_lab, held_out_sets
+from papo.masking import check_mask
 from papo.models import VisionTowerSaliency, check_model
 from papo.rollout import check_sampling
 from papo.training import (
@@ -167,6 +168,8 @@ def preflight(plan: Plan) -> None:
     for part in (plan.source, plan.image_mask):
         if hasattr(part, "preflight"):
             part.preflight()
+    if needs_masked_view(plan.objective):
+        check_mask(plan.image_mask, plan.source)
     model = plan.config.model
     if "hub_id" in model:
         check_model(
@@ -205,7 +208,7 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
             prompts=PromptStream(source=usable_problems(plan, policy), seed=plan.seed),
             settings=plan.settings,
             num_responses=plan.num_responses,
-            needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
+            needs_masked_view=needs_masked_view(objective),
             needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
             seed=plan.seed,
         ),
@@ -226,6 +229,11 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
         evaluation={moment: report.to_dict() for moment, report in reports.items()},
     )
     return show_end(folder)
+
+
+def needs_masked_view(objective: Any) -> bool:
+    """Whether anything of the objective looks at the masked image."""
+    return bool(objective.needs_masked_view or objective.needs_old_masked_logprobs)
 
 
 def finished_mask(image_mask: Any, policy: Any) -> Any:

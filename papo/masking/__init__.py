@@ -9,6 +9,7 @@ from papo.masking.blank import BlankMask
 from papo.masking.coverage import black_token_fraction, masked_fraction
 from papo.masking.dino_saliency import DinoSaliency
 from papo.masking.evidence import EvidenceControlMask, EvidenceMask
+from papo.masking.preflight import check_mask
 from papo.masking.random_patches import MASK_GRIDS, RandomPatchMask
 from papo.masking.semantic import Saliency, SemanticMask
 
@@ -22,5 +23,6 @@ __all__ = [
     "Saliency",
     "SemanticMask",
     "black_token_fraction",
+    "check_mask",
     "masked_fraction",
 ]

@@ -4,7 +4,7 @@ Both need to know where it is: `truth["boxes"]` of a problem, name -> (left, top
 pixels of its one picture, right and bottom exclusive, as PerceptionLab's problems have it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,14 @@ class EvidenceMask:
 
     Where the boxes were, and how large, stays visible: black on the board.
     """
+
+    def check_problem(self, problem: Problem) -> None:
+        """Returns when it is known where the evidence of a problem is, as `check_mask` asks.
+
+        Raises:
+            ValueError: as `evidence_boxes`.
+        """
+        evidence_boxes(problem)
 
     def __call__(
         self,
@@ -53,6 +61,14 @@ class EvidenceControlMask:
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
+
+    def check_problem(self, problem: Problem) -> None:
+        """Returns when it is known where the evidence of a problem is, as `check_mask` asks.
+
+        Raises:
+            ValueError: as `evidence_boxes`.
+        """
+        evidence_boxes(problem)
 
     def __call__(
         self,
@@ -91,11 +107,12 @@ def evidence_boxes(problem: Problem) -> tuple[Box, ...]:
         ValueError: no boxes are known, or the problem has several pictures.
     """
     boxes = (problem.truth or {}).get("boxes")
+    boxes = boxes if isinstance(boxes, Mapping) else {}
     if not boxes or len(problem.images) != 1:
         raise ValueError(
             "masking=evidence and masking=control need problems with one picture whose truth names "
             f"boxes, as PerceptionLab's do; problem {problem.id!r} of {problem.source!r} has "
-            f"{len(problem.images)} pictures and {len(boxes or ())} boxes. Choose masking=random."
+            f"{len(problem.images)} pictures and {len(boxes)} boxes. Choose masking=random."
         )
     width, height = problem.images[0].size
     return tuple(

@@ -1,7 +1,10 @@
 """python evaluate.py views=vision probe=perception, and the comparison of what it wrote."""
 
+import json
+
 import pytest
 from evaluation_command import contents, read_json, records, run_evaluation
+from PIL import Image
 
 from papo.evaluation import (
     TokenDivergence,
@@ -102,26 +105,62 @@ def test_an_evaluation_is_compared_with_itself_in_any_view(finished):
         assert found.num_responses == 2
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (("probe=perception", "num_masks=0"), "at least one mask"),
-        (("views=vision", "num_masks=0"), "at least one mask"),
-        (("views=vision", "masking=blank"), "masking.grid"),
-        (("probe=perception", "probe/references=file"), "references.path"),
-        (("probe=perception", "probe.num_responses=0", "probe.references=null"), "no references"),
-    ],
-)
-def test_a_wrong_setting_is_named_before_a_model_is_loaded(
-    monkeypatch, tmp_path, overrides, message
-):
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fails where a model would be loaded."""
     import policy_source
 
     def load(_):
         raise AssertionError("a model was loaded before everything was checked")
 
     monkeypatch.setattr(policy_source, "load_policy", load)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("probe=perception", "num_masks=0"), "at least one mask"),
+        (("views=vision", "num_masks=0"), "at least one mask"),
+        (("views=vision", "masking=blank"), "takes a random mask; got masking=blank"),
+        (("views=vision", "masking=semantic"), "takes a random mask; got masking=semantic"),
+        (("probe=perception", "probe/references=file"), "references.path"),
+        (("probe=perception", "probe.num_responses=0", "probe.references=null"), "no references"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_a_model_is_loaded(tmp_path, no_model, overrides, message):
     outcome = run_evaluation(*overrides, f"run_dir={tmp_path / 'run'}")
     assert outcome.code == 1
     assert message in outcome.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("probe=perception", "masking=evidence"),
+        ("probe=perception", "masking=control"),
+        ("views=blind", "views.blank.mask._target_=papo.masking.EvidenceMask"),
+    ],
+)
+def test_evidence_that_the_data_do_not_tell_of_is_refused_before_a_model_is_loaded(
+    tmp_path, no_model, overrides
+):
+    Image.new("RGB", (60, 40)).save(tmp_path / "1.png")
+    rows = [
+        {"problem": "1 + 1?", "answer": "2", "images": []},
+        {"problem": "<image>How many?", "answer": "2", "images": ["lost.png"]},
+        {"id": "third", "problem": "<image>How many?", "answer": "2", "images": ["1.png"]},
+    ]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    outcome = run_evaluation(
+        "model=tiny_qwen2_5_vl",
+        "benchmark=local",
+        f"data.path={tmp_path}",
+        *overrides,
+        f"run_dir={tmp_path / 'run'}",
+    )
+    assert outcome.code == 1
+    assert "'third' of 'local' has 1 pictures and 0 boxes" in outcome.stderr
+    assert "Choose masking=random" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
     assert not (tmp_path / "run" / "run.json").exists()

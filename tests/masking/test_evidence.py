@@ -9,7 +9,7 @@ from PIL import Image
 
 from papo.lab import PerceptionLabProblems
 from papo.lab.model import WARM_START
-from papo.masking import EvidenceControlMask, EvidenceMask
+from papo.masking import BlankMask, EvidenceControlMask, EvidenceMask, check_mask
 from papo.masking.evidence import evidence_boxes
 from papo.types import Problem, PromptGroup
 
@@ -115,7 +115,7 @@ def test_no_room_for_a_control_is_said():
         pixels_after(EvidenceControlMask(seed=0), problem)
 
 
-@pytest.mark.parametrize("truth", [None, {}, {"boxes": {}}, {"facts": ["AB = 3"]}])
+@pytest.mark.parametrize("truth", [None, {}, {"boxes": {}}, {"boxes": "ab"}, {"facts": ["AB = 3"]}])
 def test_a_problem_whose_evidence_is_unknown_is_refused(truth):
     problem = Problem(
         id="p", question="<image>", answer="1", images=(Image.new("RGB", (4, 4)),), source="t",
@@ -124,6 +124,24 @@ def test_a_problem_whose_evidence_is_unknown_is_refused(truth):
     for mask in (EvidenceMask(), EvidenceControlMask(seed=0)):
         with pytest.raises(ValueError, match="masking=random"):
             pixels_after(mask, problem)
+
+
+def test_the_first_problems_tell_whether_evidence_is_known(problems):
+    unknown = replace(problems[3], truth=None)
+    text_only = replace(unknown, images=())
+    for mask in (EvidenceMask(), EvidenceControlMask(seed=0)):
+        check_mask(mask, problems)
+        check_mask(mask, [text_only, *problems])
+        with pytest.raises(ValueError, match="masking=random"):
+            check_mask(mask, [text_only, *problems[:3], unknown])
+
+
+def test_a_mask_that_needs_no_knowledge_reads_no_problem():
+    class Unread(list):
+        def __getitem__(self, index):
+            raise AssertionError("read")
+
+    check_mask(BlankMask(), Unread([0]))
 
 
 def test_boxes_end_at_the_edge_of_the_picture():

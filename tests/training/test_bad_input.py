@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import torch
 from command import contents, result, run_command
+from PIL import Image
 
 
 @pytest.fixture
@@ -60,6 +61,23 @@ def test_an_impossible_setting_is_named_before_a_model_is_loaded(override, tmp_p
     assert outcome.code == 1
     assert IMPOSSIBLE[override] in outcome.stderr
     assert "Traceback" not in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("masking", ["evidence", "control"])
+def test_evidence_that_the_data_do_not_tell_of_is_refused_before_a_model_is_loaded(
+    masking, tmp_path, no_model
+):
+    Image.new("RGB", (60, 40)).save(tmp_path / "1.png")
+    row = {"id": "first", "problem": "<image>How many?", "answer": "2", "images": ["1.png"]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row))
+    outcome = run_command(
+        *("model=tiny_qwen2_5_vl", "reward=math", "data=local", f"data.path={tmp_path}"),
+        *(f"masking={masking}", f"run_dir={tmp_path / 'run'}"),
+    )
+    assert outcome.code == 1
+    assert "problem 'first' of 'local' has 1 pictures and 0 boxes" in outcome.stderr
+    assert "Choose masking=random" in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
 
 
