@@ -30,9 +30,11 @@ class ProblemTable:
         question_column: the text, one `<image>` marker per image where the picture stands.
         answer_column: the reference answer; a `\\boxed{}` around the whole of it is removed.
         images_column: a picture or a list of them; None or an empty list is a text-only problem.
-        id_column: a stable id; a table without that column is numbered by row.
+        id_column: a stable id; rows without one are numbered.
         truth_columns: what graders may know of the picture; those the table has become `truth`.
         prompt_suffix: what every question ends with, after an empty line.
+        num_rows: rows of each published split, by its name, compared where the rows come from the
+            hub; a copy in `path` may hold fewer. None, or None for a split, where nothing is known.
         limit: read only the first so many problems; None reads all.
         max_prompt_tokens: longer prompts are not usable, image tokens counted.
         strict: whether an unusable problem is an error instead of being left out.
@@ -56,6 +58,7 @@ class ProblemTable:
         id_column: str | None,
         truth_columns: Sequence[str],
         prompt_suffix: str,
+        num_rows: Mapping[str, int | None] | None,
         limit: int | None,
         max_prompt_tokens: int,
         strict: bool,
@@ -84,6 +87,7 @@ class ProblemTable:
         self.id_column = id_column
         self.truth_columns = tuple(truth_columns)
         self.prompt_suffix = prompt_suffix.strip()
+        self.num_rows = dict(num_rows or {})
         self.limit = limit
         self.max_prompt_tokens = max_prompt_tokens
         self.strict = strict
@@ -146,9 +150,10 @@ class ProblemTable:
 
     def problem_id(self, index: int) -> str:
         """The id of the problem at `index`, without decoding its images."""
+        known = None
         if self.id_column is not None and self.id_column in self._rows.column_names:
-            return str(self._rows[index][self.id_column])
-        return f"{self.split}-{index}"
+            known = self._rows[index].get(self.id_column)
+        return f"{self.split}-{index}" if known is None else str(known)
 
     def _problem(self, row: Mapping[str, Any], name: str) -> Problem:
         stored = row.get(self.images_column)
@@ -194,6 +199,14 @@ class ProblemTable:
                 rows = ParquetRows(files, columns)
         else:
             rows = HubRows(str(self.hub_id), revision=self.revision, split=self.split)
+            published = self.num_rows.get(self.split)
+            if published is not None and len(rows) != published:
+                raise ValueError(
+                    f"split {self.split!r} of {self.hub_id} was published with {published} problems; "
+                    f"got {len(rows)}. Was it changed? Pin the commit that had them (data.revision=) "
+                    "or accept these (data.num_rows=null; of a benchmark, "
+                    "benchmark.sets.KEY.problems.num_rows=null)."
+                )
         if len(rows) == 0:
             raise ValueError(f"{self.path or self.hub_id} holds no problem in split {self.split!r}")
         for key, column in (

@@ -93,6 +93,7 @@ def table(folder, rows, kind):
         id_column="id",
         truth_columns=(),
         prompt_suffix=PROMPT,
+        num_rows=None,
         limit=None,
         max_prompt_tokens=100,
         strict=False,

@@ -38,6 +38,7 @@ def table(**changes):
         "id_column": None,
         "truth_columns": (),
         "prompt_suffix": SUFFIX,
+        "num_rows": None,
         "limit": None,
         "max_prompt_tokens": 100,
         "strict": False,
@@ -160,6 +161,28 @@ def test_a_hub_data_set_reads_like_a_local_one(monkeypatch):
     assert [problems[i].answer for i in range(3)] == ["3", "A", "2"]
     assert problems[1].images[1].getpixel((0, 0)) == (0, 128, 0)
     assert asked == {"hub_id": "hiyouga/geometry3k", "revision": "abc", "split": "validation"}
+
+
+def test_a_published_split_of_another_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: hub_dataset())
+    monkeypatch.setattr("papo.data.table.check_hub", lambda *args, **kwargs: None)
+    known = {
+        "hub_id": "hiyouga/geometry3k",
+        "num_rows": {"train": 4, "validation": 3, "rest": None},
+    }
+    with pytest.raises(ValueError, match=r"published with 4 problems; got 3.*data\.num_rows=null"):
+        len(table(**known))
+    for split in ("validation", "train[:3]", "rest"):
+        assert len(table(**known, split=split)) == 3
+    assert len(table(**known, split="validation", limit=2)) == 2
+    # A copy of one's own may hold fewer.
+    assert len(table(**known, path=str(write_parquet(tmp_path)))) == 3
+
+
+def test_rows_without_an_id_are_numbered(tmp_path):
+    rows = [{"problem": "1+1?", "answer": "2", "id": "mine"}, {"problem": "2+2?", "answer": "4"}]
+    problems = table(path=str(write_jsonl(tmp_path, rows)), id_column="id")
+    assert [problems[0].id, problems[1].id] == ["mine", "train-1"]
 
 
 def test_the_commit_of_a_hub_data_set_is_known(tmp_path, monkeypatch):
