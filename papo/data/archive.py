@@ -1,13 +1,18 @@
 """A zip of pictures becomes a folder, once, and nothing else: what it holds is not trusted."""
 
+import fcntl
 import hashlib
 import lzma
 import os
+import re
 import shutil
 import stat
 import tempfile
+import time
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 # Pictures are compressed already: an archive of them that shrinks so far is none.
@@ -15,6 +20,8 @@ MAX_COMPRESSION_RATIO = 100
 _SMALL_BYTES = 64 * 1024**2
 """Below this size no ratio is suspicious: it fits everywhere."""
 _DISK_BLOCK_BYTES = 4096
+STALE_SECONDS = 60
+"""So old, an unfinished folder that nobody holds is a dead process's: making one and holding it takes less."""
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
     NotImplementedError,  # a way of compressing that this Python does not know
@@ -27,7 +34,7 @@ def extract_images(archive: Path, *, max_archive_gb: float) -> Path:
 
     The folder stands beside the archive and has its name without `.zip`; where nothing can be
     written there, it stands in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`). It appears
-    when it is complete.
+    when it is complete. What killed extractions of it left behind is removed.
 
     Args:
         archive: the zip file.
@@ -41,23 +48,59 @@ def extract_images(archive: Path, *, max_archive_gb: float) -> Path:
     """
     beside, cached = archive.with_suffix(""), _cache_folder(archive)
     for folder in (beside, cached):
+        _remove_stale(folder)
         if folder.is_dir():
             return folder
     folder = beside if os.access(archive.parent, os.W_OK) else cached
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _extract(archive, unfinished, max_archive_gb)
-        unfinished.chmod(0o755)  # mkdtemp's folder is its owner's alone
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            # Another process was faster; its files are the same.
-            if not folder.is_dir():
-                raise
+        with _held(unfinished):
+            _extract(archive, unfinished, max_archive_gb)
+            unfinished.chmod(0o755)  # mkdtemp's folder is its owner's alone
+            try:
+                unfinished.rename(folder)
+            except OSError:
+                # Another process was faster; its files are the same.
+                if not folder.is_dir():
+                    raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes the unfinished folders of killed extractions: this user's, old, and held by nobody."""
+    # mkdtemp's names; another archive's may begin like this one's.
+    pattern = re.compile(re.escape(f".{folder.name}-") + "[a-z0-9_]{8}")
+    for left in folder.parent.glob(".*"):
+        if not pattern.fullmatch(left.name):
+            continue
+        with suppress(OSError):  # in use, gone meanwhile, or on a disk that cannot tell: it stays
+            status = left.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if ours and time.time() - status.st_mtime > STALE_SECONDS:
+                with _held(left, must=True):
+                    shutil.rmtree(left)
+
+
+@contextmanager
+def _held(folder: Path, *, must: bool = False) -> Iterator[None]:
+    """Locks a folder while inside; the lock ends with the process, however that ends.
+
+    Raises:
+        OSError: `must`, and another process holds it or the file system has no locks.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if must:
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def _cache_folder(archive: Path) -> Path:

@@ -2,11 +2,13 @@
 
 import os
 import stat
+import time
 import zipfile
 
 import pytest
 from data.benchmark_layouts import png, write_zip
 
+from papo.data import archive
 from papo.data.archive import extract_images
 
 
@@ -39,6 +41,54 @@ def test_the_cache_is_used_where_nothing_can_be_written(tmp_path, monkeypatch):
     assert (folder / "1.png").read_bytes() == b"one"
     archive.touch()
     assert extract(archive) != folder, "another archive of the same name has another folder"
+
+
+def leave(folder, age=3600.0):
+    """What a killed extraction leaves."""
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "1.png").write_bytes(b"half")
+    then = time.time() - age
+    os.utime(folder, (then, then))
+    return folder
+
+
+def test_what_a_killed_extraction_left_is_removed_at_the_next_start(tmp_path):
+    zipped = write_zip(tmp_path / "a.zip", {"1.png": b"one"})
+    leave(tmp_path / ".a-k1ll3_00")
+    extract(zipped)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.zip"]
+    leave(tmp_path / ".a-k1ll3_00")
+    extract(zipped)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.zip"]
+
+
+def test_folders_that_are_not_ours_or_may_be_in_use_stay(tmp_path):
+    zipped = write_zip(tmp_path / "a.zip", {"1.png": b"one"})
+    fresh = leave(tmp_path / ".a-fr3sh000", age=0.0)
+    others = [leave(tmp_path / name) for name in (".a-b-12345678", "a-12345678", ".a-config")]
+    elsewhere = leave(tmp_path / "elsewhere")
+    link = tmp_path / ".a-l1nk0000"
+    link.symlink_to(elsewhere, target_is_directory=True)
+    extract(zipped)
+    assert all((folder / "a" / "1.png").exists() for folder in (fresh, *others, link))
+
+
+def test_an_extraction_under_way_is_left_alone_however_long_it_takes(tmp_path, monkeypatch):
+    zipped = write_zip(tmp_path / "a.zip", {"1.png": b"one"})
+    extract_all, seen = archive._extract, []
+
+    def slow(source, folder, max_archive_gb):
+        extract_all(source, folder, max_archive_gb)
+        os.utime(folder, (0, 0))
+        if not seen:
+            seen.append(folder)
+            extract(zipped)  # another process starts meanwhile, and is faster
+            assert (folder / "1.png").read_bytes() == b"one"
+
+    monkeypatch.setattr(archive, "_extract", slow)
+    assert (extract(zipped) / "1.png").read_bytes() == b"one"
+    assert seen
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.zip"]
 
 
 @pytest.mark.parametrize(
