@@ -266,23 +266,14 @@ def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder) -> None:
             folder.path,
         )
     if plan.probe is not None:
-        with show_progress(console, total=num_probed(plan), done=0) as advance:
-            run_probe(
-                plan.probe,
-                policy=policy,
-                benchmarks=plan.benchmarks,
-                folder=folder.path,
-                bootstrap_seed=bootstrap_seed,
-                advance=advance,
-            )
-
-
-def num_probed(plan: Plan) -> int:
-    """How many problems the probe reads, text-only ones included."""
-    assert plan.probe is not None
-    limit = plan.probe.num_problems
-    sizes = [len(benchmark.problems) for benchmark in plan.benchmarks]
-    return sum(size if limit is None else min(size, limit) for size in sizes)
+        run_probe(
+            plan.probe,
+            policy=policy,
+            benchmarks=plan.benchmarks,
+            folder=folder.path,
+            bootstrap_seed=bootstrap_seed,
+            progress=lambda total, done: show_progress(console, total=total, done=done),
+        )
 
 
 def show_end(folder: EvaluationFolder) -> float:

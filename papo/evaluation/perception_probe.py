@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -27,6 +26,7 @@ from papo.functional import kl_k3
 from papo.types import (
     ImageMask,
     Problem,
+    ProblemSource,
     PromptGroup,
     ResponseRecord,
     TokenScores,
@@ -189,6 +189,10 @@ class PerceptionProbe:
         self.tokens_per_pass = tokens_per_pass
         self.seed = seed
 
+    def num_read(self, problems: ProblemSource) -> int:
+        """How many problems of a benchmark are looked at, those without a picture included."""
+        return min(len(problems), self.num_problems or len(problems))
+
     def run(
         self,
         policy: ScoringPolicy,
@@ -197,7 +201,7 @@ class PerceptionProbe:
         *,
         done: frozenset[str],
     ) -> Iterator[tuple[TokenDivergence, ...]]:
-        """Yields the divergences of one problem after another.
+        """Yields the divergences of one problem after another; none where there is nothing to score.
 
         Args:
             policy: who reads the responses; gradient is off.
@@ -211,6 +215,9 @@ class PerceptionProbe:
                 own.setdefault(record.problem_id, {})[record.response_index] = record
         units: list[_Unit] = []
         for unit in self._units(policy, benchmark, own, done):
+            if unit is None:
+                yield ()
+                continue
             if units and not self._fits([*units, unit]):
                 yield from self._score(policy, units)
                 units = []
@@ -224,16 +231,23 @@ class PerceptionProbe:
         benchmark: Benchmark,
         own: dict[str, dict[int, ResponseRecord]],
         done: frozenset[str],
-    ) -> Iterator[_Unit]:
-        for index in islice(range(len(benchmark.problems)), self.num_problems):
+    ) -> Iterator[_Unit | None]:
+        """The masks of every problem that is not done; None for a problem without any."""
+        for index in range(self.num_read(benchmark.problems)):
             try:
                 problem = benchmark.problems[index]
             except ProblemError:
-                continue  # named and counted by the runner
-            if problem.id in done or not problem.images:
+                yield None  # named and counted by the runner
                 continue
-            responses = self._responses(policy, benchmark.key, problem, own.get(problem.id, {}))
+            if problem.id in done:
+                continue
+            responses = (
+                self._responses(policy, benchmark.key, problem, own.get(problem.id, {}))
+                if problem.images
+                else []
+            )
             if not responses:
+                yield None
                 continue
             shape = (len(responses), max(len(response.ids) for response in responses))
             job = _Job(

@@ -1,6 +1,8 @@
 """Runs the perception probe in an evaluation's folder, problem by problem."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from papo.evaluation.benchmark import Benchmark
@@ -18,7 +20,7 @@ def run_probe(
     benchmarks: Sequence[Benchmark],
     folder: Path,
     bootstrap_seed: int,
-    advance: Advance,
+    progress: Callable[[int, int], AbstractContextManager[Advance]],
 ) -> None:
     """Writes perception_kl.jsonl, as far as it is not there, then its summary.
 
@@ -28,18 +30,29 @@ def run_probe(
         benchmarks: whose problems.
         folder: of a finished evaluation of the same policy, for its own responses.
         bootstrap_seed: of the summary's intervals.
-        advance: told of every problem.
+        progress: opened with the number of problems and how many of them are done already; then told
+            of every other one.
 
     Raises:
         OSError: the disk is full; what was scored before is intact.
     """
     file = AppendOnlyFile(_without_last_problem(folder / "perception_kl.jsonl"))
-    done = [TokenDivergence.from_line(line) for line in file.read_lines()]
-    for benchmark in benchmarks:
-        known = frozenset(one.problem_id for one in done if one.benchmark == benchmark.key)
-        for found in probe.run(policy, benchmark, read_responses(folder), done=known):
-            file.append("".join(one.to_line() for one in found))
-            advance(f"{benchmark.label}, probe", 1)
+    done = defaultdict(set)
+    for line in file.read_lines():
+        one = TokenDivergence.from_line(line)
+        done[one.benchmark].add(one.problem_id)
+    own = defaultdict(list)
+    for record in read_responses(folder):
+        if record.view == "image" and record.response_index < probe.num_responses:
+            own[record.benchmark].append(record)
+    total = sum(probe.num_read(benchmark.problems) for benchmark in benchmarks)
+    with progress(total, sum(map(len, done.values()))) as advance:
+        for benchmark in benchmarks:
+            known = frozenset(done[benchmark.key])
+            for found in probe.run(policy, benchmark, own[benchmark.key], done=known):
+                if found:
+                    file.append("".join(one.to_line() for one in found))
+                advance(f"{benchmark.label}, probe", 1)
     divergences = (TokenDivergence.from_line(line) for line in file.read_lines())
     write_probe_summary(summarize_probe(divergences, bootstrap_seed=bootstrap_seed), folder)
 

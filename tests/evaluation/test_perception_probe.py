@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -208,27 +209,62 @@ def test_a_folder_keeps_what_is_scored_and_goes_on_from_there(policy, tmp_path):
 
     def run(num_problems):
         advanced = []
+
+        def progress(total, done):
+            advanced.append((total, done))
+            return nullcontext(lambda what, count: advanced.append((what, count)))
+
         run_probe(
             make_probe(num_responses=1, num_problems=num_problems),
             policy=policy,
             benchmarks=[benchmark(some_problems())],
             folder=tmp_path,
             bootstrap_seed=0,
-            advance=lambda what, count: advanced.append((what, count)),
+            progress=progress,
         )
         return advanced
 
-    assert run(1) == [("some, probe", 1)]
+    one = ("some, probe", 1)
+    assert run(1) == [(1, 0), one]
     begun = (tmp_path / "perception_kl.jsonl").read_text()
     with (tmp_path / "perception_kl.jsonl").open("a") as file:
         file.write('{"benchmark": "some", "problem_id": "b", "ki')  # a crash
-    # The last problem is scored again: the crash may have cost some of its lines.
-    assert run(None) == [("some, probe", 1)] * 3
+    # The last problem is scored again: the crash may have cost some of its lines. The bar fills:
+    # the problem without a picture counts too.
+    assert run(None) == [(4, 0), one, one, one, one]
     lines = (tmp_path / "perception_kl.jsonl").read_text()
     assert lines.startswith(begun)
     found = [TokenDivergence.from_line(line) for line in lines.splitlines()]
     assert [one.problem_id for one in found] == ["a", "a", "b", "b", "c"]
     assert "| some | own | 2 | 2 |" in (tmp_path / "perception_kl.md").read_text()
+    # Two are done, the third is scored again, the one without a picture is passed again.
+    assert run(None) == [(4, 2), one, one]
+
+
+def test_responses_are_read_once_however_many_benchmarks(policy, tmp_path, monkeypatch):
+    from papo.evaluation import probe_folder
+
+    (tmp_path / "responses.jsonl").write_text(
+        record("a", 0, "1 2 3").to_line() + record("a", 1, "never scored").to_line()
+    )
+    original, reads = probe_folder.read_responses, []
+
+    def counted(folder):
+        reads.append(folder)
+        return original(folder)
+
+    monkeypatch.setattr(probe_folder, "read_responses", counted)
+    run_probe(
+        make_probe(num_responses=1, num_problems=1, references=None),
+        policy=policy,
+        benchmarks=[benchmark(some_problems(), key) for key in ("other", "some", "third")],
+        folder=tmp_path,
+        bootstrap_seed=0,
+        progress=lambda total, done: nullcontext(lambda what, count: None),
+    )
+    assert len(reads) == 1
+    [line] = (tmp_path / "perception_kl.jsonl").read_text().splitlines()
+    assert TokenDivergence.from_line(line).benchmark == "some"
 
 
 def test_a_crash_between_two_lines_of_a_problem_costs_neither(policy, tmp_path):
@@ -242,7 +278,7 @@ def test_a_crash_between_two_lines_of_a_problem_costs_neither(policy, tmp_path):
             benchmarks=[benchmark(some_problems())],
             folder=tmp_path,
             bootstrap_seed=0,
-            advance=lambda what, count: None,
+            progress=lambda total, done: nullcontext(lambda what, count: None),
         )
         return file.read_text()
 
