@@ -9,6 +9,7 @@ finished batches, so what a killed run had begun is done again exactly as it wou
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -53,6 +54,23 @@ class FinishedBatch:
 _COLUMNS = tuple(field.name for field in fields(FinishedBatch))
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a problem asks; `image_hashes` is None in folders that were begun without them."""
+
+    question: str
+    answer: str
+    image_hashes: list[str] | None
+
+    def difference(self, other: "_Content") -> str | None:
+        """What another reading of the problem has changed; pictures only where both are known."""
+        if (self.question, self.answer) != (other.question, other.answer):
+            return "another question or answer"
+        if self.image_hashes is not None and self.image_hashes != other.image_hashes:
+            return "another picture"
+        return None
+
+
 class ResponseStore:
     """The growing tables of one evaluation folder; one process at a time.
 
@@ -74,12 +92,12 @@ class ResponseStore:
         _cut_to_lines(folder / "responses.jsonl", sum(b.num_responses for b in self.batches))
         self._response_file = AppendOnlyFile(folder / "responses.jsonl")
         self._problem_file = AppendOnlyFile(folder / "problems.jsonl")
-        self._problems: dict[tuple[str, int, str], int] = {}
+        self._problems: dict[tuple[str, int, str], _Content] = {}
         self._taken: set[tuple[str, int | str]] = set()
         for line in self._problem_file.read_lines():
             row = json.loads(line)
-            text = (row["question"], row["answer"])
-            self._remember(row["benchmark"], row["index"], row["problem_id"], text)
+            content = _Content(row["question"], row["answer"], row.get("image_hashes"))
+            self._remember(row["benchmark"], row["index"], row["problem_id"], content)
 
     def num_done(self, benchmark: str, view: str) -> int:
         """How many of a benchmark's first problems are finished in a view."""
@@ -93,15 +111,16 @@ class ResponseStore:
         """Writes a problem with its pictures, unless it is there already.
 
         Raises:
-            ValueError: another problem stands at this index, its id is taken, or its text was changed.
+            ValueError: another problem stands at this index, its id is taken, or its text or a picture
+                was changed.
         """
-        text = (problem.question, problem.answer)
+        content = _Content(problem.question, problem.answer, [*map(image_hash, problem.images)])
         known = self._problems.get((benchmark, index, problem.id))
         if known is not None:
-            if known != hash(text):
+            if difference := known.difference(content):
                 raise ValueError(
-                    f"problem {problem.id!r} of {benchmark} had another question or answer when this "
-                    "evaluation began; restore the data, or start in another run_dir"
+                    f"problem {problem.id!r} of {benchmark} had {difference} when this evaluation "
+                    "began; restore the data, or start in another run_dir"
                 )
             return
         if (benchmark, index) in self._taken:
@@ -125,11 +144,12 @@ class ResponseStore:
                     self._keep_picture(image, f"{benchmark}/{index:05d}_{number}.png")
                     for number, image in enumerate(problem.images)
                 ],
+                "image_hashes": content.image_hashes,
                 "truth": None if problem.truth is None else dict(problem.truth),
             }
             # What a data set tells of a picture may hold dates and the like; text of them is enough.
             self._problem_file.append(json.dumps(line, default=str) + "\n")
-        self._remember(benchmark, index, problem.id, text)
+        self._remember(benchmark, index, problem.id, content)
 
     def add(self, batch: FinishedBatch, records: Sequence[ResponseRecord]) -> None:
         """Writes the responses of a batch, then the row that makes them count.
@@ -153,8 +173,8 @@ class ResponseStore:
                 f"space, then run the same command with run_dir={self.folder} resume=true."
             ) from error
 
-    def _remember(self, benchmark: str, index: int, problem_id: str, text: tuple[str, str]) -> None:
-        self._problems[benchmark, index, problem_id] = hash(text)
+    def _remember(self, benchmark: str, index: int, problem_id: str, content: "_Content") -> None:
+        self._problems[benchmark, index, problem_id] = content
         self._taken.update(((benchmark, index), (benchmark, problem_id)))
 
     def _keep_picture(self, image: Image, name: str) -> str:
@@ -166,6 +186,12 @@ class ResponseStore:
         picture.save(unfinished, "PNG")
         os.replace(unfinished, path)
         return f"images/{name}"
+
+
+def image_hash(image: Image) -> str:
+    """Returns what names the pixels of a picture, however its file is encoded."""
+    pixels = image.convert("RGB")
+    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()[:32]
 
 
 def read_responses(folder: Path) -> Iterator[ResponseRecord]:

@@ -140,6 +140,29 @@ def test_a_problem_whose_text_was_changed_meanwhile_is_refused(tmp_path, change)
         again.keep_problem("set", 0, replace(known, **change))
 
 
+def test_a_problem_whose_picture_was_changed_meanwhile_is_refused(tmp_path):
+    known = problem(0, images=2)
+    store(tmp_path).keep_problem("set", 0, known)
+    changed = known.images[1].copy()
+    changed.putpixel((39, 19), (0, 10, 201))  # too little to be seen in the picture that is kept
+    for pictures in ((known.images[0], changed), known.images[:1], (changed, known.images[0])):
+        with pytest.raises(ValueError, match="'p0' of set had another picture when"):
+            store(tmp_path).keep_problem("set", 0, replace(known, images=pictures))
+    alike = known.images[1].convert("RGBA")
+    store(tmp_path).keep_problem("set", 0, replace(known, images=(known.images[0], alike)))
+
+
+def test_a_folder_begun_without_hashes_of_pictures_goes_on_by_texts(tmp_path):
+    known = problem(0)
+    store(tmp_path).keep_problem("set", 0, known)
+    row = json.loads((tmp_path / "problems.jsonl").read_text())
+    del row["image_hashes"]
+    (tmp_path / "problems.jsonl").write_text(json.dumps(row) + "\n")
+    store(tmp_path).keep_problem("set", 0, replace(known, images=problem(9).images))
+    with pytest.raises(ValueError, match="had another question or answer"):
+        store(tmp_path).keep_problem("set", 0, replace(known, answer="another"))
+
+
 def test_an_id_names_one_problem_and_an_index_too(tmp_path):
     opened = store(tmp_path)
     opened.keep_problem("set", 0, problem(0))
