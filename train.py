@@ -24,6 +24,7 @@ from front_door import instantiate
 from papo.lab import LabReport, PerceptionLabProblems, compare_reports, evaluate_lab, held_out_sets
 from papo.masking import check_mask
 from papo.models import VisionTowerSaliency, check_model
+from papo.rewards import PartlyLabelled
 from papo.rollout import check_sampling
 from papo.training import (
     Collector,
@@ -154,9 +155,25 @@ def make_plan(config: DictConfig) -> Plan:
         top_k=config.rollout.top_k,
         max_response_tokens=config.rollout.max_response_tokens,
     )
+    check_labels(plan)
     if is_lab(plan):
         require_enough(plan.source, settings)
     return plan
+
+
+def check_labels(plan: Plan) -> None:
+    """Raises ValueError where the run would train on answers that its reward says nobody knows."""
+    if not isinstance(plan.reward, PartlyLabelled):
+        return
+    for key, off, reads in (
+        ("objective.gate", "all", plan.config.objective.gate),
+        ("training.max_resample", 0, plan.settings.max_resample),
+    ):
+        if reads != off:
+            raise ValueError(
+                f"reward.labelled_share hides answers, and {key}={reads} acts on the verdict about "
+                f"every answer. Set {key}={off}, or a reward that knows all answers."
+            )
 
 
 def preflight(plan: Plan) -> None:

@@ -1,6 +1,6 @@
 """Answer extraction, grading in killable worker processes, the format rule, and their weighting.
 
-`MathReward` and `AnswerGrader` are loaded on first use: a grading worker imports this package too,
+`MathReward`, `AnswerGrader` and `PartlyLabelled` are loaded on first use: a grading worker imports this package too,
 and must start without paying for torch.
 """
 
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from papo.rewards.answer_grader import AnswerGrader
     from papo.rewards.grading_pool import GradingPool, Verdict
     from papo.rewards.math_reward import MathReward
+    from papo.rewards.partly_labelled import PartlyLabelled
 
-__all__ = ["AnswerGrader", "GradingPool", "MathReward", "Verdict"]
+__all__ = ["AnswerGrader", "GradingPool", "MathReward", "PartlyLabelled", "Verdict"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from papo.rewards.math_reward import MathReward
 
         return MathReward
+    if name == "PartlyLabelled":
+        from papo.rewards.partly_labelled import PartlyLabelled
+
+        return PartlyLabelled
     if name in ("GradingPool", "Verdict"):
         from papo.rewards import grading_pool
 

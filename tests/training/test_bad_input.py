@@ -81,6 +81,20 @@ def test_evidence_that_the_data_do_not_tell_of_is_refused_before_a_model_is_load
     assert len(outcome.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("objective.gate=correct", "objective.gate=correct"),
+        ("training.max_resample=2", "training.max_resample=2"),
+    ],
+)
+def test_answers_that_nobody_knows_do_not_steer_the_training(override, key, tmp_path, no_model):
+    outcome = run_command("reward=lab_partly_labelled", override, f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert key in outcome.stderr
+    assert "reward.labelled_share" in outcome.stderr
+
+
 def test_a_misspelt_key_is_refused_by_name():
     outcome = run_command("objective.gama=1")
     assert outcome.code == 1
