@@ -36,6 +36,7 @@ from papo.evaluation import (
     evaluation_settings,
     measure_vision_dependency,
     notes,
+    problem_identities,
     read_responses,
     run_probe,
     score_responses,
@@ -244,6 +245,7 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
                 "seed": plan.seed,
             },
             checkpoint=folder.run()["checkpoint"],
+            identities=problem_identities(folder.path),
         )
     )
     look_closer(plan, policy, folder)

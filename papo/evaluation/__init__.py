@@ -22,7 +22,7 @@ from papo.evaluation.report import notes, terminal_table
 from papo.evaluation.runner import Runner
 from papo.evaluation.scores import SetScores, averages, score_responses
 from papo.evaluation.settings import EvaluationSettings, check_num_responses, evaluation_settings
-from papo.evaluation.store import ResponseStore, read_responses
+from papo.evaluation.store import ResponseStore, problem_identities, read_responses
 from papo.evaluation.summary import summarize
 from papo.evaluation.view import ImageView, Item, ReadingPolicy, View
 from papo.evaluation.views import BlankView, MaskedView, RemovedView, SwappedView
@@ -60,6 +60,7 @@ __all__ = [
     "flawless_lab_response",
     "measure_vision_dependency",
     "notes",
+    "problem_identities",
     "read_evaluation",
     "read_responses",
     "run_probe",

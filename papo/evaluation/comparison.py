@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from papo.evaluation.store import read_responses
+from papo.evaluation.store import problem_identities, read_responses
 from papo.evaluation.vision_dependency import masked_ratio
 from papo.statistics import (
     Difference,
@@ -42,6 +42,7 @@ class FinishedEvaluation:
         verdicts: whether each of the k responses to a problem is right.
         references: the reference answers.
         settings: how it was sampled and graded, by the key of the configuration.
+        identities: which problems are the same in several benchmarks (`problem_identities`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class FinishedEvaluation:
     verdicts: Mapping[ProblemKey, tuple[bool, ...]]
     references: Mapping[ProblemKey, str]
     settings: Mapping[str, Any]
+    identities: Mapping[ProblemKey, str]
 
     @property
     def num_responses(self) -> int:
@@ -173,6 +175,7 @@ def read_evaluation(folder: Path, *, view: str) -> FinishedEvaluation:
         },
         references=references,
         settings=_read_settings(folder, view),
+        identities=problem_identities(folder),
     )
 
 
@@ -313,7 +316,8 @@ def _mean_difference(
         [_share(second.verdicts[key]) - _share(first.verdicts[key]) for key in keys]
         for keys in by_benchmark.values()
     ]
-    return bootstrap_mean_of_means(differences, seed=seed)
+    names = [[first.identities.get(key, key) for key in keys] for keys in by_benchmark.values()]
+    return bootstrap_mean_of_means(differences, names=names, seed=seed)
 
 
 def _require_same_problems(first: FinishedEvaluation, second: FinishedEvaluation) -> None:

@@ -155,6 +155,12 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     }
     for name, columns in missing.items():
         found.append(f"no {name} average: {', '.join(columns)} not evaluated")
+    for average in summary["averages"]:
+        if average.get("num_shared") and average["view"] == summary["sets"][0]["view"]:
+            found.append(
+                f"the interval of the {average['name']} average resamples the {average['num_shared']} "
+                "problems that several of its benchmarks ask in all of them together"
+            )
     if summary["published"]:
         found.append(
             "published columns are avg@8 of arXiv:2507.06448v5, Table 1, which prints no intervals"

@@ -60,11 +60,13 @@ class Average:
     Attributes:
         name: general, vision or overall.
         interval: None where a benchmark of the group is missing.
+        num_shared: problems that several of its benchmarks ask, resampled together.
         missing: published columns without a result.
     """
 
     name: str
     interval: Interval | None
+    num_shared: int
     missing: tuple[str, ...]
 
 
@@ -159,7 +161,12 @@ def _scores(
     )
 
 
-def averages(by_column: Mapping[str, SetScores], *, bootstrap_seed: int) -> list[Average]:
+def averages(
+    by_column: Mapping[str, SetScores],
+    *,
+    identities: Mapping[tuple[str, str], str],
+    bootstrap_seed: int,
+) -> list[Average]:
     """Returns the averages of Table 1: general (5 benchmarks), vision (4) and overall (9).
 
     Unweighted means of the columns (arXiv:2507.06448v5, Table 1), so a benchmark of 200 problems counts
@@ -167,16 +174,24 @@ def averages(by_column: Mapping[str, SetScores], *, bootstrap_seed: int) -> list
 
     Args:
         by_column: scores in one view, by published column.
-        bootstrap_seed: of the intervals; problems are resampled within each benchmark.
+        identities: of `problem_identities`; problems without one are nobody else's.
+        bootstrap_seed: of the intervals; problems are resampled within each benchmark, those that
+            several benchmarks ask in all of them at once.
     """
     found = []
     for name, columns in groups_of_columns().items():
         missing = tuple(column for column in columns if column not in by_column)
-        interval = None
+        interval, num_shared = None, 0
         if not missing:
+            sets = [by_column[column] for column in columns]
+            names = [
+                [identities.get((one.benchmark, id), (one.benchmark, id)) for id in one.per_problem]
+                for one in sets
+            ]
+            in_sets = Counter(name for own in names for name in set(own))
+            num_shared = sum(count > 1 for count in in_sets.values())
             interval = bootstrap_mean_of_means(
-                [list(by_column[column].per_problem.values()) for column in columns],
-                seed=bootstrap_seed,
+                [list(one.per_problem.values()) for one in sets], names=names, seed=bootstrap_seed
             )
-        found.append(Average(name=name, interval=interval, missing=missing))
+        found.append(Average(name=name, interval=interval, num_shared=num_shared, missing=missing))
     return found

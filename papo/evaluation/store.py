@@ -194,6 +194,25 @@ def image_hash(image: Image) -> str:
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()[:32]
 
 
+def problem_identities(folder: Path) -> dict[tuple[str, str], str]:
+    """Returns, by benchmark and problem id, what is equal where two benchmarks ask the same.
+
+    The same question about the same pictures has one identity. Problems of a folder that was begun
+    without hashes of pictures have none, and so have all where there is no problems.jsonl.
+    """
+    file = folder / "problems.jsonl"
+    found = {}
+    if file.exists():
+        with file.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if "image_hashes" in row:
+                    asked = json.dumps([row["question"], row["image_hashes"]]).encode()
+                    identity = hashlib.sha256(asked).hexdigest()[:32]
+                    found[row["benchmark"], row["problem_id"]] = identity
+    return found
+
+
 def read_responses(folder: Path) -> Iterator[ResponseRecord]:
     """Yields the records of an evaluation folder in their order, one in memory at a time.
 

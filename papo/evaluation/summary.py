@@ -31,6 +31,7 @@ def summarize(
     settings: EvaluationSettings,
     protocol: Mapping[str, Any],
     checkpoint: Mapping[str, Any],
+    identities: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
     """Returns plain values, ready for JSON and the same for the same responses. Shares are 0 to 1.
 
@@ -41,6 +42,7 @@ def summarize(
         settings: of the evaluation.
         protocol: the keys of `PAPO_EVAL` as they were, and more.
         checkpoint: as in run.json.
+        identities: which problems several benchmarks share (`problem_identities`).
     """
     known = {benchmark.key: benchmark for benchmark in benchmarks}
     columns = {benchmark.published_column for benchmark in benchmarks} - {None}
@@ -72,7 +74,9 @@ def summarize(
         "deviations": deviations(protocol) if columns else [],
         "sets": rows,
         "empty": _empty(benchmarks, batches),
-        "averages": _averages(scores, known, views, settings.bootstrap_seed) if columns else [],
+        "averages": _averages(scores, known, views, identities, settings.bootstrap_seed)
+        if columns
+        else [],
         "published": {name: _published(name) for name in settings.published} if columns else {},
     }
 
@@ -111,6 +115,7 @@ def _averages(
     scores: Sequence[SetScores],
     known: Mapping[str, Benchmark],
     views: Sequence[str],
+    identities: Mapping[tuple[str, str], str],
     bootstrap_seed: int,
 ) -> list[dict[str, Any]]:
     found = []
@@ -120,7 +125,7 @@ def _averages(
             for one in scores
             if one.view == view and (column := known[one.benchmark].published_column) is not None
         }
-        for average in averages(by_column, bootstrap_seed=bootstrap_seed):
+        for average in averages(by_column, identities=identities, bootstrap_seed=bootstrap_seed):
             found.append({"view": view, **asdict(average), "missing": list(average.missing)})
     return found
 

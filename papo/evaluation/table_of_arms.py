@@ -1,6 +1,6 @@
 """Several evaluations as one table, laid out as the paper's Table 1 (arXiv:2507.06448v5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,11 +98,22 @@ def tabulate_arms(
         group: own for group, own in groups_of_columns().items() if set(own) <= set(columns)
     } or {"mean": columns}
     shares = {name: _shares(one, first) for name, one in evaluations.items()}
+    identities: dict[str, list[Hashable]] = {}
+    for key in first.verdicts:
+        identities.setdefault(key[0], []).append(first.identities.get(key, key))
     arms, baseline = [], names[0]
     for name in names:
         baseline = name if name in baselines else baseline
         arms.append(
-            _scores(name, None if name == baseline else baseline, shares, columns, groups, seed)
+            _scores(
+                name,
+                None if name == baseline else baseline,
+                shares,
+                identities,
+                columns,
+                groups,
+                seed,
+            )
         )
     return TableOfArms(
         view=first.view,
@@ -118,6 +129,7 @@ def _scores(
     name: str,
     baseline: str | None,
     shares: Mapping[str, Mapping[str, list[float]]],
+    identities: Mapping[str, Sequence[Hashable]],
     columns: Sequence[str],
     groups: Mapping[str, Sequence[str]],
     seed: int,
@@ -138,7 +150,11 @@ def _scores(
         baseline=baseline,
         columns={column: bootstrap_mean(own[column], seed=seed) for column in columns},
         averages={
-            group: bootstrap_mean_of_means([own[column] for column in members], seed=seed)
+            group: bootstrap_mean_of_means(
+                [own[column] for column in members],
+                names=[identities[column] for column in members],
+                seed=seed,
+            )
             for group, members in groups.items()
         },
         gains=gains,

@@ -1,7 +1,8 @@
 """The bootstrap over items: means, paired differences, ratios (Efron and Tibshirani 1993)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -39,27 +40,57 @@ def bootstrap_mean(
 
 
 def bootstrap_mean_of_means(
-    groups: Sequence[Sequence[float]], *, seed: int, level: float = 0.95
+    groups: Sequence[Sequence[float]],
+    *,
+    names: Sequence[Sequence[Hashable]] | None = None,
+    seed: int,
+    level: float = 0.95,
 ) -> Interval:
     """Returns the unweighted mean of the groups' means; items are resampled within each group.
 
     The interval of an average over benchmarks: the benchmarks are fixed, their items are a sample.
-    Groups are resampled independently of one another; one whose items all agree adds no width.
+    Groups are resampled independently of one another, but for items of one name: these are one item,
+    drawn into all of its groups at once. So items are resampled within each set of groups that they
+    belong to. One whose items all agree adds no width.
+
+    Args:
+        groups: of each group a number per item.
+        names: of each group a name per item, where groups may share items; None where none do.
+        seed: of the resampling.
+        level: of the interval.
 
     Raises:
-        ValueError: there is no group, a group is empty, or a number is not finite.
+        ValueError: there is no group, a group is empty, names and items differ in number, or a number
+            is not finite.
     """
     if not groups:
         raise ValueError("a mean of means needs at least one group; got none")
-    means = [_finite(group).mean() for group in groups]
-    resampled = np.mean(
+    values = [_finite(group) for group in groups]
+    if names is None:
+        names = [
+            [(index, item) for item in range(len(group))] for index, group in enumerate(groups)
+        ]
+    # The mean of means is a sum over items: each adds what it weighs in all of its groups.
+    contributions: dict[Hashable, float] = defaultdict(float)
+    memberships: dict[Hashable, list[int]] = defaultdict(list)
+    for index, (group, own) in enumerate(zip(values, names, strict=True)):
+        seen: Counter[Hashable] = Counter()
+        for value, name in zip(group.tolist(), own, strict=True):
+            item = (name, seen[name])  # an item that a group holds twice is two
+            seen[name] += 1
+            contributions[item] += value / (len(groups) * len(group))
+            memberships[item].append(index)
+    strata: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for key, members in memberships.items():
+        strata[tuple(members)].append(contributions[key])
+    resampled = np.sum(
         [
-            _resampled_means(_finite(group), seed + 7919 * index)
-            for index, group in enumerate(groups)
+            len(items) * _resampled_means(_finite(items), seed + 7919 * index)
+            for index, items in enumerate(strata.values())
         ],
         axis=0,
     )
-    return _percentile(float(np.mean(means)), resampled, level)
+    return _percentile(float(np.mean([group.mean() for group in values])), resampled, level)
 
 
 def paired_bootstrap(

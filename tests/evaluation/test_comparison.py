@@ -80,6 +80,32 @@ def compare(tmp_path):
     return compare
 
 
+def test_a_problem_of_two_benchmarks_is_resampled_once(compare, tmp_path):
+    before = {str(number): "10" for number in range(20)}
+    after = {str(number): "11" if number % 3 else "00" for number in range(20)}
+    (tmp_path / "first").mkdir()
+
+    def width(question_of):
+        rows = [
+            {
+                "benchmark": key,
+                "problem_id": id,
+                "question": question_of(key, id),
+                "image_hashes": [],
+            }
+            for key in ("all", "part")
+            for id in before
+        ]
+        (tmp_path / "first" / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        for name in ("first", "second"):
+            (tmp_path / name / "responses.jsonl").unlink(missing_ok=True)
+        found = compare({"all": before, "part": before}, {"all": after, "part": after})
+        return found.mean_difference.high - found.mean_difference.low
+
+    apart, shared = width(lambda key, id: key + id), width(lambda key, id: id)
+    assert shared / apart == pytest.approx(2**0.5, rel=0.1)
+
+
 def test_the_numbers_of_a_small_comparison_by_hand(compare):
     found = compare(
         {"some": {"a": "11", "b": "00", "c": "10", "d": "00"}},

@@ -7,7 +7,7 @@ import pytest
 from evaluation_parts import problem, record
 from PIL import Image
 
-from papo.evaluation import ResponseStore, read_responses
+from papo.evaluation import ResponseStore, problem_identities, read_responses
 from papo.evaluation.store import FinishedBatch
 from papo.files import locked
 
@@ -161,6 +161,18 @@ def test_a_folder_begun_without_hashes_of_pictures_goes_on_by_texts(tmp_path):
     store(tmp_path).keep_problem("set", 0, replace(known, images=problem(9).images))
     with pytest.raises(ValueError, match="had another question or answer"):
         store(tmp_path).keep_problem("set", 0, replace(known, answer="another"))
+
+
+def test_the_same_question_about_the_same_picture_is_one_problem_in_every_benchmark(tmp_path):
+    assert problem_identities(tmp_path) == {}
+    opened, same = store(tmp_path), problem(1)
+    opened.keep_problem("set", 1, same)
+    opened.keep_problem("part", 0, replace(same, id="other"))
+    opened.keep_problem("part", 1, replace(same, id="asks", question="<image>What?"))
+    opened.keep_problem("part", 2, replace(same, id="shows", images=problem(2).images))
+    found = problem_identities(tmp_path)
+    assert found["set", "p1"] == found["part", "other"]
+    assert len(set(found.values())) == 3
 
 
 def test_an_id_names_one_problem_and_an_index_too(tmp_path):

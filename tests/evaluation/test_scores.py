@@ -145,7 +145,10 @@ def test_averages_of_the_printed_columns_are_the_printed_averages(row):
         column: as_column(column, score)
         for column, score in zip(COLUMNS, MAIN[row]["scores"], strict=True)
     }
-    found = {one.name: 100 * one.interval.value for one in averages(by_column, bootstrap_seed=0)}
+    found = {
+        one.name: 100 * one.interval.value
+        for one in averages(by_column, identities={}, bootstrap_seed=0)
+    }
     for name in ("general", "vision", "overall"):
         # The printed columns and averages are rounded to two decimals.
         assert found[name] == pytest.approx(MAIN[row][name], abs=0.0101), name
@@ -153,12 +156,25 @@ def test_averages_of_the_printed_columns_are_the_printed_averages(row):
 
 def test_an_average_needs_all_of_its_benchmarks_and_says_which_miss():
     by_column = {column: as_column(column, 50.0) for column in COLUMNS[:5]}
-    general, vision, overall = averages(by_column, bootstrap_seed=0)
+    general, vision, overall = averages(by_column, identities={}, bootstrap_seed=0)
     assert general.interval is not None
     assert general.missing == ()
     assert vision.interval is None
     assert set(vision.missing) == {"logicvista", "counting", "mmmu_pro", "mathverse_v"}
     assert set(overall.missing) == set(vision.missing)
+
+
+def test_problems_that_two_benchmarks_ask_are_resampled_together():
+    rows = {f"{number}": [number % 3 == 0, number % 2 == 0] for number in range(30)}
+    by_column = {column: scored(rows_of(rows, benchmark=column))[0] for column in COLUMNS}
+    shared = {(column, id): id for column in ("mathverse", "mathverse_v") for id in rows}
+    general, _, overall = averages(by_column, identities=shared, bootstrap_seed=0)
+    assert (general.num_shared, overall.num_shared) == (0, 30)
+    *_, apart = averages(by_column, identities={}, bootstrap_seed=0)
+    # The variance of two of nine means becomes that of one with twice the weight: 11 / 9 of it.
+    widths = [one.interval.high - one.interval.low for one in (overall, apart)]
+    assert widths[0] / widths[1] == pytest.approx((11 / 9) ** 0.5, rel=0.03)
+    assert overall.interval.value == pytest.approx(apart.interval.value)
 
 
 SETTINGS = {
@@ -179,6 +195,7 @@ def summary_of(records, benchmarks, protocol=PROTOCOL, batches=()):
         settings=evaluation_settings(SETTINGS),
         protocol=protocol,
         checkpoint={"location": "some|where", "weights": "abc"},
+        identities={},
     )
 
 
