@@ -1,11 +1,15 @@
 """Says what wrong answers got wrong: `python analyze.py runs=[BEFORE,AFTER]`.
 
-Composes conf/analyze.yaml, reads evaluation folders, draws a sample of wrong answers, lets every
+Composes conf/analyze.yaml, reads evaluation folders (of a training run it makes one first), draws a sample of wrong answers, lets every
 labeller that knows enough label it, and ends with a table. docs/error_analysis.md explains the files.
 """
 
+import hashlib
+import importlib.util
+import json
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,10 +42,11 @@ from papo.analysis import (
     transition_sentences,
     transition_table,
 )
+from policy_source import trained_checkpoint
 
 KNOWN_KEYS = (
     *("runs", "view", "num_cases", "seed", "judge", "human_labels", "min_validated"),
-    *("require_finished", "report_cases", "label_picture_side", "wandb", "run_dir"),
+    *("require_finished", "report_cases", "label_picture_side", "evaluate", "wandb", "run_dir"),
 )
 
 SHOWN_MISTAKES = 8
@@ -57,8 +62,10 @@ def main(config: DictConfig) -> None:
     check_settings(config)
     run_dir = front_door.run_dir()
     OmegaConf.update(config, "run_dir", str(run_dir))
+    given = [Path(run).expanduser() for run in config.runs]
     runs = read_evaluated_runs(
-        [Path(run).expanduser() for run in config.runs],
+        [evaluate_first(path, config) if is_training_run(path) else path for path in given],
+        named_by=given,
         view=config.view,
         require_finished=config.require_finished,
     )
@@ -102,15 +109,90 @@ def main(config: DictConfig) -> None:
     show(summary, folder)
 
 
+def evaluate_first(run: Path, config: DictConfig) -> Path:
+    """Returns the evaluation of a training run's newest checkpoint; evaluate.py makes it if need be.
+
+    It is kept in RUN/evaluations/ under the checkpoint and the settings, and found there the next time.
+
+    Raises:
+        ValueError: it is not known on which problems to look, or the evaluation failed.
+        FileNotFoundError: the run holds no checkpoint.
+    """
+    settings = evaluation_overrides(run, config)
+    checkpoint = trained_checkpoint(run)
+    key = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
+    folder = run / "evaluations" / f"{checkpoint.stem}_{key}"
+    command = [sys.executable, str(Path(__file__).with_name("evaluate.py"))]
+    paths = {"checkpoint": checkpoint, "run_dir": folder}
+    say(f"Evaluating {run} first, into {folder}")
+    sys.stdout.flush()
+    ended = subprocess.run(
+        [
+            *command,
+            *(quoted(name, value) for name, value in paths.items()),
+            "resume=true",
+            *settings,
+        ]
+    )
+    if ended.returncode:
+        raise ValueError(
+            f"the evaluation of {run} failed, see above. Its settings are evaluate.KEY=VALUE here; or "
+            "evaluate yourself with evaluate.py and give that folder in runs="
+        )
+    return folder
+
+
+def evaluation_overrides(run: Path, config: DictConfig) -> list[str]:
+    """What evaluate.py is told of a training run; a run trained on the lab is evaluated on the lab.
+
+    Raises:
+        ValueError: the run was trained on other problems, and no benchmark is named.
+    """
+    settings = dict(flat(OmegaConf.to_container(config.evaluate, resolve=True)))
+    if "benchmark" not in settings:
+        trained_on = OmegaConf.load(run / "config.yaml").get("data", {})
+        if not str(trained_on.get("_target_")).startswith("papo.lab."):
+            raise ValueError(
+                f"{run} is a training run, which is evaluated first: name the problems, e.g. "
+                "evaluate.benchmark=geo3k (evaluate.data.path=FOLDER where they are not on the hub)"
+            )
+        settings["benchmark"] = "lab"
+    return [quoted(name, value) for name, value in settings.items()]
+
+
+def is_training_run(folder: Path) -> bool:
+    """Whether train.py wrote the folder."""
+    return (folder / "checkpoints").is_dir() and (folder / "config.yaml").is_file()
+
+
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted keys with their values; null is not set."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", value
+
+
+def quoted(name: str, value: Any) -> str:
+    """Returns an override that Hydra reads back as it is: paths may hold commas and spaces."""
+    if not isinstance(value, str | Path):
+        return f"{name}={json.dumps(value)}"
+    text = str(value).replace("'", "\\'")
+    return f"{name}='{text}'"
+
+
 def check_settings(config: DictConfig) -> None:
     """Raises ValueError for a setting that no analysis can have, naming its key."""
     front_door.check_known_keys(config, KNOWN_KEYS)
     if OmegaConf.is_missing(config, "runs"):
         raise ValueError(
-            "an analysis reads folders that evaluate.py wrote; set runs=[FOLDER] or runs=[BEFORE,AFTER]"
+            "an analysis reads training runs or folders that evaluate.py wrote; set runs=[FOLDER] or "
+            "runs=[BEFORE,AFTER]"
         )
     if config.judge and OmegaConf.is_missing(config.judge, "model"):
         raise ValueError("the judge has no name; set judge.model= as its server calls it")
+    check_wandb(config.wandb.mode)
     for key in ("runs", "human_labels"):
         if not isinstance(config[key], ListConfig):
             raise ValueError(f"{key} is a list of paths; got {config[key]!r}. Write {key}=[A,B].")
@@ -122,6 +204,26 @@ def check_settings(config: DictConfig) -> None:
             f"seed and report_cases are at least 0; got seed={config.seed}, "
             f"report_cases={config.report_cases}"
         )
+
+
+def check_wandb(mode: str) -> None:
+    """Raises ValueError where nothing could be logged in the end: mode, package or login is missing."""
+    if mode not in ("disabled", "offline", "online"):
+        raise ValueError(f"W&B runs offline, online or disabled; got wandb.mode={mode!r}")
+    if mode == "disabled":
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise ValueError(
+            f"wandb.mode={mode} needs the package wandb: pip install wandb, or leave wandb.mode=disabled"
+        )
+    if mode == "online":
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise ValueError(
+                "wandb.mode=online needs an account: wandb login, or the variable WANDB_API_KEY. "
+                "wandb.mode=offline needs none."
+            )
 
 
 def log_to_wandb(config: DictConfig, folder: AnalysisFolder, summary: dict[str, Any]) -> None:

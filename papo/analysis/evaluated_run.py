@@ -51,12 +51,17 @@ class EvaluatedRun:
 
 
 def read_evaluated_runs(
-    folders: list[Path], *, view: str, require_finished: bool
+    folders: list[Path],
+    *,
+    named_by: list[Path] | None = None,
+    view: str,
+    require_finished: bool,
 ) -> tuple[EvaluatedRun, ...]:
     """Reads evaluation folders, the first being what the others are compared with.
 
     Args:
         folders: each with responses.jsonl and problems.jsonl.
+        named_by: what the runs are called after, e.g. the training runs; the folders themselves if None.
         view: which responses to read, e.g. "image".
         require_finished: refuse a folder whose result.json does not say finished. Otherwise the
             problems that have all their responses are read.
@@ -71,7 +76,7 @@ def read_evaluated_runs(
         )
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"every run is named once; got runs={[str(f) for f in folders]}")
-    names = _short_names(folders)
+    names = _short_names(named_by or folders)
     runs = tuple(
         _read_run(folder, name, view=view, require_finished=require_finished)
         for folder, name in zip(folders, names, strict=True)
@@ -85,9 +90,8 @@ def _read_run(folder: Path, name: str, *, view: str, require_finished: bool) -> 
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; runs= takes folders that evaluate.py wrote")
     if not (folder / "responses.jsonl").is_file():
-        what = "is a training run" if (folder / "rollouts.jsonl").exists() else "holds no responses"
         raise ValueError(
-            f"{folder} {what}; an analysis reads evaluations. Run python evaluate.py "
+            f"{folder} holds no responses; an analysis reads evaluations. Run python evaluate.py "
             "checkpoint=RUN_DIR benchmark=NAME first, and give its folder in runs="
         )
     if require_finished and (status := _status(folder)) != "finished":

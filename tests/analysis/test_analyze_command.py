@@ -4,16 +4,20 @@ import contextlib
 import csv
 import io
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pytest
 from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 from analysis.judge_server import running_judge_server, text_of, verdict
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from training.command import run_command as train_command
 
 import analyze
 import front_door
@@ -285,6 +289,93 @@ def test_the_local_judge_composes():
     assert node["policy"]["_target_"] == "papo.models.load_policy"
     assert node["policy"]["path"] == "/models/x"
     assert node["policy"]["temperature"] == 1.0
+
+
+def training_run(folder: Path, data: str = "papo.lab.PerceptionLabProblems") -> Path:
+    """As much of a training run's folder as is looked at before it is evaluated."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "rollout_000005.ckpt").write_bytes(b"")
+    (folder / "config.yaml").write_text(f"data: {{_target_: {data}}}\n")
+    return folder
+
+
+def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypatch):
+    run = training_run(tmp_path / "my run, 'best'")
+    commands = []
+
+    def evaluate(command, **_):
+        commands.append(command)
+        given = {
+            one.key_or_group: one.value()
+            for one in OverridesParser.create().parse_overrides(command[2:])
+        }
+        if not Path(given["run_dir"]).exists():
+            write_evaluation(Path(given["run_dir"]), [lab_record(0, "perception")])
+        assert given == {
+            "checkpoint": str(run / "checkpoints" / "rollout_000005.ckpt"),
+            "run_dir": given["run_dir"],
+            "resume": True,
+            "benchmark": "lab",
+            "rollout": "greedy",
+        }
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(analyze, "subprocess", SimpleNamespace(run=evaluate))
+    escaped = str(run).replace("'", "\\'")
+    given = [f"runs=['{escaped}']", "+evaluate.rollout=greedy"]
+    printed = succeed(*given, f"run_dir={tmp_path / 'one'}")
+    assert f"{run.name}: 100.0" in printed
+    assert Path(commands[0][1]).name == "evaluate.py"
+    succeed(*given, f"run_dir={tmp_path / 'two'}")
+    assert commands[0] == commands[1], "the second time it is found where the first put it"
+    assert [folder.parent for folder in (run / "evaluations").iterdir()] == [run / "evaluations"]
+
+
+def test_a_training_run_that_cannot_be_evaluated_is_one_error(tmp_path, monkeypatch):
+    run = training_run(tmp_path / "run")
+    fails = SimpleNamespace(run=lambda command: subprocess.CompletedProcess(command, 1))
+    monkeypatch.setattr(analyze, "subprocess", fails)
+    out = f"run_dir={tmp_path / 'out'}"
+    assert "evaluation of" in fail(f"runs=[{run}]", out)
+    other = training_run(tmp_path / "other", data="papo.data.HubProblems")
+    assert "evaluate.benchmark=geo3k" in fail(f"runs=[{other}]", out)
+    (run / "checkpoints" / "rollout_000005.ckpt").unlink()
+    assert "no checkpoint" in fail(f"runs=[{run}]", out)
+
+
+@pytest.mark.slow
+def test_from_a_finished_run_to_what_it_misreads_in_one_command(tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train_command(f"run_dir={run}").code == 0
+    printed = succeed(
+        f"runs=[{run}]",
+        f"run_dir={tmp_path / 'out'}",
+        *("+evaluate.benchmark.limit=4", "+evaluate.rollout.num_responses=2"),
+    )
+    assert "Evaluating" in printed
+    assert "run misreads" in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "read as" in page
+    assert '<img alt="picture of the problem"' in page.split('id="misread"')[1].split("<section")[0]
+
+
+@pytest.mark.parametrize(("mode", "message"), [("offline", "needs the package"), ("on", "'on'")])
+def test_wandb_that_is_not_there_is_said_before_anything_is_done(
+    tmp_path, two_runs, monkeypatch, mode, message
+):
+    monkeypatch.setattr(analyze.importlib.util, "find_spec", lambda name: None)
+    assert message in fail(two_runs, f"run_dir={tmp_path / 'out'}", f"wandb.mode='{mode}'")
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_misread_numbers_and_facts_are_printed_and_on_the_page(tmp_path, two_runs):
+    printed = succeed(two_runs, f"run_dir={tmp_path / 'out'}")
+    assert "4 read as 9" in printed
+    # 12 of 48 numbers: b = 9 in each of the 12 misreadings
+    assert "before misreads 25.0" in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>4 read as 9</b>, 12 times" in page
+    assert "What is misread" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_results_can_be_logged_to_wandb_offline(tmp_path, two_runs):
