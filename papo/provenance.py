@@ -65,7 +65,7 @@ def require_same_settings(
     Raises:
         ValueError: they differ; the message names up to five keys.
     """
-    before, after = dict(_flatten(old)), dict(_flatten(new))
+    before, after = dict(flatten_settings(old)), dict(flatten_settings(new))
     changed = [
         f"{key} was {before.get(key, 'unset')!r}, is {after.get(key, 'unset')!r}"
         for key in sorted(before.keys() | after.keys())
@@ -80,9 +80,10 @@ def require_same_settings(
         )
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields nested settings as dotted keys with their values."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten_settings(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -18,10 +18,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="what the jobs of the sweep share")
     parser.add_argument("--baseline", help="the arm that others are compared with (default: grpo)")
+    parser.add_argument(
+        "--arms",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="compare these alone with it",
+    )
     parser.add_argument("--output", type=Path, help="where the report goes (default: FOLDER)")
     arguments = parser.parse_args()
     try:
-        summary = summarize_sweep(read_sweep(arguments.folder), baseline=arguments.baseline)
+        summary = summarize_sweep(
+            read_sweep(arguments.folder), baseline=arguments.baseline, arms=arguments.arms
+        )
         files = write_report(summary, arguments.output or arguments.folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,9 +1,9 @@
 """What the arms of a sweep measured over their seeds, and how they differ from one of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from papo.analysis.sweep_runs import PUBLISHED_AVERAGES, Sweep, SweepRun, window
+from papo.analysis.sweep_runs import PUBLISHED_AVERAGES, Sweep, SweepRun, select_arms, window
 from papo.statistics import (
     Difference,
     Interval,
@@ -87,6 +87,11 @@ class SweepSummary:
     signs: Mapping[str, Signs]
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """The baseline, then the others as the sweep lists them."""
+        return tuple(self.scores)
+
+    @property
     def measures(self) -> tuple[str, ...]:
         """Those any arm has, the paper's averages first."""
         found = dict.fromkeys(name for scores in self.scores.values() for name in scores)
@@ -94,25 +99,25 @@ class SweepSummary:
         return (*averages, *(name for name in found if name not in averages))
 
 
-def summarize_sweep(sweep: Sweep, *, baseline: str | None) -> SweepSummary:
+def summarize_sweep(
+    sweep: Sweep, *, baseline: str | None, arms: Sequence[str] | None = None
+) -> SweepSummary:
     """Returns scores, comparisons and signs of collapse.
 
     Args:
         sweep: the finished runs.
         baseline: an arm; None takes grpo or gamma_0.0 where there is one, else the first.
+        arms: compare these alone with the baseline; None takes all.
 
     Raises:
-        ValueError: no finished run of the baseline.
+        ValueError: no finished run of the baseline or of one of the arms.
     """
-    if baseline is None:
-        baseline = next((a for a in ("grpo", "gamma_0.0") if a in sweep.arms), sweep.arms[0])
-    if baseline not in sweep.arms:
-        raise ValueError(
-            f"--baseline is an arm with a finished run; got {baseline!r}, and there are "
-            f"{', '.join(sweep.arms)}"
-        )
-    scores = {arm: _scores(sweep.of_arm(arm)) for arm in sweep.arms}
-    comparisons: dict[str, dict[str, Comparison]] = {arm: {} for arm in sweep.arms}
+    baseline = find_baseline(sweep, baseline)
+    if arms is not None:
+        sweep = select_arms(sweep, [baseline, *arms])
+    in_order = (baseline, *(arm for arm in sweep.arms if arm != baseline))
+    scores = {arm: _scores(sweep.of_arm(arm)) for arm in in_order}
+    comparisons: dict[str, dict[str, Comparison]] = {arm: {} for arm in in_order}
     for measure in dict.fromkeys(name for each in scores.values() for name in each):
         for arm, comparison in _compare(scores, measure, baseline).items():
             comparisons[arm][measure] = comparison
@@ -121,8 +126,24 @@ def summarize_sweep(sweep: Sweep, *, baseline: str | None) -> SweepSummary:
         baseline=baseline,
         scores=scores,
         comparisons=comparisons,
-        signs={arm: _signs(sweep.of_arm(arm)) for arm in sweep.arms},
+        signs={arm: _signs(sweep.of_arm(arm)) for arm in in_order},
     )
+
+
+def find_baseline(sweep: Sweep, wanted: str | None) -> str:
+    """Returns the arm that the others are compared with: the wanted one, grpo, gamma_0.0 or the first.
+
+    Raises:
+        ValueError: no finished run of the wanted arm.
+    """
+    if wanted is None:
+        return next((a for a in ("grpo", "gamma_0.0") if a in sweep.arms), sweep.arms[0])
+    if wanted not in sweep.arms:
+        raise ValueError(
+            f"--baseline is an arm with a finished run; got {wanted!r}, and there are "
+            f"{', '.join(sweep.arms)}"
+        )
+    return wanted
 
 
 def _scores(runs: tuple[SweepRun, ...]) -> dict[str, ArmScore]:

@@ -56,7 +56,7 @@ def lead(summary: SweepSummary) -> str:
     rollouts = len(sweep.runs[0].accuracies)
     seeds = sorted({run.seed for run in sweep.runs})
     text = (
-        f"{len(sweep.runs)} finished jobs: {len(sweep.arms)} arms, seeds {', '.join(map(str, seeds))}, "
+        f"{len(sweep.runs)} finished jobs: {len(summary.arms)} arms, seeds {', '.join(map(str, seeds))}, "
         f"{rollouts} rollouts each. Baseline: {summary.baseline}."
     )
     if sweep.lost:
@@ -72,7 +72,7 @@ def notes(summary: SweepSummary) -> list[str]:
         found.append(f"The jobs ran on different commits: {', '.join(commits)}.")
     else:
         found.append(f"Commit of the source: {commits[0]}.")
-    seeds = {arm: {run.seed for run in summary.sweep.of_arm(arm)} for arm in summary.sweep.arms}
+    seeds = {arm: {run.seed for run in summary.sweep.of_arm(arm)} for arm in summary.arms}
     if len({frozenset(each) for each in seeds.values()}) > 1:
         found.append(
             "The arms do not have the same seeds, so their means are not of the same draws."
@@ -99,7 +99,7 @@ def markdown_report(summary: SweepSummary) -> str:
 
 def html_report(summary: SweepSummary) -> str:
     """Returns the report as one HTML page that needs no network."""
-    arms = summary.sweep.arms
+    arms = summary.arms
     comparisons = comparison_tables(summary)
     accuracy = line_chart(
         "accuracy of a rollout (share of correct responses)",
@@ -141,7 +141,7 @@ def _sign_charts(summary: SweepSummary) -> Markup:
     for sign, column in COLLAPSE_SIGNS.items():
         arms = [
             (number, ArmCurves(arm=arm, seeds=curves))
-            for number, arm in enumerate(summary.sweep.arms)
+            for number, arm in enumerate(summary.arms)
             if (
                 curves := tuple(
                     run.curves[column] for run in summary.sweep.of_arm(arm) if column in run.curves

@@ -5,9 +5,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from papo.provenance import flatten_settings
 
 ACCURACY_COLUMNS = ("resample/drawn_correct", "reward/accuracy")
 """Where the accuracy of a rollout stands: dynamic sampling would bias the second, which it drops from."""
@@ -26,6 +30,7 @@ class SweepRun:
         curves: column of metrics.csv -> one value per rollout.
         scores: measure -> value, shares between 0 and 1; see `read_sweep`.
         commit: of the source it ran on; None outside git.
+        settings: its configuration, dotted key -> value.
     """
 
     folder: str
@@ -34,6 +39,7 @@ class SweepRun:
     curves: Mapping[str, tuple[float, ...]]
     scores: Mapping[str, float]
     commit: str | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def accuracies(self) -> tuple[float, ...]:
@@ -69,17 +75,21 @@ class Sweep:
         runs: the finished ones, at least one.
         lost: the others; those of the grid of arms and seeds that left no trace included.
         published: arm -> paths of rows in papo/published.yaml.
+        arm_order: arms as the sweep lists them, where its files say so.
     """
 
     name: str
     runs: tuple[SweepRun, ...]
     lost: tuple[LostRun, ...]
     published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    arm_order: tuple[str, ...] = ()
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms with a finished run; numbers in their names in order."""
-        return tuple(sorted({run.arm for run in self.runs}, key=natural_order))
+        """The arms with a finished run, as the sweep lists them; the others by name, numbers by value."""
+        found = {run.arm for run in self.runs}
+        listed = [arm for arm in self.arm_order if arm in found]
+        return (*listed, *sorted(found - set(listed), key=natural_order))
 
     def of_arm(self, arm: str) -> tuple[SweepRun, ...]:
         """The finished runs of an arm, by seed."""
@@ -87,8 +97,8 @@ class Sweep:
 
 
 def natural_order(text: str) -> list[tuple[int, float, str]]:
-    """A key that sorts the numbers within names by value: seed_9 comes before seed_10."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    """A key that sorts the numbers within names by value: 1e-05 before 0.05 before 0.1, 9 before 10."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
     return [(0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts)]
 
 
@@ -122,6 +132,7 @@ def read_sweep(folder: Path) -> Sweep:
             "give the folder of one"
         )
     arms = _arms([*jobs, *failures])
+    order = _arm_order(folder, jobs, set(arms))
     runs, lost = [], []
     for job, arm in zip([*jobs, *failures], arms, strict=True):
         if job.status == "finished":
@@ -147,6 +158,25 @@ def read_sweep(folder: Path) -> Sweep:
         runs=tuple(runs),
         lost=(*lost, *_missing(runs, lost)),
         published={arm: tuple(rows) for arm, rows in published.items()},
+        arm_order=order,
+    )
+
+
+def select_arms(sweep: Sweep, arms: Sequence[str]) -> Sweep:
+    """Returns the sweep with these arms alone.
+
+    Raises:
+        ValueError: one of them has no finished run.
+    """
+    if unknown := [arm for arm in arms if arm not in sweep.arms]:
+        raise ValueError(
+            f"--arms are arms with a finished run; got {unknown[0]!r}, and there are "
+            f"{', '.join(sweep.arms)}"
+        )
+    return replace(
+        sweep,
+        runs=tuple(run for run in sweep.runs if run.arm in arms),
+        lost=tuple(job for job in sweep.lost if job.arm in arms),
     )
 
 
@@ -162,6 +192,7 @@ class _Job:
     status: str
     reason: str
     commit: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _read_job(path: Path, root: Path) -> _Job | None:
@@ -183,6 +214,7 @@ def _read_job(path: Path, root: Path) -> _Job | None:
             status=end.get("status", "unfinished"),
             reason=end.get("error", ""),
             commit=run.get("git_commit"),
+            config=config,
         )
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         return _Job(
@@ -231,6 +263,19 @@ def _arms(jobs: Sequence[_Job]) -> list[str]:
     ]
 
 
+def _arm_order(folder: Path, jobs: Sequence[_Job], arms: set[str]) -> tuple[str, ...]:
+    """The arms as the sweep lists them: its table of arms, or the values it varied."""
+    if table := next((job.sweep["arms"] for job in jobs if job.sweep.get("arms")), None):
+        return tuple(map(str, table))
+    try:
+        multirun = yaml.safe_load((folder / "multirun.yaml").read_text("utf-8"))
+        lists = [str(value).split(",") for value in multirun["hydra"]["sweeper"]["params"].values()]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        # No multirun of Hydra's, or a damaged record of one: it only decides the order of rows.
+        return ()
+    return next((tuple(values) for values in lists if arms <= set(values)), ())
+
+
 def _finished(job: _Job, arm: str) -> SweepRun:
     curves = _read_curves(job.path / "metrics.csv")
     assert job.seed is not None, "a finished run has a seed"
@@ -250,6 +295,7 @@ def _finished(job: _Job, arm: str) -> SweepRun:
         curves=curves,
         scores=scores,
         commit=job.commit,
+        settings=dict(flatten_settings(job.config)),
     )
 
 

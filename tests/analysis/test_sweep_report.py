@@ -346,3 +346,54 @@ def test_a_single_seed_has_no_interval_and_no_comparison(tmp_path):
     assert summary.comparisons["gamma_0.1"] == {}
     files = write_report(summary, tmp_path / "report")
     assert "No other arm has two seeds in common" in files[-1].read_text()
+
+
+def test_arms_stand_as_the_sweep_lists_them_the_baseline_first(tmp_path):
+    listed = ["dapo", "zebra", "grpo", "papo_g", "never_run"]
+    for arm in ("grpo", "papo_g", "zebra", "dapo"):
+        for seed in (1, 2):
+            sweep = {"name": "method", "arm": arm, "arms": {name: {} for name in listed}}
+            write_run(tmp_path / f"{arm}_{seed}", arm=arm, seed=seed, sweep=sweep)
+    order = ("grpo", "dapo", "zebra", "papo_g")
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    assert summary.arms == order
+    files = dict(
+        zip(("arms", "runs", "md", "html"), write_report(summary, tmp_path / "report"), strict=True)
+    )
+    for name in ("arms", "runs"):
+        with files[name].open(newline="") as file:
+            assert tuple(dict.fromkeys(row["arm"] for row in csv.DictReader(file))) == order
+    for name, row in (("md", "\n| {} |"), ("html", '<th scope="row">{}</th>')):
+        text = files[name].read_text()
+        places = [text.index(row.format(arm)) for arm in order]
+        assert places == sorted(places)
+
+
+def test_values_that_a_multirun_varied_give_its_arms_their_order(tmp_path):
+    for arm in ("exact", "official", "paper"):
+        write_run(tmp_path / arm, sweep={"name": "fidelity", "arm": arm})
+    assert read_sweep(tmp_path).arms == ("exact", "official", "paper")
+    (tmp_path / "multirun.yaml").write_text(
+        "hydra: {sweeper: {params: {seed: '1,2', fidelity: 'official,paper,exact'}}}"
+    )
+    assert read_sweep(tmp_path).arms == ("official", "paper", "exact")
+    (tmp_path / "multirun.yaml").write_text("hydra: [")
+    assert read_sweep(tmp_path).arms == ("exact", "official", "paper")
+
+
+def test_numbers_in_the_names_of_arms_are_in_order(tmp_path):
+    for arm in ("gamma_0.1", "gamma_0.05", "gamma_1e-05", "gamma_1.0", "gamma_10"):
+        write_run(tmp_path / arm, arm=arm)
+    arms = ("gamma_1e-05", "gamma_0.05", "gamma_0.1", "gamma_1.0", "gamma_10")
+    assert read_sweep(tmp_path).arms == arms
+
+
+def test_some_arms_alone_can_be_compared(folder):
+    sweep = read_sweep(folder)
+    some = summarize_sweep(sweep, baseline=None, arms=["gamma_0.1"])
+    assert some.arms == ("gamma_0.0", "gamma_0.1")
+    # One comparison instead of two: nothing to adjust for.
+    comparison = some.comparisons["gamma_0.1"]["accuracy_end"]
+    assert comparison.q_value == comparison.difference.p_value
+    with pytest.raises(ValueError, match=r"--arms.*'dapo'.*gamma_0\.0"):
+        summarize_sweep(sweep, baseline=None, arms=["dapo"])
