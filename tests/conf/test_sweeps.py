@@ -106,6 +106,12 @@ ARMS = {
         "annealed": (0.1, 0.0, 0.0, {"gamma_schedule": "linear", "gamma_anneal_until": 0.5}),
         "masked_view_once": (0.1, 0.0, 0.0, {"masked_policy": "old"}),
     },
+    "lab_regimes": {
+        "grpo": (0.0, 0.0, 0.0, {"entropy": "sampled", "masked_policy": "old"}),
+        "entropy": (0.0, 0.05, 0.0, {"entropy": "exact"}),
+        "papo_g": (0.05, 0.0, 0.0, {"masked_policy": "old"}),
+        "papo_g_double_entropy": (0.1, 0.12, 0.12, {"masked_policy": "current"}),
+    },
     "lab_method": {
         "grpo": (0.0, 0.0, 0.0, G),
         "grpo_double_entropy": (0.0, 0.12, 0.12, G),
