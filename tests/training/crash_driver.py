@@ -1,24 +1,16 @@
-"""Runs train.py in children that are killed at a chosen moment. Usage: crash_driver.py FOLDER.
-
-Imports once and forks, so that every case costs seconds. A child is killed by SIGKILL from inside,
-at a moment that a timer could not hit reliably; nothing can be cleaned up after it.
-"""
+"""Kills train.py at chosen moments and continues it. Usage: crash_driver.py FOLDER."""
 
 import itertools
-import json
-import os
-import runpy
-import signal
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
+import torch
+from crash_frame import before, die, run_cases
 
-import train  # noqa: E402
-from papo.training import callbacks, checkpoints, collect, papo  # noqa: E402
+import train
+from papo.training import callbacks, checkpoints, collect, papo
 
 COMMAND = [
     "training.num_rollouts=5",
@@ -34,22 +26,6 @@ COMMAND = [
     "callbacks.rollout_table.every_rollouts=2",
     "callbacks.rollout_table.num_prompts=1",
 ]
-
-
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def before(owner, name, condition):
-    """Dies when `owner.name` is called and `condition` holds of its arguments."""
-    original = getattr(owner, name)
-
-    def patched(*arguments, **keywords):
-        if condition(*arguments):
-            die()
-        return original(*arguments, **keywords)
-
-    setattr(owner, name, patched)
 
 
 def die_while_saving(rollout_step):
@@ -103,45 +79,8 @@ MOMENTS = {
 }
 
 
-def run(run_dir, *overrides, sabotage=None):
-    """Runs train.py in a child; returns the signal that killed it, or its exit code negated."""
-    child = os.fork()
-    if child == 0:
-        code = 9
-        try:
-            if sabotage:
-                sabotage()
-            log = os.open(f"{run_dir}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.argv = ["train.py", *COMMAND, f"run_dir={run_dir}", *overrides]
-            runpy.run_path(str(REPOSITORY / "train.py"), run_name="__main__")
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
-
-
-def main(folder):
-    outcomes = {"uninterrupted": [run(folder / "uninterrupted")]}
-    for name, sabotage in MOMENTS.items():
-        killed = run(folder / name, sabotage=sabotage)
-        outcomes[name] = [killed, run(folder / name, "resume=true")]
-    twice = folder / "killed_twice"
-    outcomes["killed_twice"] = [
-        run(twice, sabotage=MOMENTS["between_two_updates"]),
-        run(twice, "resume=true", sabotage=MOMENTS["while_writing_a_checkpoint"]),
-        run(twice, "resume=true"),
-    ]
-    (folder / "outcomes.json").write_text(json.dumps(outcomes))
-
-
 if __name__ == "__main__":
     assert train, "imported here so that no child has to"
-    main(Path(sys.argv[1]))
+    cases = {name: [sabotage] for name, sabotage in MOMENTS.items()}
+    cases["killed_twice"] = [MOMENTS["between_two_updates"], MOMENTS["while_writing_a_checkpoint"]]
+    run_cases(Path(sys.argv[1]), "train.py", COMMAND, cases)
