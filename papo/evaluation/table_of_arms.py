@@ -141,7 +141,12 @@ def _scores(
             before = [shares[baseline][column] for column in members]
             has_ratio = all(any(values) for values in before)
             gains[group] = (
-                mean_relative_gain(before, [own[column] for column in members], seed=seed)
+                mean_relative_gain(
+                    before,
+                    [own[column] for column in members],
+                    names=[identities[column] for column in members],
+                    seed=seed,
+                )
                 if has_ratio
                 else None
             )

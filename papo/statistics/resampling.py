@@ -145,41 +145,68 @@ def mean_relative_gain(
     first: Sequence[Sequence[float]],
     second: Sequence[Sequence[float]],
     *,
+    names: Sequence[Sequence[Hashable]] | None = None,
     seed: int,
     level: float = 0.95,
 ) -> Interval:
     """Returns the unweighted mean over groups of mean(second) / mean(first) - 1 (0.05 = 5 % more).
 
-    How arXiv:2507.06448v5, Table 1, averages the gains of its columns. Items are resampled within
-    each group, both runs together; resamples in which a group's first mean is 0 are left out.
+    How arXiv:2507.06448v5, Table 1, averages the gains of its columns. Items are resampled as in
+    `bootstrap_mean_of_means`, both runs together; resamples in which a group's first mean is 0 are
+    left out.
 
     Args:
         first: per group one number per item.
         second: of the other run, the same items in the same order.
+        names: of each group a name per item, where groups may share items; None where none do.
         seed: of the resampling.
         level: of the interval.
 
     Raises:
-        ValueError: there is no group, groups or items differ in number, or one of `first` adds up to 0.
+        ValueError: there is no group; groups, items or names differ in number; or one of `first` adds
+            up to 0.
     """
     if not first or len(first) != len(second):
         raise ValueError(
             f"a mean gain needs the same groups twice; got {len(first)} and {len(second)}"
         )
-    gains, resampled = [], []
-    for index, (before_items, after_items) in enumerate(zip(first, second, strict=True)):
-        before, after = _paired(before_items, after_items)
+    pairs = [_paired(before, after) for before, after in zip(first, second, strict=True)]
+    for before, _ in pairs:
         _require_positive(before)
-        gains.append(after.mean() / before.mean() - 1.0)
-        parts = []
-        for rows in _resampled_items(len(before), seed + 7919 * index):
-            bottoms, tops = before[rows].mean(axis=1), after[rows].mean(axis=1)
-            ratios = np.full(len(bottoms), np.nan)
-            np.divide(tops, bottoms, out=ratios, where=bottoms > 0)
-            parts.append(ratios - 1.0)
-        resampled.append(np.concatenate(parts))
-    means = np.mean(resampled, axis=0)
-    return _percentile(float(np.mean(gains)), means[np.isfinite(means)], level)
+    gains = [after.mean() / before.mean() - 1.0 for before, after in pairs]
+    # Sums instead of means: the number of a group's items cancels, as every resample has as many.
+    bottoms, tops = np.zeros((2, len(pairs), RESAMPLES))
+    for index, (members, places) in enumerate(_strata([len(b) for b, _ in pairs], names).items()):
+        start = 0
+        for rows in _resampled_items(len(places), seed + 7919 * index):
+            stop = start + len(rows)
+            for group, own in zip(members, np.array(places).T, strict=True):
+                before, after = pairs[group]
+                bottoms[group, start:stop] += before[own][rows].sum(axis=1)
+                tops[group, start:stop] += after[own][rows].sum(axis=1)
+            start = stop
+    defined = (bottoms > 0).all(axis=0)
+    resampled = (tops[:, defined] / bottoms[:, defined] - 1.0).mean(axis=0)
+    return _percentile(float(np.mean(gains)), resampled, level)
+
+
+def _strata(
+    sizes: Sequence[int], names: Sequence[Sequence[Hashable]] | None
+) -> dict[tuple[int, ...], list[list[int]]]:
+    """Per set of groups the items that belong to just these: their place in each of them."""
+    if names is None:
+        return {(group,): [[place] for place in range(size)] for group, size in enumerate(sizes)}
+    places: dict[Hashable, dict[int, int]] = defaultdict(dict)
+    for group, (size, own) in enumerate(zip(sizes, names, strict=True)):
+        seen: Counter[Hashable] = Counter()
+        for place, name in zip(range(size), own, strict=True):
+            # An item that a group holds twice is two.
+            places[name, seen[name]][group] = place
+            seen[name] += 1
+    strata: dict[tuple[int, ...], list[list[int]]] = defaultdict(list)
+    for where in places.values():
+        strata[tuple(where)].append(list(where.values()))
+    return strata
 
 
 def relative_reduction(

@@ -150,6 +150,24 @@ def test_gains_resample_both_runs_together():
         mean_relative_gain([], [], seed=0)
 
 
+def test_problems_that_benchmarks_share_are_resampled_together():
+    before, after = [0.1, 0.2, 0.4, 0.3, 0.9], [0.5, 0.25, 0.3, 0.2, 1.0]
+    once = mean_relative_gain([before], [after], seed=0)
+    # A benchmark counted twice is known no better; two of the same numbers are.
+    twice = mean_relative_gain([before] * 2, [after] * 2, names=[list("abcde")] * 2, seed=0)
+    apart = mean_relative_gain([before] * 2, [after] * 2, seed=0)
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
+    assert apart.high - apart.low < 0.85 * (once.high - once.low)
+    assert twice.value == apart.value == once.value
+    # One shared item of several, in another order and place.
+    part = mean_relative_gain(
+        [before, before[::-1]], [after, after[::-1]], names=[list("abcde"), list("vwxya")], seed=0
+    )
+    assert part.value == pytest.approx(once.value)
+    with pytest.raises(ValueError, match="longer"):
+        mean_relative_gain([before], [after], names=[list("abcdef")], seed=0)
+
+
 def test_what_cannot_stand_in_one_table_is_refused(tabulate):
     one = {"some": {"a": "10"}}
     with pytest.raises(ValueError, match="a baseline is one of the arms a; got 'b'"):
