@@ -3,10 +3,11 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from papo.analysis.taxonomy import writable
 from papo.types import ResponseRecord
 
 ItemKey = tuple[str, str]
@@ -90,8 +91,9 @@ def _read_run(folder: Path, name: str, *, view: str, require_finished: bool) -> 
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; runs= takes folders that evaluate.py wrote")
     if not (folder / "responses.jsonl").is_file():
+        what = "is a training run" if (folder / "rollouts.jsonl").exists() else "holds no responses"
         raise ValueError(
-            f"{folder} holds no responses; an analysis reads evaluations. Run python evaluate.py "
+            f"{folder} {what}; an analysis reads evaluations. Run python evaluate.py "
             "checkpoint=RUN_DIR benchmark=NAME first, and give its folder in runs="
         )
     if require_finished and (status := _status(folder)) != "finished":
@@ -103,7 +105,7 @@ def _read_run(folder: Path, name: str, *, view: str, require_finished: bool) -> 
     views: set[str] = set()
     for number, line in enumerate(_lines(folder / "responses.jsonl"), start=1):
         try:
-            record = ResponseRecord.from_line(line)
+            record = _checked(ResponseRecord.from_line(line))
         except ValueError as error:
             raise ValueError(f"{folder / 'responses.jsonl'}, line {number}: {error}") from error
         views.add(record.view)
@@ -124,6 +126,30 @@ def _read_run(folder: Path, name: str, *, view: str, require_finished: bool) -> 
     responses = _whole_items(by_item, folder, require_finished=require_finished)
     return EvaluatedRun(
         name=name, folder=folder, responses=responses, problems=_read_problems(folder, responses)
+    )
+
+
+def _checked(record: ResponseRecord) -> ResponseRecord:
+    """The record with text that can be written; raises ValueError where a value is of another type."""
+    texts = ("benchmark", "problem_id", "view", "response", "reference")
+    wanted = {
+        **dict.fromkeys(texts, str),
+        "response_index": int,
+        "answer": str | None,
+        "correct": bool,
+        "verdicts": dict,
+    }
+    for name, kind in wanted.items():
+        if not isinstance(value := getattr(record, name), kind):
+            raise ValueError(f"{name} is of another type; got {str(value)[:80]!r}")
+    return replace(
+        record,
+        benchmark=writable(record.benchmark),
+        problem_id=writable(record.problem_id),
+        response=writable(record.response),
+        reference=writable(record.reference),
+        answer=None if record.answer is None else writable(record.answer),
+        verdicts={str(grader): str(verdict) for grader, verdict in record.verdicts.items()},
     )
 
 
@@ -160,9 +186,9 @@ def _read_problems(folder: Path, wanted: Mapping[ItemKey, Any]) -> dict[ItemKey,
             row = json.loads(line)
             if not isinstance(row.get("truth"), dict | None):
                 raise ValueError("truth is an object or null")
-            key = (str(row["benchmark"]), str(row["problem_id"]))
+            key = (writable(str(row["benchmark"])), writable(str(row["problem_id"])))
             problems[key] = KnownProblem(
-                question=str(row["question"]),
+                question=writable(str(row["question"])),
                 images=tuple(_inside(folder, str(image)) for image in row["images"]),
                 truth=row.get("truth"),
             )
@@ -186,7 +212,10 @@ def _inside(folder: Path, written: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     """Whole lines; a last one that a crash cut short is left out."""
-    *lines, _ = path.read_text("utf-8").split("\n")
+    try:
+        *lines, _ = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: it is not text ({error}); evaluate again") from error
     return [line for line in lines if line.strip()]
 
 

@@ -54,7 +54,10 @@ class GeometryLabels:
 
     def can_label(self, case: Case) -> bool:
         """Whether the case carries annotated facts."""
-        return case.truth is not None and isinstance(case.truth.get("facts"), list)
+        truth = case.truth or {}
+        return isinstance(truth.get("facts"), list) and isinstance(
+            truth.get("text_facts"), list | None
+        )
 
     def label(self, cases: Sequence[Case]) -> list[ErrorLabel | Exclusion]:
         """Returns one label per case; "other" where no rule finds anything."""

@@ -18,6 +18,7 @@ from papo.analysis.taxonomy import (
     ErrorCategory,
     ErrorLabel,
     label_case,
+    writable,
 )
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -124,7 +125,7 @@ def _label(
     return label_case(
         cases[item],
         ErrorCategory(category),
-        labeller=f"human:{labeller[:80]}",
+        labeller=f"human:{writable(labeller[:80])}",
         evidence=_text(row.get("note")),
         quote=_text(row.get("quote")),
         seconds=_seconds(row.get("seconds")),
@@ -138,7 +139,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str:
-    return value[:_MAX_TEXT] if isinstance(value, str) else ""
+    return writable(value[:_MAX_TEXT]) if isinstance(value, str) else ""
 
 
 def label_studio_tasks(

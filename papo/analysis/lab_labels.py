@@ -5,6 +5,7 @@ from typing import Any
 
 from papo.analysis.taxonomy import Case, ErrorCategory, ErrorLabel, Exclusion, label_case
 from papo.lab import Category, grade_response
+from papo.lab.grading import write_response
 
 # papo.lab names the same errors; its two kinds of right answer are never cases.
 _CATEGORIES: Mapping[Category, ErrorCategory] = {
@@ -17,11 +18,19 @@ _CATEGORIES: Mapping[Category, ErrorCategory] = {
 
 
 def scene_sides(truth: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of each side of a drawn scene; nothing where the truth is of no scene."""
-    if not {"operation", "result"} <= truth.keys():
-        return {}
+    """Returns the number of each side of a drawn scene; nothing where the truth is of no scene.
+
+    Folders come from elsewhere, so that only what the lab itself can answer counts as a scene.
+    """
     # A scene's sides are its keys of one letter.
-    return {name: n for name, n in truth.items() if len(name) == 1 and isinstance(n, int)}
+    sides = {name: number for name, number in truth.items() if len(name) == 1}
+    if not all(isinstance(number, int) for number in (*sides.values(), truth.get("result"))):
+        return {}
+    try:
+        write_response(truth["operation"], *sides.values())
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return sides
 
 
 class LabLabels:

@@ -69,6 +69,11 @@ DEFINITIONS: Mapping[ErrorCategory, Definition] = {
 }
 
 
+def writable(text: str) -> str:
+    """Returns the text without lone surrogates, which JSON can hold and no file or request can."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One response as a labeller sees it.

@@ -215,6 +215,59 @@ def test_hostile_responses_are_text_on_every_page(tmp_path):
     assert label_page.count("<script") == 2, "its data and its own script"
 
 
+SCENE = {"operation": "area", "a": 3, "b": 4, "result": 12}
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        SCENE | {"operation": "volume"},
+        SCENE | {"operation": {"x": 1}},
+        SCENE | {"a": "3"},
+        SCENE | {"result": [1]},
+        {"operation": "area", "a": 3, "result": 12},
+        {"facts": FORMS, "text_facts": 7},
+        {"facts": 7},
+        {"facts": [1, None, {}, "Equals((((", "Equals(" * 5000]},
+    ],
+)
+def test_a_truth_that_no_labeller_understands_is_passed_over(tmp_path, truth):
+    folder = write_evaluation(tmp_path / "a", [lab_record(0, "perception")], truth=truth)
+    assert "No headline" in succeed(f"runs=[{folder}]", f"run_dir={tmp_path / 'out'}")
+
+
+def test_characters_that_no_file_can_hold_are_replaced(tmp_path):
+    folder = write_evaluation(
+        tmp_path / "a", [record(0, "AB = \ud800 9", answer="\ud801")], truth={"facts": FORMS}
+    )
+    succeed(f"runs=[{folder}]", f"run_dir={tmp_path / 'out'}")
+    assert "AB = ? 9" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("response", 5), ("response_index", "a"), ("correct", "yes"), ("verdicts", None)),
+        *(("answer", 5), ("benchmark", None)),
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_its_line(tmp_path, name, value):
+    folder = write_evaluation(tmp_path / "a", [record(0, "AB = 9"), record(1, "AB = 9")])
+    first, second = (folder / "responses.jsonl").read_text().splitlines()
+    damaged = json.dumps(json.loads(second) | {name: value})
+    (folder / "responses.jsonl").write_text(f"{first}\n{damaged}\n")
+    message = fail(f"runs=[{folder}]", f"run_dir={tmp_path / 'out'}")
+    assert "line 2" in message
+    assert name in message
+
+
+@pytest.mark.parametrize("file", ["responses.jsonl", "problems.jsonl"])
+def test_a_file_that_is_no_text_is_named(tmp_path, file):
+    folder = write_evaluation(tmp_path / "a", [record(0, "AB = 9")])
+    (folder / file).write_bytes(b"\xff\xfe\n")
+    assert f"{file} is damaged" in fail(f"runs=[{folder}]", f"run_dir={tmp_path / 'out'}")
+
+
 def test_a_problem_without_a_picture_or_with_a_broken_one_is_shown(tmp_path):
     folder = write_evaluation(tmp_path / "a", [lab_record(i, "perception") for i in range(2)])
     (folder / "images" / "one.png").write_bytes(b"broken")

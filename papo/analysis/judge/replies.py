@@ -14,6 +14,7 @@ from papo.analysis.taxonomy import (
     ErrorLabel,
     Exclusion,
     label_case,
+    writable,
 )
 from papo.files import AppendOnlyFile
 
@@ -114,7 +115,7 @@ def read_reply(case: Case, reply: Reply, *, labeller: str) -> ErrorLabel | Exclu
         ErrorCategory(category),
         labeller=labeller,
         confidence=float(confidence) if is_number and 0 <= confidence <= 1 else None,  # type: ignore[arg-type, operator]
-        evidence=evidence[:_MAX_EVIDENCE],
+        evidence=writable(evidence[:_MAX_EVIDENCE]),
         quote=quote,
     )
 
