@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from papo.analysis.sweep_runs import PUBLISHED_AVERAGES, Sweep, SweepRun, select_arms, window
+from papo.analysis.sweep_measures import COST_AND_STABILITY, at_equal_cost, in_order, unit_of
+from papo.analysis.sweep_runs import Sweep, SweepRun, select_arms, window
 from papo.statistics import (
     Difference,
     Interval,
     benjamini_hochberg,
     minimum_detectable_difference,
     paired_t,
+    wilson_interval,
 )
 
 COLLAPSE_SIGNS = {
@@ -62,11 +64,18 @@ class Signs:
     Attributes:
         collapsed: seeds whose accuracy in the last tenth of the rollouts is below half of that in
             their best tenth.
+        num_runs: of how many.
         rise: sign -> (mean over seeds of the first tenth, of the highest tenth).
     """
 
     collapsed: tuple[int, ...]
+    num_runs: int
     rise: Mapping[str, tuple[float, float]]
+
+    @property
+    def collapsed_share(self) -> Interval:
+        """With its Wilson interval."""
+        return wilson_interval(len(self.collapsed), self.num_runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +85,8 @@ class SweepSummary:
     Attributes:
         baseline: the arm the others are compared with.
         scores: arm -> measure -> score.
-        comparisons: arm -> measure -> comparison, where two seeds are common; not of the baseline.
+        comparisons: arm -> measure -> comparison, where two seeds are common; not of the baseline,
+            and of shares alone.
         signs: arm -> its signs of collapse.
     """
 
@@ -93,10 +103,17 @@ class SweepSummary:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Those any arm has, the paper's averages first."""
-        found = dict.fromkeys(name for scores in self.scores.values() for name in scores)
-        averages = [name for name in PUBLISHED_AVERAGES if name in found]
-        return (*averages, *(name for name in found if name not in averages))
+        """The results that any arm has, the paper's averages first."""
+        return tuple(name for name in self._found if name not in COST_AND_STABILITY)
+
+    @property
+    def cost_and_stability(self) -> tuple[str, ...]:
+        """Those of these measures that any arm has."""
+        return tuple(name for name in self._found if name in COST_AND_STABILITY)
+
+    @property
+    def _found(self) -> tuple[str, ...]:
+        return in_order(name for scores in self.scores.values() for name in scores)
 
 
 def summarize_sweep(
@@ -115,10 +132,13 @@ def summarize_sweep(
     baseline = find_baseline(sweep, baseline)
     if arms is not None:
         sweep = select_arms(sweep, [baseline, *arms])
-    in_order = (baseline, *(arm for arm in sweep.arms if arm != baseline))
-    scores = {arm: _scores(sweep.of_arm(arm)) for arm in in_order}
-    comparisons: dict[str, dict[str, Comparison]] = {arm: {} for arm in in_order}
-    for measure in dict.fromkeys(name for each in scores.values() for name in each):
+    sweep = at_equal_cost(sweep)
+    ordered = (baseline, *(arm for arm in sweep.arms if arm != baseline))
+    scores = {arm: _scores(sweep.of_arm(arm)) for arm in ordered}
+    comparisons: dict[str, dict[str, Comparison]] = {arm: {} for arm in ordered}
+    for measure in in_order(name for each in scores.values() for name in each):
+        if unit_of(measure) != "share":
+            continue
         for arm, comparison in _compare(scores, measure, baseline).items():
             comparisons[arm][measure] = comparison
     return SweepSummary(
@@ -126,7 +146,7 @@ def summarize_sweep(
         baseline=baseline,
         scores=scores,
         comparisons=comparisons,
-        signs={arm: _signs(sweep.of_arm(arm)) for arm in in_order},
+        signs={arm: _signs(sweep.of_arm(arm)) for arm in ordered},
     )
 
 
@@ -195,7 +215,7 @@ def _signs(runs: tuple[SweepRun, ...]) -> Signs:
                 sum(means[0] for means in tenths) / len(tenths),
                 sum(max(means) for means in tenths) / len(tenths),
             )
-    return Signs(collapsed=collapsed, rise=rise)
+    return Signs(collapsed=collapsed, num_runs=len(runs), rise=rise)
 
 
 def _tenths(values: tuple[float, ...]) -> list[float]:

@@ -3,51 +3,75 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from papo.analysis.html import Markup, join
 
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 8, 12, 48
 _COLOURS = 6
+_MEAN_POINTS = 120
 _DASHES = ("", "7 4", "2 3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One run: where its points are (rising, rollouts or responses), and their values."""
+
+    places: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+def per_rollout(values: Sequence[float]) -> Curve:
+    """Returns a curve of one value per rollout, from the first on."""
+    return Curve(places=tuple(float(1 + i) for i in range(len(values))), values=tuple(values))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmCurves:
     """The curves of one arm.
 
     Attributes:
         arm: its name.
-        seeds: one curve per seed, a value per rollout.
+        seeds: one curve per seed.
     """
 
     arm: str
-    seeds: tuple[tuple[float, ...], ...]
+    seeds: tuple[Curve, ...]
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """The mean over seeds, rollout by rollout."""
-        return tuple(sum(values) / len(values) for values in zip(*self.seeds, strict=True))
+    @cached_property
+    def mean(self) -> Curve:
+        """The mean over seeds, as far as all of them go; straight lines between points."""
+        places = self.seeds[0].places
+        if any(curve.places != places for curve in self.seeds):
+            first = max(curve.places[0] for curve in self.seeds)
+            last = max(first, min(curve.places[-1] for curve in self.seeds))
+            places = tuple(np.linspace(first, last, _MEAN_POINTS).tolist())
+        values = [np.interp(places, curve.places, curve.values) for curve in self.seeds]
+        return Curve(places=places, values=tuple(np.mean(values, axis=0).tolist()))
 
 
-def line_chart(title: str, arms: Sequence[tuple[int, ArmCurves]]) -> Markup:
+def line_chart(title: str, arms: Sequence[tuple[int, ArmCurves]], *, along: str) -> Markup:
     """Returns a figure; its title and what it shows are read out by screen readers.
 
     Args:
         title: what the y-axis is.
         arms: with the number that gives each its colour and dash (`arm_style`).
+        along: what the x-axis is.
     """
-    values = [v for _, arm in arms for curve in arm.seeds for v in curve if math.isfinite(v)]
+    values = [v for _, arm in arms for curve in arm.seeds for v in curve.values if math.isfinite(v)]
     low, high = min(values, default=0.0), max(values, default=1.0)
     low = min(low, 0.0)
     if high <= low:
         high = low + 1.0
-    length = max(len(curve) for _, arm in arms for curve in arm.seeds)
+    end = max(curve.places[-1] for _, arm in arms for curve in arm.seeds)
 
-    def line(curve: Sequence[float], style: str) -> Markup:
+    def line(curve: Curve, style: str) -> Markup:
         points = " ".join(
-            f"{_x(step, length):.1f},{_y(value, low, high):.1f}"
-            for step, value in enumerate(curve)
+            f"{_x(place, end):.1f},{_y(value, low, high):.1f}"
+            for place, value in zip(curve.places, curve.values, strict=True)
             if math.isfinite(value)
         )
         return Markup('<polyline fill="none" style="{}" points="{}"/>').format(style, points)
@@ -59,15 +83,17 @@ def line_chart(title: str, arms: Sequence[tuple[int, ArmCurves]]) -> Markup:
         if len(arm.seeds) > 1
     ]
     lines += [line(arm.mean, f"{arm_style(number)};stroke-width:2.5") for number, arm in arms]
-    ends = "; ".join(f"{arm.arm} {arm.mean[0]:.3g} to {arm.mean[-1]:.3g}" for _, arm in arms)
+    ends = "; ".join(
+        f"{arm.arm} {arm.mean.values[0]:.3g} to {arm.mean.values[-1]:.3g}" for _, arm in arms
+    )
     return Markup(
         '<figure class="chart"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
         "<title>{label}</title>{axes}{lines}</svg><figcaption>{title}</figcaption></figure>"
     ).format(
         width=_WIDTH,
         height=_HEIGHT,
-        label=f"{title}, mean over seeds, first to last rollout: {ends}",
-        axes=_axes(low, high, length),
+        label=f"{title} by {along}, mean over seeds, from first to last: {ends}",
+        axes=_axes(low, high, end, along),
         lines=join(lines),
         title=title,
     )
@@ -93,15 +119,15 @@ def arm_style(number: int) -> str:
     return f"{colour};stroke-dasharray:{dash}" if dash else colour
 
 
-def _x(step: int, length: int) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (step / max(1, length - 1))
+def _x(place: float, end: float) -> float:
+    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * place / end
 
 
 def _y(value: float, low: float, high: float) -> float:
     return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1.0 - (value - low) / (high - low))
 
 
-def _axes(low: float, high: float, length: int) -> Markup:
+def _axes(low: float, high: float, end: float, along: str) -> Markup:
     parts = []
     for tick in _ticks(low, high):
         y = _y(tick, low, high)
@@ -111,16 +137,17 @@ def _axes(low: float, high: float, length: int) -> Markup:
                 '<text x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>'
             ).format(_LEFT, _WIDTH - _RIGHT, y, _LEFT - 6, y + 4, f"{tick:g}")
         )
-    for step in sorted({0, (length - 1) // 2, length - 1}):
-        anchor = "end" if step == length - 1 and length > 1 else "middle"
+    # Rollouts and responses are counted: no ticks between whole ones.
+    for tick in (tick for tick in _ticks(0.0, end) if tick == round(tick)):
+        anchor = "end" if _x(tick, end) > _WIDTH - 40 else "middle"
         parts.append(
-            Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
-                _x(step, length), _HEIGHT - 26, anchor, step + 1
+            Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{:.0f}</text>').format(
+                _x(tick, end), _HEIGHT - 26, anchor, tick
             )
         )
     parts.append(
-        Markup('<text x="{}" y="{}" text-anchor="middle">rollout</text>').format(
-            (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4
+        Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, along
         )
     )
     return join(parts)

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from papo.analysis.html import Markup, details, join, page, paragraph, section, table
+from papo.analysis.html import Markup, join
 from papo.analysis.sweep_comparison import COLLAPSE_SIGNS, SweepSummary
-from papo.analysis.sweep_curves import ArmCurves, legend, line_chart
+from papo.analysis.sweep_curves import ArmCurves, Curve, legend, line_chart, per_rollout
+from papo.analysis.sweep_document import Section, to_markdown, to_page
+from papo.analysis.sweep_measures import equal_costs
 from papo.analysis.sweep_tables import (
-    TextTable,
     comparison_tables,
+    cost_table,
     csv_rows,
+    differences_table,
     lost_table,
     runs_table,
     scores_table,
@@ -21,17 +24,10 @@ _METHOD = (
     "Every finished job is one number per measure. Means over seeds carry the 95 % interval of Student's "
     "t. Arms are compared with the baseline over the seeds both have, by a paired t test; q is p adjusted "
     "over the arms of one measure (Benjamini and Hochberg). The smallest difference found with 80 % power "
-    "follows from the spread of the paired differences: a true effect below it is likely to be missed. "
+    "(two-sided test at 5 %, noncentral t) follows from the spread of the paired differences: a true effect "
+    "below it is likely to be missed. "
     "An arm chosen because it looks best here has to be confirmed on fresh seeds."
 )
-_STYLE = """
-.chart svg { width: 100%; max-width: 46rem; height: auto; }
-.chart text { fill: var(--soft); font-size: 13px; }
-.charts .chart text { font-size: 19px; }
-@media (max-width: 40rem) { .chart text, .charts .chart text { font-size: 22px; } }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; }
-"""
 
 
 def write_report(summary: SweepSummary, folder: Path) -> tuple[Path, ...]:
@@ -79,97 +75,107 @@ def notes(summary: SweepSummary) -> list[str]:
         )
     if any(len(each) == 1 for each in seeds.values()):
         found.append("An arm with a single seed has no interval: one run says little.")
+    if costs := equal_costs(summary.sweep):
+        found.append(cost_note(min(costs.values()), max(costs.values())))
     return found
+
+
+def cost_note(fewest: float, most: float) -> str:
+    """Returns what "the first N drawn responses" means, where N is from `fewest` to `most`."""
+    number = f"{fewest:.0f}" if fewest == most else f"{fewest:.0f} to {most:.0f}"
+    return (
+        "Equal sampling cost: dynamic sampling draws extra responses, so an arm that has it spends more "
+        f"in as many rollouts. The first N drawn responses are as many as the cheapest arm drew with the "
+        f"same seed (N = {number}), counted in every arm from its start, dropped groups included. The "
+        "held-out measures are taken after all rollouts and are not at equal cost."
+    )
 
 
 def markdown_report(summary: SweepSummary) -> str:
     """Returns the report as Markdown."""
-    parts = [f"# Sweep {_markdown(summary.sweep.name)}", _markdown(lead(summary))]
-    parts += [_markdown_table(scores_table(summary))]
-    comparisons = comparison_tables(summary)
-    if comparisons:
-        parts += [f"## Compared with {_markdown(summary.baseline)}"]
-        parts += [_markdown_table(one) for _, one in comparisons]
-    parts += ["## Signs of collapse", _markdown_table(signs_table(summary))]
-    if summary.sweep.lost:
-        parts += ["## Jobs without a result", _markdown_table(lost_table(summary))]
-    parts += ["## How to read this", _METHOD, *map(_markdown, notes(summary))]
-    return "\n\n".join(parts) + "\n"
+    return to_markdown(f"Sweep {summary.sweep.name}", lead(summary), _sections(summary))
 
 
 def html_report(summary: SweepSummary) -> str:
     """Returns the report as one HTML page that needs no network."""
-    arms = summary.arms
+    return to_page(f"Sweep {summary.sweep.name}", lead(summary), _sections(summary))
+
+
+def _sections(summary: SweepSummary) -> list[Section]:
     comparisons = comparison_tables(summary)
-    accuracy = line_chart(
-        "accuracy of a rollout (share of correct responses)",
-        [
-            (i, ArmCurves(arm=arm, seeds=tuple(r.accuracies for r in summary.sweep.of_arm(arm))))
-            for i, arm in enumerate(arms)
-        ],
-    )
-    sections = {
-        "results": ("Results", [_html_table(scores_table(summary))]),
-        "curves": ("Learning curves", [legend(arms), accuracy]),
-        "comparisons": (
-            f"Compared with {summary.baseline}",
-            [_html_table(one) for _, one in comparisons]
-            or [
-                paragraph("No other arm has two seeds in common with the baseline.", kind="notice")
-            ],
+    compared = [differences_table(summary), *(one for _, one in comparisons)]
+    sections = [
+        Section(anchor="results", heading="Results", parts=[scores_table(summary)]),
+        Section(anchor="curves", heading="Learning curves", parts=learning_curves(summary)),
+        Section(
+            anchor="comparisons",
+            heading=f"Compared with {summary.baseline}",
+            parts=compared
+            if comparisons
+            else ["No other arm has two seeds in common with the baseline."],
         ),
-        "collapse": (
-            "Signs of collapse",
-            [_html_table(signs_table(summary)), legend(arms), _sign_charts(summary)],
+        Section(anchor="cost", heading="Cost and stability", parts=[cost_table(summary)]),
+        Section(
+            anchor="collapse",
+            heading="Signs of collapse",
+            parts=[signs_table(summary), legend(summary.arms), _sign_charts(summary)],
         ),
-        "jobs": ("Jobs", [details("Every finished run", _html_table(runs_table(summary)))]),
-        "method": ("How to read this", [paragraph(_METHOD), *map(paragraph, notes(summary))]),
-    }
+    ]
     if summary.sweep.lost:
-        sections["jobs"][1].insert(0, _html_table(lost_table(summary)))
-    return page(
-        f"Sweep {summary.sweep.name}",
-        join(section(anchor, heading, *parts) for anchor, (heading, parts) in sections.items()),
-        lead=lead(summary),
-        contents={anchor: heading for anchor, (heading, _) in sections.items()},
-        style=_STYLE,
-    )
+        sections.append(
+            Section(anchor="lost", heading="Jobs without a result", parts=[lost_table(summary)])
+        )
+    sections += [
+        Section(
+            anchor="jobs",
+            heading="Jobs",
+            parts=[runs_table(summary)],
+            folded="Every finished run",
+        ),
+        Section(anchor="method", heading="How to read this", parts=[_METHOD, *notes(summary)]),
+    ]
+    return sections
+
+
+def learning_curves(summary: SweepSummary) -> list[Markup]:
+    """Returns the accuracy by rollout and, where arms drew different numbers, by drawn responses."""
+    runs = {arm: summary.sweep.of_arm(arm) for arm in summary.arms}
+    title = "accuracy of a rollout (share of correct responses)"
+    by_rollout = {arm: [per_rollout(run.accuracies) for run in each] for arm, each in runs.items()}
+    figures = [line_chart(title, _numbered(by_rollout), along="rollout")]
+    if equal_costs(summary.sweep):
+        by_cost = {
+            arm: [Curve(places=run.drawn, values=run.accuracies) for run in each]
+            for arm, each in runs.items()
+        }
+        figures.append(
+            line_chart(
+                "accuracy at equal sampling cost", _numbered(by_cost), along="responses drawn"
+            )
+        )
+    return [legend(summary.arms), *figures]
 
 
 def _sign_charts(summary: SweepSummary) -> Markup:
     charts = []
     for sign, column in COLLAPSE_SIGNS.items():
-        arms = [
-            (number, ArmCurves(arm=arm, seeds=curves))
-            for number, arm in enumerate(summary.arms)
-            if (
-                curves := tuple(
-                    run.curves[column] for run in summary.sweep.of_arm(arm) if column in run.curves
-                )
-            )
-        ]
-        if arms:
-            charts.append(line_chart(f"{sign} ({column})", arms))
+        curves = {
+            arm: [
+                per_rollout(run.curves[column])
+                for run in summary.sweep.of_arm(arm)
+                if column in run.curves
+            ]
+            for arm in summary.arms
+        }
+        if any(curves.values()):
+            charts.append(line_chart(f"{sign} ({column})", _numbered(curves), along="rollout"))
     return Markup('<div class="charts">{}</div>').format(join(charts))
 
 
-def _html_table(text: TextTable) -> Markup:
-    return table(text.caption, text.columns, text.rows)
-
-
-def _markdown_table(text: TextTable) -> str:
-    lines = [
-        text.columns,
-        tuple("---" for _ in text.columns),
-        *text.rows,
+def _numbered(curves: dict[str, list[Curve]]) -> list[tuple[int, ArmCurves]]:
+    """The arms that have curves, each with the number that gives it its colour on every chart."""
+    return [
+        (number, ArmCurves(arm=arm, seeds=tuple(each)))
+        for number, (arm, each) in enumerate(curves.items())
+        if each
     ]
-    body = "\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines)
-    return f"{_markdown(text.caption)}\n\n{body}"
-
-
-def _markdown(text: str) -> str:
-    """Text of a folder or an error stays text: no markup, no new line, no new cell."""
-    text = " ".join(text.split())
-    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        text = text.replace(character, escaped)
-    return text

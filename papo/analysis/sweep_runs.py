@@ -46,6 +46,14 @@ class SweepRun:
         """The accuracy of each rollout."""
         return next(self.curves[name] for name in ACCURACY_COLUMNS if name in self.curves)
 
+    @property
+    def drawn(self) -> tuple[float, ...]:
+        """Responses sampled by the end of each rollout, those that dynamic sampling dropped included.
+
+        Empty where the run's files do not say.
+        """
+        return responses_drawn(self.curves, self.settings)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostRun:
@@ -96,6 +104,14 @@ class Sweep:
         return tuple(sorted((run for run in self.runs if run.arm == arm), key=lambda r: r.seed))
 
 
+def responses_drawn(
+    curves: Mapping[str, tuple[float, ...]], settings: Mapping[str, Any]
+) -> tuple[float, ...]:
+    """Returns the responses sampled by the end of each rollout; empty where nothing says."""
+    size = settings.get("rollout.num_responses")
+    return tuple(size * prompts for prompts in curves.get("prompts_drawn", ())) if size else ()
+
+
 def natural_order(text: str) -> list[tuple[int, float, str]]:
     """A key that sorts the numbers within names by value: 1e-05 before 0.05 before 0.1, 9 before 10."""
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
@@ -107,7 +123,9 @@ def read_sweep(folder: Path) -> Sweep:
 
     Scores of a run: "accuracy_curve", the mean accuracy over all its rollouts; "accuracy_end", over
     the last tenth of them; on PerceptionLab, for both held-out sets, "accuracy, SET", "perception
-    errors, SET" (of the responses) and "perception share of errors, SET" (of the wrong ones); and
+    errors, SET" (of the responses) and "perception share of errors, SET" (of the wrong ones);
+    "responses_drawn"; in nats, "perception_kl_end", over the last tenth of the rollouts, and
+    "perception_kl_max", the largest of a rollout; "format_errors_end", over the last tenth; and
     general, vision and overall, where an evaluation below the run's folder has these averages.
 
     Raises:
@@ -280,9 +298,11 @@ def _finished(job: _Job, arm: str) -> SweepRun:
     curves = _read_curves(job.path / "metrics.csv")
     assert job.seed is not None, "a finished run has a seed"
     accuracies = next(curves[name] for name in ACCURACY_COLUMNS if name in curves)
+    settings = dict(flatten_settings(job.config))
     scores = {
         "accuracy_curve": _mean(accuracies),
         "accuracy_end": _mean(accuracies[-window(accuracies) :]),
+        **_cost_and_stability(curves, settings),
         **_lab_scores(json.loads((job.path / "result.json").read_text("utf-8"))),
         **_evaluation_scores(job.path),
     }
@@ -295,7 +315,7 @@ def _finished(job: _Job, arm: str) -> SweepRun:
         curves=curves,
         scores=scores,
         commit=job.commit,
-        settings=dict(flatten_settings(job.config)),
+        settings=settings,
     )
 
 
@@ -314,6 +334,20 @@ def _read_curves(file: Path) -> dict[str, tuple[float, ...]]:
     if not rows:
         raise ValueError(f"{file.name} holds no rollout")
     return {name: tuple(float(row[name]) for row in rows) for name in rows[0]}
+
+
+def _cost_and_stability(
+    curves: Mapping[str, tuple[float, ...]], settings: Mapping[str, Any]
+) -> dict[str, float]:
+    scores = {}
+    if drawn := responses_drawn(curves, settings):
+        scores["responses_drawn"] = drawn[-1]
+    if perception := curves.get("loss/perception_kl"):
+        scores["perception_kl_end"] = _mean(perception[-window(perception) :])
+        scores["perception_kl_max"] = max(perception)
+    if errors := curves.get("reward/error_format"):
+        scores["format_errors_end"] = _mean(errors[-window(errors) :])
+    return scores
 
 
 def _lab_scores(result: Mapping[str, Any]) -> dict[str, float]:

@@ -1,17 +1,20 @@
 """The tables of a sweep's report, as cells of text: what CSV, Markdown and the page all show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from papo.analysis.sweep_comparison import COLLAPSE_SIGNS, ArmScore, Comparison, SweepSummary
+from papo.analysis.sweep_comparison import (
+    COLLAPSE_SIGNS,
+    ArmScore,
+    Comparison,
+    Signs,
+    SweepSummary,
+)
+from papo.analysis.sweep_measures import measure_name, unit_of, value_text
 from papo.analysis.sweep_runs import PUBLISHED_AVERAGES
 from papo.published import published_results
-
-MEASURE_NAMES = {
-    "accuracy_curve": "accuracy, mean over all rollouts",
-    "accuracy_end": "accuracy, last tenth of the rollouts",
-}
+from papo.statistics import Difference, Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,28 +32,22 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def measure_name(measure: str) -> str:
-    """Returns what a measure is called in a heading."""
-    return MEASURE_NAMES.get(measure, measure)
-
-
 def scores_table(summary: SweepSummary) -> TextTable:
     """Arms by measures, the published averages of each arm's row beside."""
     with_published = any(summary.sweep.published.get(arm) for arm in summary.scores)
     rows = []
     for arm, scores in summary.scores.items():
-        cells = [_score(scores[name]) if name in scores else "" for name in summary.measures]
-        seeds = len(summary.sweep.of_arm(arm))
+        cells = [score_cell(name, scores.get(name)) for name in summary.measures]
+        signs = summary.signs[arm]
         published = [published_cell(summary, arm)] if with_published else []
-        rows.append((arm, str(seeds), *cells, *published))
+        rows.append((arm, str(signs.num_runs), collapsed_cell(signs), *cells, *published))
+    caption = "Per cent, mean over seeds [95 % t interval]; collapsed runs [95 % Wilson interval]"
+    if with_published:
+        caption += ". Published: general / vision / overall, avg@8, one run (arXiv:2507.06448v5)"
     return TextTable(
-        caption="Per cent, mean over seeds [95 % t interval]. Published: general / vision / overall, "
-        "avg@8, one run (arXiv:2507.06448v5)"
-        if with_published
-        else "Per cent, mean over seeds [95 % t interval]",
+        caption=caption,
         columns=(
-            "arm",
-            "seeds",
+            *("arm", "seeds", "collapsed runs"),
             *map(measure_name, summary.measures),
             *(["published"] if with_published else []),
         ),
@@ -58,10 +55,90 @@ def scores_table(summary: SweepSummary) -> TextTable:
     )
 
 
+def cost_table(summary: SweepSummary) -> TextTable:
+    """What the runs of an arm cost, and how sound its policies were."""
+    units = {"share": "per cent", "responses": "", "nats": "nats"}
+    return TextTable(
+        caption="Mean over seeds [95 % t interval]; collapsed runs [95 % Wilson interval, per cent]",
+        columns=(
+            *("arm", "collapsed runs"),
+            *(
+                f"{measure_name(name)} ({unit})"
+                if (unit := units[unit_of(name)])
+                else measure_name(name)
+                for name in summary.cost_and_stability
+            ),
+        ),
+        rows=tuple(
+            (
+                arm,
+                collapsed_cell(summary.signs[arm]),
+                *(score_cell(name, scores.get(name)) for name in summary.cost_and_stability),
+            )
+            for arm, scores in summary.scores.items()
+        ),
+    )
+
+
+def differences_table(summary: SweepSummary) -> TextTable:
+    """Arms by measures: the baseline itself, and the others minus it."""
+    return differences_at_a_glance(
+        summary.baseline,
+        summary.measures,
+        baseline={
+            name: score_cell(name, s) for name, s in summary.scores[summary.baseline].items()
+        },
+        differences={
+            arm: {name: (c.difference, c.q_value) for name, c in of_arm.items()}
+            for arm, of_arm in summary.comparisons.items()
+        },
+        caption="paired by seed [95 % t interval]",
+    )
+
+
+def differences_at_a_glance(
+    baseline_name: str,
+    measures: Sequence[str],
+    *,
+    baseline: Mapping[str, str],
+    differences: Mapping[str, Mapping[str, tuple[Difference, float]]],
+    caption: str,
+) -> TextTable:
+    """Returns arms by measures: the baseline itself in its row, the others as differences from it.
+
+    Args:
+        baseline_name: the arm of the first row.
+        measures: the columns.
+        baseline: measure -> the baseline's cell.
+        differences: arm -> measure -> (difference, q-value).
+        caption: how the differences were paired and what their intervals are.
+    """
+    rows = [(f"{baseline_name}, itself", *(baseline.get(name, "") for name in measures))]
+    rows += [
+        (
+            arm,
+            *(
+                points(of_arm[name][0].interval) + ("*" if of_arm[name][1] < 0.05 else "")
+                if name in of_arm
+                else ""
+                for name in measures
+            ),
+        )
+        for arm, of_arm in differences.items()
+        if arm != baseline_name
+    ]
+    return TextTable(
+        caption=f"{baseline_name} in per cent; the others in points more than {baseline_name}, "
+        f"{caption}. *: q < 0.05 over the arms of a column",
+        columns=("arm", *map(measure_name, measures)),
+        rows=tuple(rows),
+    )
+
+
 def comparison_tables(summary: SweepSummary) -> list[tuple[str, TextTable]]:
     """One table per measure: every arm minus the baseline over common seeds."""
     tables = []
-    for measure in summary.measures:
+    for measure in (*summary.measures, *summary.cost_and_stability):
         rows = tuple(
             (arm, *_comparison(comparisons[measure]))
             for arm, comparisons in summary.comparisons.items()
@@ -97,7 +174,7 @@ def signs_table(summary: SweepSummary) -> TextTable:
         rows=tuple(
             (
                 arm,
-                f"{len(signs.collapsed)} of {len(summary.sweep.of_arm(arm))}"
+                f"{len(signs.collapsed)} of {signs.num_runs}"
                 + (f" (seeds {', '.join(map(str, signs.collapsed))})" if signs.collapsed else ""),
                 *(
                     f"{signs.rise[name][0]:.3g} → {signs.rise[name][1]:.3g}"
@@ -125,17 +202,19 @@ def lost_table(summary: SweepSummary) -> TextTable:
 
 def runs_table(summary: SweepSummary) -> TextTable:
     """Every finished run with its measures, in per cent."""
+    measures = (*summary.measures, *summary.cost_and_stability)
     return TextTable(
-        caption="Per cent",
-        columns=("folder", "arm", "seed", *map(measure_name, summary.measures)),
+        caption="Per cent; responses; perception KL in nats",
+        columns=("folder", "arm", "seed", "collapsed", *map(measure_name, measures)),
         rows=tuple(
             (
                 run.folder,
                 arm,
                 str(run.seed),
+                "yes" if run.seed in summary.signs[arm].collapsed else "no",
                 *(
-                    f"{100 * run.scores[name]:.2f}" if name in run.scores else ""
-                    for name in summary.measures
+                    value_text(name, run.scores[name], decimals=2) if name in run.scores else ""
+                    for name in measures
                 ),
             )
             for arm in summary.scores
@@ -145,20 +224,32 @@ def runs_table(summary: SweepSummary) -> TextTable:
 
 
 def csv_rows(summary: SweepSummary) -> list[dict[str, Any]]:
-    """One row per arm and measure; shares between 0 and 1, published values in per cent."""
+    """One row per arm and measure; shares between 0 and 1, published values in per cent.
+
+    The measure "collapsed" is the share of the runs that did; its interval is Wilson's, the others'
+    Student's.
+    """
     rows = []
     for arm, scores in summary.scores.items():
-        for measure, score in scores.items():
+        shares = summary.signs[arm].collapsed_share
+        collapsed = ("collapsed", shares.value, shares, summary.signs[arm].num_runs)
+        found = [
+            (name, scores[name].mean, scores[name].interval, len(scores[name].values))
+            for name in (*summary.measures, *summary.cost_and_stability)
+            if name in scores
+        ]
+        for measure, mean, interval, num_seeds in (collapsed, *found):
             comparison = summary.comparisons[arm].get(measure)
             rows.append(
                 {
                     "sweep": summary.sweep.name,
                     "arm": arm,
                     "measure": measure,
-                    "num_seeds": len(score.values),
-                    "mean": score.mean,
-                    "low": score.interval.low if score.interval else "",
-                    "high": score.interval.high if score.interval else "",
+                    "unit": unit_of(measure),
+                    "num_seeds": num_seeds,
+                    "mean": mean,
+                    "low": interval.low if interval else "",
+                    "high": interval.high if interval else "",
                     "baseline": summary.baseline if comparison else "",
                     **_comparison_cells(comparison),
                     "published": "; ".join(
@@ -201,26 +292,45 @@ def _published_row(path: str) -> dict[str, float | None]:
     return dict(zip(PUBLISHED_AVERAGES, node, strict=True))
 
 
-def _score(score: ArmScore) -> str:
-    mean = f"{100 * score.mean:.1f}"
-    if score.interval is None:
+def collapsed_cell(signs: Signs) -> str:
+    """Returns how many runs of an arm collapsed, with the interval of their share in per cent."""
+    return count_cell(len(signs.collapsed), signs.collapsed_share, signs.num_runs)
+
+
+def count_cell(count: int, share: Interval, total: int) -> str:
+    """Returns "3 of 8 [14, 69]"."""
+    return f"{count} of {total} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+
+def score_cell(measure: str, score: ArmScore | None) -> str:
+    """Returns a mean with its interval, in the unit of its measure; empty where there is none."""
+    if score is None:
+        return ""
+    mean = value_text(measure, score.mean)
+    if score.interval is None or score.interval.low == score.interval.high:
         return mean
-    return f"{mean} [{100 * score.interval.low:.1f}, {100 * score.interval.high:.1f}]"
+    low, high = (value_text(measure, end) for end in (score.interval.low, score.interval.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def points(interval: Interval) -> str:
+    """Returns a difference of shares in points, with its interval."""
+    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def probability(value: float) -> str:
+    """Returns a p- or q-value to three digits."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _comparison(comparison: Comparison) -> tuple[str, ...]:
-    interval = comparison.difference.interval
     return (
         str(len(comparison.seeds)),
-        f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]",
-        _probability(comparison.difference.p_value),
-        _probability(comparison.q_value),
+        points(comparison.difference.interval),
+        probability(comparison.difference.p_value),
+        probability(comparison.q_value),
         f"{100 * comparison.detectable:.1f}",
     )
-
-
-def _probability(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _comparison_cells(comparison: Comparison | None) -> dict[str, Any]:

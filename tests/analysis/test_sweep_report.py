@@ -27,7 +27,7 @@ ACCURACIES = {
 
 def write_run(
     folder, *, arm="gamma_0.0", seed=1, accuracies=(0.2, 0.4, 0.6), status="finished", sweep=None,
-    columns=None, evaluation=None, overrides=(), commit="abc", error=None,
+    columns=None, evaluation=None, overrides=(), commit="abc", error=None, settings=None,
 ):  # fmt: skip
     folder.mkdir(parents=True)
     if sweep is None:
@@ -36,7 +36,8 @@ def write_run(
             "arm": arm,
             "published": {"gamma_0.02": ["ablations/gamma/0.02"]},
         }
-    (folder / "config.json").write_text(json.dumps({"seed": seed, "sweep": sweep} if sweep else {}))
+    config = ({"seed": seed, "sweep": sweep} if sweep else {}) | (settings or {})
+    (folder / "config.json").write_text(json.dumps(config))
     run = {"overrides": [f"seed={seed}", *overrides], "seed": seed, "git_commit": commit}
     (folder / "run.json").write_text(json.dumps(run))
     columns = {"resample/drawn_correct": accuracies, "reward/accuracy": [1.0] * len(accuracies)} | (
@@ -397,3 +398,111 @@ def test_some_arms_alone_can_be_compared(folder):
     assert comparison.q_value == comparison.difference.p_value
     with pytest.raises(ValueError, match=r"--arms.*'dapo'.*gamma_0\.0"):
         summarize_sweep(sweep, baseline=None, arms=["dapo"])
+
+
+def write_sampled(folder, arm, accuracies, prompts_drawn, *, seed=1):
+    write_run(
+        folder / f"{arm}_{seed}", arm=arm, seed=seed, accuracies=accuracies,
+        columns={"prompts_drawn": prompts_drawn}, settings={"rollout": {"num_responses": 8}},
+    )  # fmt: skip
+
+
+def test_equal_sampling_cost_counts_the_responses_that_the_cheapest_arm_drew(tmp_path):
+    for seed in (1, 2):
+        write_sampled(tmp_path, "grpo", [0.1, 0.2, 0.3], [16, 32, 48], seed=seed)
+        write_sampled(tmp_path, "dapo", [0.2, 0.4, 0.9], [40, 60, 90], seed=seed)
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    grpo, dapo = (summary.sweep.of_arm(arm)[0].scores for arm in ("grpo", "dapo"))
+    assert (grpo["responses_drawn"], dapo["responses_drawn"]) == (8 * 48, 8 * 90)
+    # Response by response: of the first 48 prompts, DAPO's first rollout drew 40 and its second 8.
+    responses = [0.2] * 40 * 8 + [0.4] * 8 * 8
+    assert dapo["accuracy_curve_equal_cost"] == pytest.approx(statistics.fmean(responses))
+    # The last tenth of 48 prompts are 4.8, all of its second rollout.
+    assert dapo["accuracy_end_equal_cost"] == pytest.approx(0.4)
+    assert grpo["accuracy_curve_equal_cost"] == pytest.approx(grpo["accuracy_curve"])
+    difference = summary.comparisons["dapo"]["accuracy_curve_equal_cost"].difference
+    assert difference.interval.value == pytest.approx(statistics.fmean(responses) - 0.2)
+    # A count is shown and not compared.
+    assert "responses_drawn" not in summary.comparisons["dapo"]
+    text = markdown_report(summary)
+    assert "N = 384" in text
+    assert "| dapo | 0 of 2 [0, 66] | 720 |" in text
+    tags = Tags()
+    tags.feed(html_report(summary))
+    # Accuracy by rollout and by responses: two arms, each two seeds and their mean.
+    assert tags.tags.count("polyline") == 12
+
+
+def test_arms_that_draw_alike_have_no_measure_at_equal_cost(tmp_path):
+    for arm in ("grpo", "papo_g"):
+        write_sampled(tmp_path, arm, [0.1, 0.2], [16, 32])
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    assert summary.measures == ("accuracy_curve", "accuracy_end")
+    assert "responses_drawn" in summary.cost_and_stability
+
+
+def test_equal_cost_is_that_of_the_arms_that_are_compared(tmp_path):
+    for arm, drawn in (("grpo", [16, 32]), ("dapo", [30, 50]), ("papo_d", [40, 80])):
+        write_sampled(tmp_path, arm, [0.0, 1.0], drawn)
+    sweep = read_sweep(tmp_path)
+    some = summarize_sweep(sweep, baseline="dapo", arms=["papo_d"])
+    # 50 prompts, of which PAPO_D drew 40 in its first rollout.
+    assert some.sweep.of_arm("papo_d")[0].scores["accuracy_curve_equal_cost"] == 0.2
+    every = summarize_sweep(sweep, baseline="dapo")
+    assert every.sweep.of_arm("papo_d")[0].scores["accuracy_curve_equal_cost"] == 0.0
+
+
+def test_a_collapse_is_counted_in_every_table_with_its_interval(tmp_path):
+    for seed in range(1, 9):
+        collapses = seed <= 3
+        write_run(
+            tmp_path / f"grpo_{seed}", arm="grpo", seed=seed, accuracies=[0.2, 0.8, 0.8],
+        )  # fmt: skip
+        write_run(
+            tmp_path / f"no_cure_{seed}", arm="no_cure", seed=seed,
+            accuracies=[0.2, 0.8, 0.1 if collapses else 0.7],
+            columns={
+                "loss/perception_kl": [0.1, 9.0 if collapses else 0.3, 0.2],
+                "reward/error_format": [0.0, 0.1, 0.5 if collapses else 0.0],
+            },
+        )  # fmt: skip
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    # Wilson by hand: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n).
+    z, p, n = 1.959964, 3 / 8, 8
+    middle, reach = p + z * z / 2 / n, z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
+    low, high = ((middle - reach) / (1 + z * z / n), (middle + reach) / (1 + z * z / n))
+    row = next(
+        row for row in csv_rows(summary) if (row["arm"], row["measure"]) == ("no_cure", "collapsed")
+    )
+    assert (row["mean"], row["num_seeds"]) == (p, 8)
+    assert (row["low"], row["high"]) == (
+        pytest.approx(low, abs=1e-6),
+        pytest.approx(high, abs=1e-6),
+    )
+    cell = f"3 of 8 [{100 * low:.0f}, {100 * high:.0f}]"
+    text = markdown_report(summary)
+    assert f"| no_cure | 8 | {cell} |" in text
+    assert f"| no_cure | {cell} |" in text
+    assert cell in html_report(summary)
+    scores = summary.scores["no_cure"]
+    assert scores["perception_kl_max"].mean == pytest.approx((3 * 9.0 + 5 * 0.3) / 8)
+    assert scores["perception_kl_end"].mean == pytest.approx(0.2)
+    assert scores["format_errors_end"].mean == pytest.approx(3 * 0.5 / 8)
+    write_report(summary, tmp_path / "report")
+    with (tmp_path / "report" / "runs.csv").open(newline="") as file:
+        collapsed = [row for row in csv.DictReader(file) if row["collapsed"] == "yes"]
+    assert [(row["arm"], row["seed"]) for row in collapsed] == [("no_cure", s) for s in "123"]
+
+
+def test_the_table_of_differences_is_fit_to_paste(summary):
+    text = markdown_report(summary)
+    baseline = next(line for line in text.splitlines() if line.startswith("| gamma_0.0, itself |"))
+    assert baseline.startswith("| gamma_0.0, itself | ")
+    comparison = summary.comparisons["gamma_0.1"]
+    cells = []
+    for measure in summary.measures:
+        interval, star = comparison[measure].difference.interval, comparison[measure].q_value < 0.05
+        ends = [f"{100 * x:+.1f}" for x in (interval.value, interval.low, interval.high)]
+        cells.append(f"{ends[0]} [{ends[1]}, {ends[2]}]" + "*" * star)
+    assert any(cell.endswith("*") for cell in cells)
+    assert f"| gamma_0.1 | {' | '.join(cells)} |" in text

@@ -1,0 +1,87 @@
+"""A report as sections of tables, figures and sentences, and how these become Markdown and a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from papo.analysis.html import Markup, details, join, page, paragraph, section, table
+from papo.analysis.sweep_tables import TextTable
+
+_STYLE = """
+.chart svg { width: 100%; max-width: 46rem; height: auto; }
+.chart text { fill: var(--soft); font-size: 13px; }
+.charts .chart text { font-size: 19px; }
+@media (max-width: 40rem) { .chart text, .charts .chart text { font-size: 22px; } }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; }
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a report.
+
+    Attributes:
+        anchor: its id on the page.
+        heading: text.
+        parts: tables, sentences, and figures (Markup), which Markdown leaves out.
+        folded: a summary under which the page folds the parts away; Markdown leaves
+            them out.
+    """
+
+    anchor: str
+    heading: str
+    parts: Sequence[TextTable | Markup | str]
+    folded: str = ""
+
+
+def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Returns a report as Markdown; sections of figures alone or folded ones are left out."""
+    blocks = [f"# {_escaped(title)}", _escaped(lead)]
+    for one in sections:
+        texts = [part for part in one.parts if not (isinstance(part, Markup) or one.folded)]
+        if texts:
+            blocks.append(f"## {_escaped(one.heading)}")
+        blocks += [
+            _markdown_table(part) if isinstance(part, TextTable) else _escaped(part)
+            for part in texts
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_page(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Returns a report as one HTML page that needs no network."""
+    return page(
+        title,
+        join(_html_section(one) for one in sections),
+        lead=lead,
+        contents={one.anchor: one.heading for one in sections},
+        style=_STYLE,
+    )
+
+
+def _html_section(one: Section) -> Markup:
+    parts = [
+        part
+        if isinstance(part, Markup)
+        else table(part.caption, part.columns, part.rows)
+        if isinstance(part, TextTable)
+        else paragraph(part)
+        for part in one.parts
+    ]
+    return section(
+        one.anchor, one.heading, *([details(one.folded, *parts)] if one.folded else parts)
+    )
+
+
+def _markdown_table(text: TextTable) -> str:
+    lines = [text.columns, tuple("---" for _ in text.columns), *text.rows]
+    body = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+    return f"{_escaped(text.caption)}\n\n{body}"
+
+
+def _escaped(text: str) -> str:
+    """Text of a folder or an error stays text: no markup, no new line, no new cell."""
+    text = " ".join(text.split())
+    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+        text = text.replace(character, escaped)
+    return text
