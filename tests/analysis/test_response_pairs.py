@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from chromium import PHONE
 from evaluation_fixtures import record, write_evaluation
 
 from papo.analysis.evaluated_run import read_evaluated_runs
@@ -106,6 +107,23 @@ def test_whatever_a_response_says_stays_text(tmp_path):
     assert "<script>" not in text
     assert "<img src=x" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_the_page_fits_a_phone_and_asks_for_nothing(browser, tmp_path):
+    evil = "</p><script>document.title = 666</script>" + "x" * 3_000
+    rows = [record(0, evil, problem_id=evil, answer=evil, reference=evil)]
+    folders = [
+        write_evaluation(tmp_path / name, rows, question=f"<image>{evil}") for name in ("a", "b")
+    ]
+    file = tmp_path / "page.html"
+    file.write_text(response_pairs_page(read(folders), count=1, seed=0, problem_id=None))
+    tab = browser.open(file, size=PHONE)
+    assert "666" not in tab.run("document.title")
+    assert tab.run("[...document.images].length") == 1
+    assert tab.run("[...document.images].every(i => i.naturalWidth > 0 && i.alt)")
+    assert tab.complaints() == []
+    assert tab.requests() == []
+    assert not tab.scrolls_sideways()
 
 
 def test_the_command_writes_the_page_and_refuses_other_problems(
