@@ -1,7 +1,9 @@
 """What the arms of a sweep measured over their seeds, and how they differ from one of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from papo.analysis.sweep_measures import COST_AND_STABILITY, at_equal_cost, in_order, unit_of
 from papo.analysis.sweep_runs import Sweep, SweepRun, select_arms, window
@@ -13,6 +15,9 @@ from papo.statistics import (
     paired_t,
     wilson_interval,
 )
+
+_COLLAPSE_ERRORS = 5
+"""Falls of 2 to 4 happen without a collapse (the best tenth is picked); collapses have 8 and more."""
 
 COLLAPSE_SIGNS = {
     "perception KL": "loss/perception_kl",
@@ -63,7 +68,7 @@ class Signs:
 
     Attributes:
         collapsed: seeds whose accuracy in the last tenth of the rollouts is below half of that in
-            their best tenth.
+            their best tenth, and lower by more than five standard errors.
         num_runs: of how many.
         rise: sign -> (mean over seeds of the first tenth, of the highest tenth).
     """
@@ -202,11 +207,7 @@ def _compare(
 
 
 def _signs(runs: tuple[SweepRun, ...]) -> Signs:
-    collapsed = tuple(
-        run.seed
-        for run in runs
-        if (means := _tenths(run.accuracies)) and means[-1] < 0.5 * max(means)
-    )
+    collapsed = tuple(run.seed for run in runs if _has_collapsed(run.accuracies))
     rise = {}
     for sign, column in COLLAPSE_SIGNS.items():
         tenths = [_tenths(run.curves[column]) for run in runs if column in run.curves]
@@ -216,6 +217,20 @@ def _signs(runs: tuple[SweepRun, ...]) -> Signs:
                 sum(max(means) for means in tenths) / len(tenths),
             )
     return Signs(collapsed=collapsed, num_runs=len(runs), rise=rise)
+
+
+def _has_collapsed(accuracies: tuple[float, ...]) -> bool:
+    """Whether the last tenth is below half of the best one, by more than the scatter explains.
+
+    Where accuracy is low, the best of many tenths is often twice another by chance alone.
+    """
+    means = _tenths(accuracies)
+    steps = [b - a for a, b in pairwise(accuracies)]
+    # Successive differences, since the curve itself is meant to move (von Neumann 1941).
+    scatter = math.sqrt(sum(step * step for step in steps) / (2 * max(1, len(steps))))
+    error_of_difference = scatter * math.sqrt(2 / window(accuracies))
+    fall = max(means) - means[-1]
+    return means[-1] < 0.5 * max(means) and fall > _COLLAPSE_ERRORS * error_of_difference
 
 
 def _tenths(values: tuple[float, ...]) -> list[float]:

@@ -57,17 +57,11 @@ def scores_table(summary: SweepSummary) -> TextTable:
 
 def cost_table(summary: SweepSummary) -> TextTable:
     """What the runs of an arm cost, and how sound its policies were."""
-    units = {"share": "per cent", "responses": "", "nats": "nats"}
     return TextTable(
         caption="Mean over seeds [95 % t interval]; collapsed runs [95 % Wilson interval, per cent]",
         columns=(
             *("arm", "collapsed runs"),
-            *(
-                f"{measure_name(name)} ({unit})"
-                if (unit := units[unit_of(name)])
-                else measure_name(name)
-                for name in summary.cost_and_stability
-            ),
+            *map(heading_with_unit, summary.cost_and_stability),
         ),
         rows=tuple(
             (
@@ -78,6 +72,12 @@ def cost_table(summary: SweepSummary) -> TextTable:
             for arm, scores in summary.scores.items()
         ),
     )
+
+
+def heading_with_unit(measure: str) -> str:
+    """Returns what a measure is called where the measures of a table differ in their units."""
+    unit = {"share": " (per cent)", "responses": "", "nats": " (nats)"}[unit_of(measure)]
+    return measure_name(measure) + unit
 
 
 def differences_table(summary: SweepSummary) -> TextTable:
@@ -169,7 +169,7 @@ def signs_table(summary: SweepSummary) -> TextTable:
     names = [name for name in COLLAPSE_SIGNS if any(name in s.rise for s in summary.signs.values())]
     return TextTable(
         caption="Collapsed: seeds whose accuracy in the last tenth of the rollouts is below half of that "
-        "in their best tenth. Others: first tenth, and highest tenth of the run, mean over seeds",
+        "in their best tenth, and lower by more than five standard errors. Others: first tenth, and highest tenth of the run, mean over seeds",
         columns=("arm", "collapsed", *names),
         rows=tuple(
             (

@@ -25,6 +25,10 @@ ACCURACIES = {
 }
 
 
+# 20 rollouts with one more value, of which the last tenth are two: 0.39 and what follows.
+RISE = (*[0.2 + 0.05 * i for i in range(13)], 0.8, 0.7, 0.6, 0.5, 0.4, 0.39)
+
+
 def write_run(
     folder, *, arm="gamma_0.0", seed=1, accuracies=(0.2, 0.4, 0.6), status="finished", sweep=None,
     columns=None, evaluation=None, overrides=(), commit="abc", error=None, settings=None,
@@ -202,16 +206,25 @@ def test_jobs_without_a_result_are_listed_and_not_counted(folder):
 
 def test_collapse_is_told_from_the_accuracy_and_its_signs_from_their_rise(tmp_path):
     write_run(
-        tmp_path / "a", seed=1, accuracies=[0.2, 0.8, 0.39],
-        columns={"loss/perception_kl": [0.1, 7.0, 3.0]},
+        tmp_path / "a", seed=1, accuracies=[*RISE, 0.39],
+        columns={"loss/perception_kl": [*[0.1] * 18, 7.0, 3.0]},
     )  # fmt: skip
     write_run(
-        tmp_path / "b", seed=2, accuracies=[0.2, 0.8, 0.41],
-        columns={"loss/perception_kl": [0.3, 0.1, 1.0]},
+        tmp_path / "b", seed=2, accuracies=[*RISE, 0.43],
+        columns={"loss/perception_kl": [*[0.3] * 18, 0.1, 1.0]},
     )  # fmt: skip
     signs = summarize_sweep(read_sweep(tmp_path), baseline=None).signs["gamma_0.0"]
     assert signs.collapsed == (1,)
-    assert signs.rise == {"perception KL": (pytest.approx(0.2), pytest.approx(4.0))}
+    # The highest tenth: of two rollouts each.
+    highest = ((7.0 + 3.0) / 2 + (0.1 + 1.0) / 2) / 2
+    assert signs.rise == {"perception KL": (pytest.approx(0.2), pytest.approx(highest))}
+
+
+def test_scatter_is_no_collapse(tmp_path):
+    # The best tenth (0.24) is more than twice the last (0.08), as scatter of 0.08 alone makes it.
+    accuracies = [0.08, 0.24] * 9 + [0.24, 0.24, 0.08, 0.08]
+    write_run(tmp_path / "a", accuracies=accuracies)
+    assert summarize_sweep(read_sweep(tmp_path), baseline=None).signs["gamma_0.0"].collapsed == ()
 
 
 def test_an_unnamed_multirun_is_told_apart_by_its_overrides(tmp_path):
@@ -456,14 +469,14 @@ def test_a_collapse_is_counted_in_every_table_with_its_interval(tmp_path):
     for seed in range(1, 9):
         collapses = seed <= 3
         write_run(
-            tmp_path / f"grpo_{seed}", arm="grpo", seed=seed, accuracies=[0.2, 0.8, 0.8],
+            tmp_path / f"grpo_{seed}", arm="grpo", seed=seed, accuracies=[*RISE, 0.8],
         )  # fmt: skip
         write_run(
             tmp_path / f"no_cure_{seed}", arm="no_cure", seed=seed,
-            accuracies=[0.2, 0.8, 0.1 if collapses else 0.7],
+            accuracies=[*RISE, 0.1 if collapses else 0.7],
             columns={
-                "loss/perception_kl": [0.1, 9.0 if collapses else 0.3, 0.2],
-                "reward/error_format": [0.0, 0.1, 0.5 if collapses else 0.0],
+                "loss/perception_kl": [0.1, 9.0 if collapses else 0.3, *[0.2] * 18],
+                "reward/error_format": [*[0.1] * 18, *[0.5 if collapses else 0.0] * 2],
             },
         )  # fmt: skip
     summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
