@@ -14,7 +14,14 @@ from papo.statistics.resampling import (
     paired_bootstrap,
     relative_reduction,
 )
-from papo.statistics.seeds import minimum_detectable_difference, paired_t
+from papo.statistics.seeds import (
+    detectable_over_starts,
+    detectable_within_starts,
+    minimum_detectable_difference,
+    paired_t,
+    paired_t_over_starts,
+    paired_t_within_starts,
+)
 from papo.statistics.shares import is_majority, pass_at_k, wilson_interval
 from papo.statistics.significance import benjamini_hochberg, bowker_test, mcnemar_exact
 
@@ -27,12 +34,16 @@ __all__ = [
     "bootstrap_ratio",
     "bowker_test",
     "cohen_kappa",
+    "detectable_over_starts",
+    "detectable_within_starts",
     "is_majority",
     "mcnemar_exact",
     "mean_relative_gain",
     "minimum_detectable_difference",
     "paired_bootstrap",
     "paired_t",
+    "paired_t_over_starts",
+    "paired_t_within_starts",
     "pass_at_k",
     "relative_reduction",
     "wilson_interval",

@@ -1,7 +1,7 @@
 """Comparing two methods over common seeds, where each seed gives one number per method."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import optimize, stats
@@ -29,12 +29,58 @@ def paired_t(first: Sequence[float], second: Sequence[float], *, level: float = 
             f"a paired comparison needs the same seeds twice; got {len(first)} and {len(second)}"
         )
     differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    mean, error, degrees = _mean_and_error(differences)
-    if error == 0.0:
-        return Difference(Interval(mean, mean, mean), 1.0 if mean == 0.0 else 0.0)
-    reach = float(stats.t.ppf(0.5 + level / 2.0, degrees)) * error
-    p_value = 2.0 * float(stats.t.sf(abs(mean) / error, degrees))
-    return Difference(Interval(mean, mean - reach, mean + reach), p_value)
+    return _difference(*_mean_and_error(differences), level)
+
+
+def paired_t_over_starts(
+    differences: Sequence[Mapping[int, float]], *, level: float = 0.95
+) -> Difference:
+    """Returns the mean over starts of their mean differences, as a draw of other starts would vary it.
+
+    One number per start, its mean over seeds; Student's t over these numbers. The starts are the units,
+    whatever the number of seeds, so with three starts the interval is wide (4.3 standard errors).
+    Where starts have the same seeds, what a seed does in all of them alike is not in it.
+
+    Args:
+        differences: for each start, seed -> second minus first.
+        level: of the interval.
+
+    Raises:
+        ValueError: fewer than two starts, or one without a seed.
+    """
+    return _difference(*_mean_and_error(_start_means(differences)), level)
+
+
+def paired_t_within_starts(
+    differences: Sequence[Mapping[int, float]], *, level: float = 0.95
+) -> Difference:
+    """Returns the mean over starts of their mean differences, as other seeds of these starts vary it.
+
+    Starts are fixed: it says nothing of other starts. Seeds are the units: what one seed does in
+    several starts may go together (it draws the same problems), so a seed's deviations from the means
+    of its starts are added before they are squared. With the same seeds in every start this is
+    Student's t over seeds of the mean over starts; otherwise the degrees of freedom are those of the
+    start with the fewest seeds, which errs to the wide side.
+
+    Args:
+        differences: for each start, seed -> second minus first.
+        level: of the interval.
+
+    Raises:
+        ValueError: no start, or one with fewer than two seeds.
+    """
+    return _difference(*_within_starts(differences), level)
+
+
+def detectable_over_starts(differences: Sequence[Mapping[int, float]]) -> float:
+    """Returns `minimum_detectable_difference` of the test of `paired_t_over_starts`."""
+    return minimum_detectable_difference(_start_means(differences).tolist())
+
+
+def detectable_within_starts(differences: Sequence[Mapping[int, float]]) -> float:
+    """Returns `minimum_detectable_difference` of the test of `paired_t_within_starts`."""
+    _, error, degrees = _within_starts(differences)
+    return _detectable(error, degrees, power=0.8, level=0.95)
 
 
 def minimum_detectable_difference(
@@ -55,6 +101,10 @@ def minimum_detectable_difference(
         ValueError: fewer than two seeds, or an impossible power.
     """
     _, error, degrees = _mean_and_error(np.asarray(differences, dtype=np.float64))
+    return _detectable(error, degrees, power=power, level=level)
+
+
+def _detectable(error: float, degrees: int, *, power: float, level: float) -> float:
     if not 1.0 - level < power < 1.0:
         raise ValueError(f"a power lies between {1.0 - level:g} (chance) and 1; got {power}")
     critical = float(stats.t.ppf(0.5 + level / 2.0, degrees))
@@ -69,6 +119,38 @@ def minimum_detectable_difference(
     while lacking(highest) < 0.0:
         highest *= 2.0
     return float(optimize.brentq(lacking, 0.0, highest)) * error
+
+
+def _difference(mean: float, error: float, degrees: int, level: float) -> Difference:
+    if error == 0.0:
+        return Difference(Interval(mean, mean, mean), 1.0 if mean == 0.0 else 0.0)
+    reach = float(stats.t.ppf(0.5 + level / 2.0, degrees)) * error
+    p_value = 2.0 * float(stats.t.sf(abs(mean) / error, degrees))
+    return Difference(Interval(mean, mean - reach, mean + reach), p_value)
+
+
+def _start_means(differences: Sequence[Mapping[int, float]]) -> np.ndarray:
+    if any(not each for each in differences):
+        raise ValueError("a mean over starts needs a seed of each start; one has none")
+    return np.asarray([math.fsum(each.values()) / len(each) for each in differences])
+
+
+def _within_starts(differences: Sequence[Mapping[int, float]]) -> tuple[float, float, int]:
+    """Mean, standard error and degrees of freedom where the starts are fixed."""
+    if not differences or any(len(each) < 2 for each in differences):
+        raise ValueError("an interval within starts needs at least two seeds of every start")
+    deviations: dict[int, float] = {}
+    for each in differences:
+        mean, _, degrees = _mean_and_error(np.asarray(list(each.values()), dtype=np.float64))
+        # Sum of squares / degrees / number is the variance of a mean.
+        scale = 1.0 / (len(differences) * math.sqrt(degrees * len(each)))
+        for seed, value in each.items():
+            deviations[seed] = deviations.get(seed, 0.0) + scale * (value - mean)
+    error = math.sqrt(math.fsum(value * value for value in deviations.values()))
+    mean = float(_start_means(differences).mean())
+    if error <= 1e-12 * max(abs(value) for each in differences for value in each.values()):
+        error = 0.0
+    return mean, error, min(map(len, differences)) - 1
 
 
 def _mean_and_error(differences: np.ndarray) -> tuple[float, float, int]:
