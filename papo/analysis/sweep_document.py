@@ -1,5 +1,6 @@
 """A report as sections of tables, figures and sentences, and how these become Markdown and a page."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def _html_section(one: Section) -> Markup:
     parts = [
         part
         if isinstance(part, Markup)
-        else table(part.caption, part.columns, part.rows)
+        else table(part.caption, part.columns, [tuple(map(_unbroken, row)) for row in part.rows])
         if isinstance(part, TextTable)
         else paragraph(part)
         for part in one.parts
@@ -71,6 +72,11 @@ def _html_section(one: Section) -> Markup:
     return section(
         one.anchor, one.heading, *([details(one.folded, *parts)] if one.folded else parts)
     )
+
+
+def _unbroken(cell: str) -> str:
+    """An interval or a list of numbers stays on one line, which a table of many columns would break."""
+    return re.sub(r" (?=[\[/]|of \d)|(?<=of) (?=\d)|(?<=[,/:]) (?=[-+–\d])", "\u00a0", cell)
 
 
 def _markdown_table(text: TextTable) -> str:
