@@ -9,6 +9,7 @@ from papo.masking.blank import BlankMask
 from papo.masking.coverage import black_token_fraction, masked_fraction
 from papo.masking.dino_saliency import DinoSaliency
 from papo.masking.evidence import EvidenceControlMask, EvidenceMask
+from papo.masking.noise import GaussianNoiseMask
 from papo.masking.preflight import check_mask
 from papo.masking.random_patches import MASK_GRIDS, RandomPatchMask
 from papo.masking.semantic import Saliency, SemanticMask
@@ -19,6 +20,7 @@ __all__ = [
     "DinoSaliency",
     "EvidenceControlMask",
     "EvidenceMask",
+    "GaussianNoiseMask",
     "RandomPatchMask",
     "Saliency",
     "SemanticMask",
