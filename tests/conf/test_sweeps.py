@@ -110,6 +110,7 @@ ARMS = {
         "grpo": (0.0, 0.0, 0.0, {"entropy": "sampled", "masked_policy": "old"}),
         "entropy": (0.0, 0.05, 0.0, {"entropy": "exact"}),
         "papo_g": (0.05, 0.0, 0.0, {"masked_policy": "old"}),
+        "papo_g_entropy": (0.05, 0.05, 0.0, {"entropy": "exact", "masked_policy": "old"}),
         "papo_g_double_entropy": (0.1, 0.12, 0.12, {"masked_policy": "current"}),
     },
     "lab_method": {
