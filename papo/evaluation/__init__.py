@@ -4,6 +4,12 @@ runner.py is the loop, store.py what it keeps, scores.py the numbers. Not here: 
 (papo.data, papo.lab), grading (papo.rewards, papo.lab), anything that knows Hydra (evaluate.py).
 """
 
+from papo.evaluation.attention import (
+    ResponseAttention,
+    measure_attention,
+    response_attention,
+    write_attention,
+)
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.checkpoint_files import check_hugging_face_folder
 from papo.evaluation.comparison import compare_evaluations, read_evaluation
@@ -40,6 +46,7 @@ __all__ = [
     "PerceptionProbe",
     "ReadingPolicy",
     "RemovedView",
+    "ResponseAttention",
     "ResponseStore",
     "Runner",
     "SetScores",
@@ -58,17 +65,20 @@ __all__ = [
     "duration",
     "evaluation_settings",
     "flawless_lab_response",
+    "measure_attention",
     "measure_vision_dependency",
     "notes",
     "problem_identities",
     "read_evaluation",
     "read_responses",
+    "response_attention",
     "run_probe",
     "score_responses",
     "show_progress",
     "summarize",
     "summarize_probe",
     "terminal_table",
+    "write_attention",
     "write_comparison",
     "write_probe_summary",
     "write_vision_dependency",

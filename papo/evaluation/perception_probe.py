@@ -276,7 +276,7 @@ class PerceptionProbe:
             if index in own:
                 record = own[index]
                 try:
-                    ids = _tokenize(
+                    ids = tokenize_response(
                         policy, problem, record.response, ends=record.stop_reason == "end"
                     )
                 except ValueError as error:
@@ -288,7 +288,7 @@ class PerceptionProbe:
                 )
         text = self.references(benchmark, problem) if self.references is not None else None
         if text is not None:
-            ids = _tokenize(policy, problem, text, ends=True)
+            ids = tokenize_response(policy, problem, text, ends=True)
             found.append(_Response(kind="reference", index=0, ids=ids, num_sampled=None))
         # A cut response of special tokens alone has no text, so nothing is left of it.
         return [response for response in found if response.ids]
@@ -351,7 +351,14 @@ class PerceptionProbe:
             )
 
 
-def _tokenize(policy: ScoringPolicy, problem: Problem, text: str, *, ends: bool) -> list[int]:
+def tokenize_response(
+    policy: ScoringPolicy, problem: Problem, text: str, *, ends: bool
+) -> list[int]:
+    """Returns the tokens of a response's text, the end of the turn behind them where it `ends`.
+
+    Raises:
+        ValueError: the text spells an image token.
+    """
     encoder = policy.encoder
     # What the template already wrote of the response is part of the prompt.
     text = text.removeprefix(encoder.response_prefix(encoder.render(problem)))
