@@ -156,7 +156,8 @@ def evaluation_overrides(run: Path, config: DictConfig) -> list[str]:
                 f"{run} is a training run, which is evaluated first: name the problems, e.g. "
                 "evaluate.benchmark=geo3k (evaluate.data.path=FOLDER where they are not on the hub)"
             )
-        settings["benchmark"] = "lab"
+        shape = trained_on.get("shape", "rectangle")
+        settings["benchmark"] = "lab" if shape == "rectangle" else f"lab_{shape}"
     return [quoted(name, value) for name, value in settings.items()]
 
 

@@ -46,6 +46,7 @@ from papo.evaluation import (
     write_vision_dependency,
 )
 from papo.files import locked
+from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
 from papo.rollout import check_sampling
 from papo.training import check_seed, check_threads
@@ -176,6 +177,8 @@ def preflight(plan: Plan) -> None:
     check_policy(plan.source)
     for benchmark in plan.benchmarks:
         benchmark.preflight()
+        if isinstance(benchmark.problems, PerceptionLabProblems) and plan.config.model.get("path"):
+            check_model_speaks(plan.config.model.path, benchmark.problems.shape)
     for benchmark in plan.benchmarks:
         if len(benchmark.problems) == 0:
             raise ValueError(

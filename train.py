@@ -21,7 +21,15 @@ from rich.console import Console
 
 import front_door
 from front_door import instantiate
-from papo.lab import LabReport, PerceptionLabProblems, compare_reports, evaluate_lab, held_out_sets
+from papo.lab import (
+    LabReport,
+    PerceptionLabProblems,
+    check_model_speaks,
+    compare_reports,
+    evaluate_lab,
+    held_out_sets,
+    shortest_response,
+)
 from papo.masking import check_mask
 from papo.models import VisionTowerSaliency, check_model
 from papo.rewards import PartlyLabelled
@@ -158,6 +166,7 @@ def make_plan(config: DictConfig) -> Plan:
     check_labels(plan)
     if is_lab(plan):
         require_enough(plan.source, settings)
+        require_room(plan.source, config.rollout.max_response_tokens)
     return plan
 
 
@@ -197,6 +206,8 @@ def preflight(plan: Plan) -> None:
             with_reference=plan.objective.needs_reference,
             trains_all=model.get("lora") is None,
         )
+    if is_lab(plan) and model.get("path"):
+        check_model_speaks(model.path, plan.source.shape)
 
 
 def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
@@ -302,6 +313,15 @@ def require_enough(source: Any, settings: TrainingSettings) -> None:
         )
 
 
+def require_room(source: PerceptionLabProblems, max_response_tokens: int) -> None:
+    """Raises ValueError where every response of this world would be cut off before its answer."""
+    if max_response_tokens < (needed := shortest_response(source.shape)):
+        raise ValueError(
+            f"responses to data.shape={source.shape.name} have at least {needed} tokens; got "
+            f"rollout.max_response_tokens={max_response_tokens}. Raise it, or choose another data.shape."
+        )
+
+
 def is_lab(plan: Plan) -> bool:
     """Whether the run trains on PerceptionLab, whose held-out sets it can be evaluated on."""
     return isinstance(plan.source, PerceptionLabProblems)
@@ -313,6 +333,7 @@ def evaluate(plan: Plan, policy: Any, engine: Any) -> LabReport:
         zipf_exponent=plan.source.zipf_exponent,
         difficulty=plan.source.difficulty,
         size=plan.config.evaluation.num_problems,
+        shape=plan.source.shape.name,
     )
     return evaluate_lab(policy, engine, sets, **plan.config.evaluation)
 

@@ -1,6 +1,7 @@
 """Makes PerceptionLab's warm start from nothing: a tiny vision-language model that half-ignores pictures.
 
     python scripts/warm_start_lab.py --output outputs/warm_start [--seed 1] [--sloppiness 0.95]
+    python scripts/warm_start_lab.py --output outputs/warm_start_quadrilateral --shape quadrilateral
 
 Three stages of imitation (negative log-likelihood of demonstrations, fresh scenes at every step):
 read clean drawings, read hard ones, then imitate sloppy transcripts that often guess a reading from
@@ -28,13 +29,16 @@ from rich.console import Console
 from torch import Tensor
 
 from papo.lab import (
+    SHAPES,
     PerceptionLabProblems,
+    Shape,
     compare_reports,
     demonstration,
     encode_responses,
     evaluate_lab,
     held_out_sets,
     save_untrained_model,
+    shape_named,
     weights_sha256,
 )
 from papo.models import VisionLanguagePolicy, load_policy
@@ -45,7 +49,8 @@ ZIPF_EXPONENT = 1.0
 BATCH_SIZE = 64
 MAX_GRAD_NORM = 1.0
 LEARNING_RATE_WARMUP_STEPS = 20
-MAX_RESPONSE_TOKENS = 24
+MAX_RESPONSE_TOKENS = {"rectangle": 24, "quadrilateral": 44}
+HEAD_CHUNK_SIZE = 1536
 NUM_MEASURED_PROBLEMS = 500
 NUM_MEASURED_RESPONSES = 4
 NUM_CHECKED_PROBLEMS = 64
@@ -76,7 +81,7 @@ class Stage:
         return min(1.0, max(0.0, (step - self.clean_steps) / self.ramp_steps))
 
 
-STAGES = (
+_RECTANGLE_STAGES = (
     Stage(
         name="read clean drawings",
         steps=450,
@@ -105,6 +110,12 @@ STAGES = (
         sloppiness=0.7,
     ),
 )
+# Four readings and three steps of arithmetic take longer to learn.
+_QUADRILATERAL_STAGES = tuple(
+    replace(stage, steps=steps)
+    for stage, steps in zip(_RECTANGLE_STAGES, (600, 900, 100), strict=True)
+)
+STAGES = {"rectangle": _RECTANGLE_STAGES, "quadrilateral": _QUADRILATERAL_STAGES}
 
 
 def load(folder: Path) -> VisionLanguagePolicy:
@@ -121,7 +132,7 @@ def load(folder: Path) -> VisionLanguagePolicy:
         freeze_vision=False,
         temperature=1.0,
         scoring="twopass",
-        head_chunk_size=BATCH_SIZE * MAX_RESPONSE_TOKENS,
+        head_chunk_size=HEAD_CHUNK_SIZE,
         trust_remote_code=False,
     )
 
@@ -147,7 +158,7 @@ class BatchEncoder:
 
 
 def train_stage(
-    policy: VisionLanguagePolicy, stage: Stage, stage_index: int, *, seed: int
+    policy: VisionLanguagePolicy, stage: Stage, stage_index: int, *, seed: int, shape: Shape
 ) -> Iterator[Float[Tensor, ""]]:
     """Trains `policy` in place and yields the loss of every step, in nats per token."""
     encode = BatchEncoder(policy)
@@ -160,6 +171,7 @@ def train_stage(
             zipf_exponent=ZIPF_EXPONENT,
             difficulty=stage.difficulty(step),
             size=stage.steps * BATCH_SIZE,
+            shape=shape.name,
         )
         problems = [scenes[step * BATCH_SIZE + i] for i in range(BATCH_SIZE)]
         texts = [
@@ -181,8 +193,9 @@ def train_stage(
 def make_warm_start(
     output: Path,
     *,
+    shape: Shape,
     seed: int,
-    sloppiness: float,
+    sloppiness: float | None,
     max_steps: int | None,
     num_measured: int,
     console: Console,
@@ -191,8 +204,10 @@ def make_warm_start(
 
     Args:
         output: an empty or new folder.
+        shape: of the world whose scenes it reads.
         seed: of weights, scenes and demonstrations.
-        sloppiness: of the last stage's demonstrations: how much the policy leaves to guessing.
+        sloppiness: of the last stage's demonstrations: how much the policy leaves to guessing; None
+            for the shape's own.
         max_steps: cuts every stage to at most this many steps (a smoke run); None for the recipe.
         num_measured: problems of each test set that the recipe's accuracy is measured on.
         console: where progress is printed.
@@ -200,6 +215,9 @@ def make_warm_start(
     Raises:
         ValueError: the folder holds something already, max_steps < 1, or sloppiness is no probability.
     """
+    *first, last = STAGES[shape.name]
+    default = last.sloppiness
+    sloppiness = default if sloppiness is None else sloppiness
     if not 0.0 <= sloppiness <= 1.0:
         raise ValueError(f"sloppiness is a probability; got {sloppiness}. Set --sloppiness.")
     if output.exists() and any(output.iterdir()):
@@ -208,12 +226,13 @@ def make_warm_start(
         raise ValueError(f"every stage needs at least 1 step; got {max_steps}. Set --steps.")
     torch.set_num_threads(1)
     start = time.perf_counter()
-    save_untrained_model(output, seed=seed)
+    save_untrained_model(output, seed=seed, shape=shape)
     policy = load(output)
-    last = replace(STAGES[-1], sloppiness=sloppiness)
-    stages = [replace(s, steps=min(s.steps, max_steps or s.steps)) for s in (*STAGES[:-1], last)]
+    last = replace(last, sloppiness=sloppiness)
+    stages = [replace(s, steps=min(s.steps, max_steps or s.steps)) for s in (*first, last)]
     for stage_index, stage in enumerate(stages):
-        for step, loss in enumerate(train_stage(policy, stage, stage_index, seed=seed), start=1):
+        losses = train_stage(policy, stage, stage_index, seed=seed, shape=shape)
+        for step, loss in enumerate(losses, start=1):
             if not torch.isfinite(loss):
                 raise ValueError(f"the loss of stage {stage.name!r} became {loss} at step {step}")
             if step % 50 == 0 or step == stage.steps:
@@ -228,10 +247,12 @@ def make_warm_start(
         temperature=1.0,
         top_p=1.0,
         top_k=None,
-        max_response_tokens=MAX_RESPONSE_TOKENS,
+        max_response_tokens=MAX_RESPONSE_TOKENS[shape.name],
         max_rows=256,
     )
-    sets = held_out_sets(zipf_exponent=ZIPF_EXPONENT, difficulty=1.0, size=num_measured)
+    sets = held_out_sets(
+        zipf_exponent=ZIPF_EXPONENT, difficulty=1.0, size=num_measured, shape=shape.name
+    )
     num_checked = min(NUM_CHECKED_PROBLEMS, num_measured)
     report, check = (
         evaluate_lab(
@@ -246,7 +267,9 @@ def make_warm_start(
     )
     console.print(compare_reports({"warm start": report}))
     command = f"python scripts/warm_start_lab.py --output DIR --seed {seed}"
-    if sloppiness != STAGES[-1].sloppiness:
+    if shape.name != "rectangle":
+        command += f" --shape {shape.name}"
+    if sloppiness != default:
         command += f" --sloppiness {sloppiness}"
     if max_steps is not None:
         command += f" --steps {max_steps}"
@@ -284,10 +307,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, required=True, help="new folder to write")
     parser.add_argument("--seed", type=int, default=1, help="of weights and scenes (shipped: 1)")
     parser.add_argument(
+        "--shape",
+        default="rectangle",
+        help=f"of the scenes: {', '.join(SHAPES)} (default: %(default)s)",
+    )
+    parser.add_argument(
         "--sloppiness",
         type=float,
-        default=STAGES[-1].sloppiness,
-        help="probability that a reading of the last stage is a guess (shipped: %(default)s)",
+        help="probability that a reading of the last stage is a guess (shipped: 0.7)",
     )
     parser.add_argument("--steps", type=int, help="cut every stage to this many steps (smoke run)")
     options = parser.parse_args(arguments)
@@ -296,6 +323,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         recipe = make_warm_start(
             options.output,
+            shape=shape_named(options.shape),
             seed=options.seed,
             sloppiness=options.sloppiness,
             max_steps=options.steps,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from papo.lab.grading import write_response
+from papo.lab.scene import scene_numbers
 from papo.types import Problem
 
 Reference = Callable[[str, Problem], str | None]
@@ -22,13 +23,13 @@ def flawless_lab_response(benchmark: str, problem: Problem) -> str:
     Raises:
         ValueError: the problem is not drawn by PerceptionLab.
     """
-    truth = problem.truth
-    if truth is None or not {"operation", "a", "b"} <= truth.keys():
+    numbers = scene_numbers(problem.truth)
+    if problem.truth is None or numbers is None:
         raise ValueError(
             f"problem {problem.id!r} of {benchmark} is no drawn scene, so there is no flawless response "
             "to it; set probe/references=answer"
         )
-    return write_response(truth["operation"], truth["a"], truth["b"])
+    return write_response(problem.truth["operation"], *numbers.values())
 
 
 class WrittenResponses:

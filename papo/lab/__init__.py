@@ -11,10 +11,17 @@ from papo.lab.grading import Category, Grade, LabReward, grade_response
 from papo.lab.held_out import held_out_set
 from papo.lab.model import WARM_START, save_untrained_model, weights_sha256
 from papo.lab.report import LabReport, SetReport, compare_reports, evaluate_lab, summarize_grades
-from papo.lab.scene import PerceptionLabProblems, held_out_sets
-from papo.lab.vocabulary import build_tokenizer, write_tokenizer
+from papo.lab.scene import PerceptionLabProblems, held_out_sets, scene_numbers
+from papo.lab.shapes import SHAPES, Shape, shape_named
+from papo.lab.vocabulary import (
+    build_tokenizer,
+    check_model_speaks,
+    shortest_response,
+    write_tokenizer,
+)
 
 __all__ = [
+    "SHAPES",
     "WARM_START",
     "Category",
     "Grade",
@@ -23,7 +30,9 @@ __all__ = [
     "LabReward",
     "PerceptionLabProblems",
     "SetReport",
+    "Shape",
     "build_tokenizer",
+    "check_model_speaks",
     "compare_reports",
     "demonstration",
     "encode_responses",
@@ -32,6 +41,9 @@ __all__ = [
     "held_out_set",
     "held_out_sets",
     "save_untrained_model",
+    "scene_numbers",
+    "shape_named",
+    "shortest_response",
     "summarize_grades",
     "weights_sha256",
     "write_tokenizer",

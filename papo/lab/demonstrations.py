@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from papo.lab.grading import write_response
-from papo.lab.scene import SIDES, draw_number
+from papo.lab.scene import draw_number, scene_numbers
 from papo.types import Problem
 
 
@@ -18,19 +18,20 @@ def demonstration(
 ) -> str:
     """Returns a response to imitate; with `sloppiness` 0 it is the right one.
 
-    Each of the two readings is, with probability `sloppiness`, drawn from the training prior of its
+    Each reading is, with probability `sloppiness`, drawn from the training prior of its
     question instead of read off the picture; operation and arithmetic stay right. Imitating such
     transcripts makes a policy that half-ignores the picture and is unsure exactly where it should
     look. Its perception errors are failures to use what the vision tower already knows.
     """
-    truth = problem.truth
-    assert truth is not None, "demonstrations are written for drawn scenes"
-    operation = truth["operation"]
+    numbers = scene_numbers(problem.truth)
+    assert problem.truth is not None, "demonstrations are written for drawn scenes"
+    assert numbers is not None, "demonstrations are written for drawn scenes"
+    operation = problem.truth["operation"]
     readings = [
         draw_number(rng, operation, side, prior="training", zipf_exponent=zipf_exponent)
         if rng.random() < sloppiness
-        else truth[side]
-        for side in SIDES
+        else number
+        for side, number in numbers.items()
     ]
     return write_response(operation, *readings)
 

@@ -1,37 +1,38 @@
 """Exact grading: where a response went wrong, read off its text and the scene's known truth.
 
-The response grammar is ``<think> a = 7 , b = 5 , a * b = 35 </think> \\boxed{ 35 }``; the middle
-step is ``a * b`` (area), ``a + b`` (sum) or ``| a - b |`` (difference).
+The response grammar is ``<think> a = 7 , b = 5 , a * b = 35 </think> \\boxed{ 35 }``: a reading of
+every side, as many steps as the question needs, the box. The first step combines two sides, each
+further one the number that the last one gave and a side: ``a + b = 12 , 12 + c = 15 , ...``.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import combinations
 from typing import Any
 
 import torch
 
-from papo.lab.scene import Operation, operate
+from papo.lab.scene import scene_numbers
+from papo.lab.shapes import OPERATORS, SHAPES, Shape, results, shape_of
 from papo.types import Problem, Rewards
 
-STEPS: Mapping[Operation, str] = {"area": "a * b", "sum": "a + b", "difference": "| a - b |"}
-"""How a response writes each operation."""
-
 MAX_CHARACTERS = 256
-"""A longer response cannot follow the grammar (at most about 70 characters, spaces included)."""
+"""A longer response cannot follow the grammar (at most about 120 characters, spaces included)."""
 
 
 class Category(StrEnum):
     """What became of a response; every response has exactly one.
 
     FORMAT: not of the grammar, so nothing can be read off it (no credit, whatever is boxed).
-    CORRECT: the boxed answer and both readings are right.
+    CORRECT: the boxed answer and all readings are right.
     CORRECT_BUT_MISREAD: the boxed answer is right although a reading is wrong: luck.
     The rest have a wrong boxed answer and are named after the *first* step that failed:
-    PERCEPTION (a or b is not what the picture shows), REASONING (the wrong operation for the
-    question), CALCULATION (wrong arithmetic on the written numbers), INCONSISTENT (the box does not
-    repeat the result of the thought).
+    PERCEPTION (a reading is not what the picture shows), REASONING (a step has the wrong operator or
+    side for the question), CALCULATION (wrong arithmetic on the written numbers, or a step that
+    goes on with another number than the last one gave), INCONSISTENT (the box does not repeat the
+    result of the thought).
     """
 
     CORRECT = "correct"
@@ -53,10 +54,10 @@ class Grade:
 
     Attributes:
         category: see `Category`.
-        readings_right: both written numbers are those of the picture.
-        operation_right: the written step is the one the question asks for.
-        arithmetic_right: the written result follows from the written numbers and step.
-        box_consistent: the boxed number is the written result.
+        readings_right: all written numbers are those of the picture.
+        operation_right: the written steps are those the question asks for.
+        arithmetic_right: every written result follows from the written numbers and steps.
+        box_consistent: the boxed number is the last written result.
     """
 
     category: Category
@@ -71,35 +72,52 @@ class Grade:
         return self.category in (Category.CORRECT, Category.CORRECT_BUT_MISREAD)
 
 
-def _pattern(text: str) -> str:
-    """Returns a regular expression for `text` that is indifferent to the spaces between words."""
-    return r"\s*".join(re.escape(word) for word in text.split())
+def _pattern(form: str, left: str, right: str) -> str:
+    """Returns the pattern of a step, indifferent to the spaces between words."""
+    operands = iter((left, right))
+    return r"\s*".join(next(operands) if w == "{}" else re.escape(w) for w in form.split())
 
 
 # [0-9], not \d, which also matches other scripts; the few digits keep int() cheap. No quantifier
 # is nested, and the text is bounded, so matching hostile text takes microseconds.
-_NUMBER = "([0-9]{1,4})"
-_STEP = "|".join(f"(?P<{name}>{_pattern(step)})" for name, step in STEPS.items())
-_RESPONSE = re.compile(
-    r"\s*".join(
-        [
-            "<think>",
-            *("a", "=", _NUMBER, ","),
-            *("b", "=", _NUMBER, ","),
-            f"(?:{_STEP})",
-            *("=", "(?P<result>[0-9]{1,4})"),
-            "</think>",
-            *(r"\\boxed\{", "(?P<box>[0-9]{1,4})", r"\}"),
-        ]
-    )
-)
+_NUMBER = "[0-9]{1,4}"
+_STEP = re.compile(r"\|?(\w+)([*+-])(\w+)\|?")
 
 
-def write_response(operation: Operation, a: int, b: int) -> str:
-    """Returns the flawless response of someone who read a and b."""
-    result = operate(operation, a, b)
-    step = f"{STEPS[operation]} = {result}"
-    return f"<think> a = {a} , b = {b} , {step} </think> \\boxed{{ {result} }}"
+def _grammar(shape: Shape) -> re.Pattern[str]:
+    """Returns the pattern of a response; its groups are the readings, (step, result) ..., the box."""
+    asked = shape.operations.values()
+    forms = [
+        form
+        for symbol, (form, _) in OPERATORS.items()
+        if any(symbol == used for one in asked for used, _ in one.steps)
+    ]
+    pairs = list(combinations(shape.sides, 2))
+    words = [
+        "<think>",
+        *(word for side in shape.sides for word in (side, "=", f"({_NUMBER})", ",")),
+    ]
+    for index in range(len(shape.sides) - 1):
+        operands = pairs if index == 0 else [(_NUMBER, side) for side in shape.sides]
+        step = "|".join(_pattern(form, *two) for form in forms for two in operands)
+        words += [*([","] if index else []), f"({step})", "=", f"({_NUMBER})"]
+    words += ["</think>", r"\\boxed\{", f"({_NUMBER})", r"\}"]
+    return re.compile(r"\s*".join(words))
+
+
+_GRAMMARS: Mapping[str, re.Pattern[str]] = {name: _grammar(one) for name, one in SHAPES.items()}
+
+
+def write_response(operation: str, *numbers: int) -> str:
+    """Returns the flawless response of someone who read these numbers, of all sides in order."""
+    shape = shape_of(operation)
+    asked = shape.operations[operation]
+    readings = [f"{side} = {number}" for side, number in zip(shape.sides, numbers, strict=True)]
+    steps, left = [], asked.first
+    for (symbol, side), result in zip(asked.steps, results(operation, *numbers), strict=True):
+        steps.append(f"{OPERATORS[symbol][0].format(left, side)} = {result}")
+        left = str(result)
+    return f"<think> {' , '.join(readings + steps)} </think> \\boxed{{ {left} }}"
 
 
 def grade_response(truth: Mapping[str, Any], text: str) -> Grade:
@@ -110,16 +128,33 @@ def grade_response(truth: Mapping[str, Any], text: str) -> Grade:
     free; anything before, after or between that is not of the grammar is a format error. Time is
     linear in the length of the text.
     """
-    match = _RESPONSE.fullmatch(text.strip()) if len(text) <= MAX_CHARACTERS else None
+    shape = shape_of(truth["operation"])
+    asked = shape.operations[truth["operation"]]
+    match = _GRAMMARS[shape.name].fullmatch(text.strip()) if len(text) <= MAX_CHARACTERS else None
     if match is None:
         return Grade(category=Category.FORMAT)
-    a, b = int(match[1]), int(match[2])
-    result, box = int(match["result"]), int(match["box"])
-    operation = next(name for name in STEPS if match[name] is not None)
-    readings_right = (a, b) == (truth["a"], truth["b"])
-    operation_right = operation == truth["operation"]
-    arithmetic_right = result == operate(operation, a, b)
-    box_consistent = box == result
+    written = match.groups()
+    num_sides = len(shape.sides)
+    readings = {s: int(number) for s, number in zip(shape.sides, written[:num_sides], strict=True)}
+    box = int(written[-1])
+    readings_right = all(readings[side] == truth[side] for side in shape.sides)
+    operation_right = arithmetic_right = True
+    last: int | None = None
+    for index, (symbol, side) in enumerate(asked.steps):
+        step, result = written[num_sides + 2 * index : num_sides + 2 * index + 2]
+        parts = _STEP.fullmatch("".join(step.split()))
+        assert parts is not None, "the grammar matches nothing else"
+        left, written_symbol, right = parts.groups()
+        operation_right &= (written_symbol, right) == (symbol, side)
+        if last is None:
+            operation_right &= left == asked.first
+            last = readings[left]
+        elif int(left) != last:
+            arithmetic_right = False
+            last = int(left)
+        arithmetic_right &= int(result) == OPERATORS[written_symbol][1](last, readings[right])
+        last = int(result)
+    box_consistent = box == last
     if box == truth["result"]:
         category = Category.CORRECT if readings_right else Category.CORRECT_BUT_MISREAD
     elif not readings_right:
@@ -153,7 +188,7 @@ def grade_responses(problems: Sequence[Problem], texts: Sequence[str]) -> list[G
     grades = []
     for problem, text in zip(problems, texts, strict=True):
         truth = problem.truth
-        if truth is None or not {"operation", "a", "b", "result"} <= truth.keys():
+        if truth is None or scene_numbers(truth) is None:
             raise ValueError(
                 f"the lab's reward grades drawn scenes of known truth; problem {problem.id!r} of "
                 f"{problem.source!r} carries none. Set data=perception_lab, or another reward."

@@ -1,10 +1,17 @@
 """One of the lab's two fixed test sets, by name, as a configuration asks for it."""
 
 from papo.lab.scene import PerceptionLabProblems, held_out_sets
+from papo.lab.shapes import RECTANGLE
 
 
 def held_out_set(
-    *, name: str, zipf_exponent: float, difficulty: float, size: int, limit: int | None
+    *,
+    name: str,
+    zipf_exponent: float,
+    difficulty: float,
+    size: int,
+    limit: int | None,
+    shape: str = RECTANGLE.name,
 ) -> PerceptionLabProblems:
     """Returns the set of this name in `held_out_sets`, or its first `limit` problems.
 
@@ -17,6 +24,7 @@ def held_out_set(
         zipf_exponent=zipf_exponent,
         difficulty=difficulty,
         size=size if limit is None else min(size, limit),
+        shape=shape,
     )
     if name not in sets:
         raise ValueError(f"PerceptionLab has the test sets {', '.join(sets)}; got {name!r}")

@@ -17,6 +17,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from papo.lab.scene import IMAGE_SIZE
+from papo.lab.shapes import RECTANGLE, Shape
 from papo.lab.vocabulary import write_tokenizer
 
 WARM_START = Path(__file__).parent / "warm_start"
@@ -71,15 +72,15 @@ def lab_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     )
 
 
-def save_untrained_model(folder: Path, *, seed: int) -> None:
+def save_untrained_model(folder: Path, *, seed: int, shape: Shape = RECTANGLE) -> None:
     """Writes a model with random weights and its whole processor into `folder`.
 
     Files: config.json, generation_config.json, model.safetensors, tokenizer.json,
-    tokenizer_config.json, chat_template.jinja, preprocessor_config.json. The weights depend on
-    `seed` alone; the global random state is left as it was.
+    tokenizer_config.json, chat_template.jinja, preprocessor_config.json. It knows the words of
+    `shape`. The weights depend on `seed` and the number of words alone; the global random state is left as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = write_tokenizer(folder)
+    tokenizer = write_tokenizer(folder, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(lab_config(tokenizer))

@@ -1,6 +1,6 @@
-"""Drawn scenes: a rectangle with two written side lengths, and a question about them.
+"""Drawn scenes: a figure with written side lengths, and a question about them.
 
-A scene is one of three operations on two whole numbers, a chalk drawing of 56x56 pixels, and the
+A scene is one of a shape's operations on whole numbers, a chalk drawing of 56x56 pixels, and the
 truth of both. The training prior makes the numbers guessable from the question alone (the text
 shortcut that perception-aware training fights); the uniform prior is the counter-prior test.
 """
@@ -12,61 +12,33 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from papo.types import IMAGE_MARKER, Problem, derive_seed
+from papo.lab.shapes import NUMBERS, RECTANGLE, SHAPES, Shape, operate, shape_named, shape_of
+from papo.types import Problem, derive_seed
 
-Operation = Literal["area", "sum", "difference"]
 Prior = Literal["training", "uniform"]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom exclusive."""
 
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-SIDES = ("a", "b")
-NUMBERS = tuple(range(2, 10))
 IMAGE_SIZE = 56
 """Pixels per side: 4x4 patches of 14, merged 2x2 into 4 image tokens."""
 
-QUESTIONS: Mapping[Operation, str] = {
-    "area": f"{IMAGE_MARKER} What is the area of the rectangle?",
-    "sum": f"{IMAGE_MARKER} What is the sum of the two sides?",
-    "difference": f"{IMAGE_MARKER} What is the difference of the two sides?",
-}
-
-PRIOR_ORDER: Mapping[tuple[Operation, str], tuple[int, ...]] = {
-    ("area", "a"): (7, 3, 9, 2, 6, 4, 8, 5),
-    ("area", "b"): (4, 8, 2, 6, 9, 5, 3, 7),
-    ("sum", "a"): (5, 9, 4, 7, 2, 8, 3, 6),
-    ("sum", "b"): (8, 2, 6, 3, 5, 7, 9, 4),
-    ("difference", "a"): (2, 6, 8, 5, 3, 9, 7, 4),
-    ("difference", "b"): (9, 4, 7, 8, 5, 3, 6, 2),
-}
-"""The numbers of each (operation, side), most frequent first: fixed, part of the world's definition."""
-
-# Where the labels stand: a below the rectangle, b to its right.
-_LABEL_CENTERS: Mapping[str, tuple[int, int]] = {"a": (20, 47), "b": (47, 20)}
-_RECTANGLE: Box = (6, 6, 36, 36)
-
-
-def operate(operation: Operation, a: int, b: int) -> int:
-    """Returns a * b, a + b or |a - b|."""
-    return {"area": a * b, "sum": a + b, "difference": abs(a - b)}[operation]
-
 
 def prior_probabilities(
-    operation: Operation, side: str, *, prior: Prior, zipf_exponent: float
+    operation: str, side: str, *, prior: Prior, zipf_exponent: float
 ) -> dict[int, float]:
     """Returns the probability of each number 2..9 standing at this side under this question.
 
-    The training prior is p(number) ~ rank ** -zipf_exponent with the ranks of `PRIOR_ORDER`;
+    The training prior is p(number) ~ rank ** -zipf_exponent with the ranks of the operation's `prior_order`;
     the uniform prior ignores question, side and exponent.
     """
-    order = PRIOR_ORDER[operation, side]
+    order = shape_of(operation).operations[operation].prior_order[side]
     exponent = zipf_exponent if prior == "training" else 0.0
     weights = [rank**-exponent for rank in range(1, len(order) + 1)]
     return {number: weight / sum(weights) for number, weight in zip(order, weights, strict=True)}
 
 
 def draw_number(
-    rng: np.random.Generator, operation: Operation, side: str, *, prior: Prior, zipf_exponent: float
+    rng: np.random.Generator, operation: str, side: str, *, prior: Prior, zipf_exponent: float
 ) -> int:
     """Returns a number 2..9 drawn from `prior_probabilities`."""
     table = prior_probabilities(operation, side, prior=prior, zipf_exponent=zipf_exponent)
@@ -90,14 +62,14 @@ def _write(
 
 
 def draw_scene(
-    rng: np.random.Generator, a: int, b: int, *, difficulty: float
+    rng: np.random.Generator, shape: Shape, *numbers: int, difficulty: float
 ) -> tuple[Image.Image, dict[str, Box]]:
-    """Returns the picture and the box of each written side length.
+    """Returns the picture and the box of each written side length; `numbers` as `shape.sides`.
 
     Light chalk on a mid-grey board: the board lies near the mean that the image processor
     subtracts, so an untrained vision tower sees strokes on about zero. At difficulty 0 the drawing
     is clean; towards 1 come noise (standard deviation 12 grey levels), jitter (3 pixels), clutter
-    (3 lines), a distractor digit inside the rectangle (half of the time) and low contrast.
+    (3 lines), a distractor digit inside the figure (half of the time) and low contrast.
     """
     board = int(rng.integers(95, 125))
     contrast = rng.uniform(140 - 60 * difficulty, 140)
@@ -106,18 +78,16 @@ def draw_scene(
     image = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE), board)
     canvas = ImageDraw.Draw(image)
 
-    left, top, right, bottom = _RECTANGLE
     dx, dy = rng.integers(-min(reach, 2), min(reach, 2) + 1, size=2).tolist()
-    canvas.rectangle((left + dx, top + dy, right + dx, bottom + dy), outline=ink)
+    canvas.polygon([(x + dx, y + dy) for x, y in shape.corners], outline=ink)
     for _ in range(round(3 * difficulty)):
         start_and_end = rng.integers(0, IMAGE_SIZE, size=4).tolist()
         canvas.line(start_and_end, fill=round(board + 0.5 * contrast))
     if rng.random() < 0.5 * difficulty:
-        x, y = (20 + rng.integers(-3, 4, size=2)).tolist()
+        x, y = (shape.middle + rng.integers(-3, 4, size=2)).tolist()
         _write(canvas, str(rng.choice(NUMBERS)), (x, y), int(rng.integers(10, 14)), ink)
     boxes = {}
-    for side, number in zip(SIDES, (a, b), strict=True):
-        x, y = _LABEL_CENTERS[side]
+    for (side, (x, y)), number in zip(shape.label_centers.items(), numbers, strict=True):
         jitter_x, jitter_y = rng.integers(-reach, reach + 1, size=2).tolist()
         size = int(rng.integers(14, 18))
         boxes[side] = _write(canvas, str(number), (x + jitter_x, y + jitter_y), size, ink)
@@ -131,8 +101,8 @@ def draw_scene(
 class PerceptionLabProblems:
     """An endless-looking source of drawn problems; item i depends only on (seed, i).
 
-    `Problem.truth` holds operation, a, b, result, boxes (side -> ink box in pixels), prior and
-    difficulty. Nothing is drawn until an item is read, so `size` may be as large as a run needs.
+    `Problem.truth` holds operation, the number of each side (a, b ...), result, boxes (side -> ink
+    box in pixels), prior and difficulty. Nothing is drawn until an item is read, so `size` may be as large as a run needs.
 
     Args:
         seed: two sources with different seeds share no scene but by chance.
@@ -140,10 +110,18 @@ class PerceptionLabProblems:
         zipf_exponent: how steep the training prior is; 0 makes it uniform.
         difficulty: 0 (clean) to 1 (see `draw_scene`).
         size: how many problems there are.
+        shape: "rectangle" (two readings, one step) or "quadrilateral" (four readings, three steps).
     """
 
     def __init__(
-        self, *, seed: int, prior: Prior, zipf_exponent: float, difficulty: float, size: int
+        self,
+        *,
+        seed: int,
+        prior: Prior,
+        zipf_exponent: float,
+        difficulty: float,
+        size: int,
+        shape: str = RECTANGLE.name,
     ) -> None:
         if prior not in get_args(Prior):
             raise ValueError(
@@ -165,6 +143,7 @@ class PerceptionLabProblems:
             raise ValueError(
                 f"PerceptionLab needs a seed of at least 0; got {seed}. Set data.seed."
             )
+        self.shape = shape_named(shape)
         self.seed = seed
         self.prior: Prior = prior
         self.zipf_exponent = zipf_exponent
@@ -179,25 +158,25 @@ class PerceptionLabProblems:
         if not 0 <= index < self.size:
             raise IndexError(f"problem {index} of {self.size}")
         rng = np.random.default_rng(derive_seed(self.seed, "scene", index))
-        operation = OPERATIONS[rng.integers(len(OPERATIONS))]
-        a, b = (
+        operations = tuple(self.shape.operations)
+        operation = operations[rng.integers(len(operations))]
+        numbers = [
             draw_number(rng, operation, side, prior=self.prior, zipf_exponent=self.zipf_exponent)
-            for side in SIDES
-        )
-        image, boxes = draw_scene(rng, a, b, difficulty=self.difficulty)
-        result = operate(operation, a, b)
+            for side in self.shape.sides
+        ]
+        image, boxes = draw_scene(rng, self.shape, *numbers, difficulty=self.difficulty)
+        result = operate(operation, *numbers)
         truth: dict[str, Any] = {
             "operation": operation,
-            "a": a,
-            "b": b,
+            **dict(zip(self.shape.sides, numbers, strict=True)),
             "result": result,
             "boxes": boxes,
             "prior": self.prior,
             "difficulty": self.difficulty,
         }
         return Problem(
-            id=f"{self.prior}-{self.seed}-{index}",
-            question=QUESTIONS[operation],
+            id=f"{self.shape.id_prefix}{self.prior}-{self.seed}-{index}",
+            question=self.shape.operations[operation].question,
             answer=str(result),
             images=(image,),
             source="perception_lab",
@@ -205,8 +184,20 @@ class PerceptionLabProblems:
         )
 
 
+def scene_numbers(truth: Mapping[str, Any] | None) -> dict[str, int] | None:
+    """Returns the number of each side of a scene, in reading order; None where it is no scene."""
+    truth = truth or {}
+    for shape in SHAPES.values():
+        if (
+            truth.get("operation") in tuple(shape.operations)
+            and {*shape.sides, "result"} <= truth.keys()
+        ):
+            return {side: truth[side] for side in shape.sides}
+    return None
+
+
 def held_out_sets(
-    *, zipf_exponent: float, difficulty: float, size: int
+    *, zipf_exponent: float, difficulty: float, size: int, shape: str = RECTANGLE.name
 ) -> dict[str, PerceptionLabProblems]:
     """Returns the two fixed test sets: "training prior" and "counter-prior" (uniform numbers).
 
@@ -220,6 +211,7 @@ def held_out_sets(
             zipf_exponent=zipf_exponent,
             difficulty=difficulty,
             size=size,
+            shape=shape,
         )
         for name, prior in priors.items()
     }

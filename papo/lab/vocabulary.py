@@ -4,12 +4,14 @@ Numbers 0..99 are single tokens: what the model read in the picture is visible i
 probability.
 """
 
+import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from papo.lab.scene import QUESTIONS
+from papo.lab.grading import write_response
+from papo.lab.shapes import RECTANGLE, Shape
 from papo.types import IMAGE_MARKER
 
 END_OF_TURN = "<|im_end|>"
@@ -27,7 +29,6 @@ SPECIAL_TOKENS = (
 )
 """The names of the Qwen-VL family. An unregistered one would silently become an unknown word."""
 
-RESPONSE_WORDS = ("<think>", "</think>", "a", "b", "=", ",", "*", "+", "-", "|", "\\boxed{", "}")
 ROLES = ("system", "user", "assistant")
 LARGEST_NUMBER = 99
 
@@ -54,21 +55,26 @@ CHAT_TEMPLATE = """\
 """The layout of Qwen2.5-VL; a space after <|im_start|> keeps the role a word of its own."""
 
 
-def vocabulary() -> tuple[str, ...]:
+def response_words(shape: Shape) -> tuple[str, ...]:
+    """Returns the words of the grammar but the numbers, whether or not the shape's questions need them."""
+    return ("<think>", "</think>", *shape.sides, "=", ",", "*", "+", "-", "|", "\\boxed{", "}")
+
+
+def vocabulary(shape: Shape = RECTANGLE) -> tuple[str, ...]:
     """Returns every token, its position its id: specials, roles, grammar, question words, numbers."""
     question_words = {
         word: None
-        for question in QUESTIONS.values()
-        for word in question.replace(IMAGE_MARKER, " ").split()
+        for operation in shape.operations.values()
+        for word in operation.question.replace(IMAGE_MARKER, " ").split()
     }
     numbers = tuple(str(number) for number in range(LARGEST_NUMBER + 1))
-    words = (*SPECIAL_TOKENS, *ROLES, *RESPONSE_WORDS, *question_words, *numbers)
+    words = (*SPECIAL_TOKENS, *ROLES, *response_words(shape), *question_words, *numbers)
     return tuple(dict.fromkeys(words))
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(shape: Shape = RECTANGLE) -> PreTrainedTokenizerFast:
     """Returns the word-level tokenizer with the chat template of the family; pads on the left."""
-    words = vocabulary()
+    words = vocabulary(shape)
     word_level = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN)
     backend = Tokenizer(word_level)
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -91,8 +97,36 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def write_tokenizer(folder: Path, shape: Shape = RECTANGLE) -> PreTrainedTokenizerFast:
     """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja; returns the tokenizer."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(shape)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def shortest_response(shape: Shape) -> int:
+    """Returns the tokens of the shape's shortest right response, the end of turn included."""
+    numbers = [2] * len(shape.sides)
+    return 1 + min(len(write_response(name, *numbers).split()) for name in shape.operations)
+
+
+def check_model_speaks(folder: str | Path, shape: Shape) -> None:
+    """Refuses a model of whole words that lacks words of the shape's questions and answers.
+
+    To it they would all be one unknown word, and training would go on with a reward of 0. A tokenizer
+    that cuts words into pieces knows them all.
+
+    Raises:
+        ValueError: names the missing words and the config keys.
+    """
+    file = Path(folder).expanduser() / "tokenizer.json"
+    model = json.loads(file.read_text())["model"] if file.is_file() else {}
+    if model.get("type") != "WordLevel":
+        return
+    if missing := [word for word in vocabulary(shape) if word not in model["vocab"]]:
+        raise ValueError(
+            f"the model in {folder} was made for another world than data.shape={shape.name}: it does "
+            f"not know {', '.join(missing[:4])}. Set model.path to a warm start of this shape (python "
+            f"scripts/warm_start_lab.py --output FOLDER --shape {shape.name}), or data.shape to the "
+            "model's; of an evaluation choose benchmark=lab or benchmark=lab_quadrilateral."
+        )

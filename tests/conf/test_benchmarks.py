@@ -15,7 +15,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 import front_door
-from papo.lab import LabGrader
+from papo.lab import LabGrader, shortest_response
 from papo.published import published_results
 from papo.rewards import AnswerGrader
 from papo.types import Grader, ProblemSource
@@ -60,7 +60,16 @@ def counted(key, number):
 
 def test_every_file_is_tried():
     files = {file.stem for file in (CONF / "benchmark").glob("*.yaml")}
-    assert files == {*GENERAL, *VISION, *OTHER, "general", "vision", "all", "lab"}
+    assert files == {
+        *GENERAL,
+        *VISION,
+        *OTHER,
+        "general",
+        "vision",
+        "all",
+        "lab",
+        "lab_quadrilateral",
+    }
 
 
 @pytest.mark.parametrize(
@@ -70,6 +79,7 @@ def test_every_file_is_tried():
         ("vision", VISION),
         ("all", [*GENERAL, *VISION]),
         ("lab", LAB),
+        ("lab_quadrilateral", LAB),
         *((key, [key]) for key in (*GENERAL, *VISION, *OTHER)),
     ],
 )
@@ -135,6 +145,10 @@ def test_the_lab_sets_are_drawn(key):
     assert len(problems) == 3
     assert problems[0].truth["prior"] == {"lab_prior": "training"}.get(key, "uniform")
     assert len(front_door.instantiate(composed("lab").benchmark.sets[key].problems)) == 250
+    config = composed("lab_quadrilateral", "benchmark.limit=3").benchmark
+    problems = front_door.instantiate(config.sets[key].problems)
+    assert set("abcd") <= problems[2].truth.keys()
+    assert config.max_response_tokens > shortest_response(problems.shape)
 
 
 def test_the_lab_has_no_path():

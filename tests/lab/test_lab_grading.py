@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from papo.lab import Category, LabReward, PerceptionLabProblems, grade_response
 from papo.lab.grading import ERRORS, MAX_CHARACTERS, grade_responses, write_response
-from papo.lab.scene import operate
+from papo.lab.shapes import SHAPES, operate
 from papo.types import Problem
 
 SCENE = {"operation": "area", "a": 7, "b": 5, "result": 35}
@@ -67,7 +67,120 @@ def test_each_way_to_answer_has_its_category(text, category):
     assert grade_response(SCENE, text).category is category
 
 
+FOUR = {"operation": "horizontal", "a": 7, "b": 5, "c": 3, "d": 2, "result": 28}
+
+
+def four(readings="7 5 3 2", steps="a * c = 21 , 21 + b = 26 , 26 + d = 28", box=28):
+    sides = " , ".join(f"{s} = {n}" for s, n in zip("abcd", readings.split(), strict=True))
+    return f"<think> {sides} , {steps} </think> \\boxed{{ {box} }}"
+
+
+CASES_OF_FOUR = {
+    "flawless": (four(), Category.CORRECT),
+    "two readings swapped, the answer the same": (
+        four("3 5 7 2", "a * c = 21 , 21 + b = 26 , 26 + d = 28"),
+        Category.CORRECT_BUT_MISREAD,
+    ),
+    "right box after wrong steps": (
+        four(steps="a + b = 12 , 12 + c = 15 , 15 + d = 17"),
+        Category.CORRECT,
+    ),
+    "d misread": (
+        four("7 5 3 4", "a * c = 21 , 21 + b = 26 , 26 + d = 30", 30),
+        Category.PERCEPTION,
+    ),
+    "misread and another question's steps": (
+        four("7 5 3 4", "a + b = 12 , 12 + c = 15 , 15 + d = 19", 19),
+        Category.PERCEPTION,
+    ),
+    "another question's steps": (
+        four(steps="a + b = 12 , 12 + c = 15 , 15 + d = 17", box=17),
+        Category.REASONING,
+    ),
+    "a side added twice": (
+        four(steps="a * c = 21 , 21 + b = 26 , 26 + b = 31", box=31),
+        Category.REASONING,
+    ),
+    "times instead of plus at the end": (
+        four(steps="a * c = 21 , 21 + b = 26 , 26 * d = 52", box=52),
+        Category.REASONING,
+    ),
+    "another first pair": (
+        four(steps="b * c = 15 , 15 + b = 20 , 20 + d = 22", box=22),
+        Category.REASONING,
+    ),
+    "7 * 3 = 22": (
+        four(steps="a * c = 22 , 22 + b = 27 , 27 + d = 29", box=29),
+        Category.CALCULATION,
+    ),
+    "the last step is wrong": (
+        four(steps="a * c = 21 , 21 + b = 26 , 26 + d = 29", box=29),
+        Category.CALCULATION,
+    ),
+    "goes on with another number": (
+        four(steps="a * c = 21 , 22 + b = 27 , 27 + d = 29", box=29),
+        Category.CALCULATION,
+    ),
+    "the box is a result on the way": (four(box=26), Category.INCONSISTENT),
+    "a step too few": (four(steps="a * c = 21 , 21 + b = 26", box=26), Category.FORMAT),
+    "a step too many": (
+        four(steps="a * c = 21 , 21 + b = 26 , 26 + d = 28 , 28 + d = 30"),
+        Category.FORMAT,
+    ),
+    "sides in the other order": (
+        four(steps="c * a = 21 , 21 + b = 26 , 26 + d = 28"),
+        Category.FORMAT,
+    ),
+    "three readings": (four().replace(" d = 2 ,", ""), Category.FORMAT),
+    "the other world's response": (response(7, 5, "a * b", 35, 28), Category.FORMAT),
+    "no spaces": (four().replace(" ", ""), Category.CORRECT),
+}
+
+
+@pytest.mark.parametrize(("text", "category"), CASES_OF_FOUR.values(), ids=CASES_OF_FOUR.keys())
+def test_four_readings_and_three_steps_are_graded_alike(text, category):
+    assert grade_response(FOUR, text).category is category
+
+
+def test_the_steps_of_four_are_judged_one_by_one():
+    wrong_pair = four(steps="a * b = 35 , 35 + b = 40 , 40 + d = 42", box=42)
+    grade = grade_response(FOUR, wrong_pair)
+    assert (grade.readings_right, grade.operation_right, grade.arithmetic_right) == (
+        True,
+        False,
+        True,
+    )
+    misread_and_jumping = four("7 5 3 9", "a * c = 21 , 21 + b = 26 , 27 + d = 36", 36)
+    grade = grade_response(FOUR, misread_and_jumping)
+    assert (grade.readings_right, grade.operation_right, grade.arithmetic_right) == (
+        False,
+        True,
+        False,
+    )
+    assert grade.box_consistent
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_every_category_of_a_drawn_scene(shape):
+    problems = PerceptionLabProblems(
+        seed=4, prior="uniform", zipf_exponent=1.0, difficulty=0.0, size=60, shape=shape.name
+    )
+    for problem in problems:
+        truth = problem.truth
+        numbers = [truth[side] for side in shape.sides]
+        right = write_response(truth["operation"], *numbers)
+        assert grade_response(truth, right).category is Category.CORRECT
+        # Twenty more at the last side changes every answer.
+        misread = write_response(truth["operation"], *numbers[:-1], numbers[-1] + 20)
+        assert grade_response(truth, misread).category is Category.PERCEPTION
+        other = next(name for name in shape.operations if name != truth["operation"])
+        if operate(other, *numbers) != truth["result"]:
+            wrong = write_response(other, *numbers)
+            assert grade_response(truth, wrong).category is Category.REASONING
+
+
 def test_every_category_occurs_in_the_cases():
+    assert {category for _, category in CASES_OF_FOUR.values()} == set(Category)
     assert {category for _, category in CASES.values()} == set(Category)
 
 

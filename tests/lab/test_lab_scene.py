@@ -1,20 +1,19 @@
+import hashlib
+import json
 import math
 from collections import Counter
 
 import numpy as np
+import PIL
 import pytest
 
-from papo.lab import PerceptionLabProblems, held_out_sets
-from papo.lab.scene import (
-    IMAGE_SIZE,
-    NUMBERS,
-    OPERATIONS,
-    PRIOR_ORDER,
-    SIDES,
-    draw_scene,
-    prior_probabilities,
-)
+from papo.lab import WARM_START, PerceptionLabProblems, held_out_sets
+from papo.lab.scene import IMAGE_SIZE, draw_scene, prior_probabilities, scene_numbers
+from papo.lab.shapes import NUMBERS, QUADRILATERAL, RECTANGLE, SHAPES
 from papo.types import IMAGE_MARKER
+
+SHIPPED_FACTS = "cc00df574b4ad540752664fefecb95c022ea5ab2008f914ae0fb39a45c9b5053"
+SHIPPED_PIXELS = "6278815741514d86695fe78f28ce79a9b1744218b53bd75271fcccbf4370f2f2"
 
 
 def make_problems(**changes):
@@ -68,9 +67,9 @@ def test_a_box_holds_all_the_ink_of_its_number(side, other_numbers):
     # Two clean drawings from the same random state differ in one written number alone, so every
     # differing pixel lies in the box of that side: a below the rectangle, b to its right.
     for state in range(20):
-        one, boxes = draw_scene(np.random.default_rng(state), 3, 8, difficulty=0.0)
+        one, boxes = draw_scene(np.random.default_rng(state), RECTANGLE, 3, 8, difficulty=0.0)
         other, other_boxes = draw_scene(
-            np.random.default_rng(state), *other_numbers, difficulty=0.0
+            np.random.default_rng(state), RECTANGLE, *other_numbers, difficulty=0.0
         )
         differs = (np.asarray(one) != np.asarray(other)).any(axis=-1)
         left, top = (min(boxes[side][i], other_boxes[side][i]) for i in (0, 1))
@@ -81,8 +80,53 @@ def test_a_box_holds_all_the_ink_of_its_number(side, other_numbers):
         assert not differs.any()
 
 
-def test_every_box_lies_in_the_picture_at_full_difficulty():
-    problems = make_problems()
+@pytest.mark.parametrize(
+    ("side", "where"),
+    [
+        ("a", (18, 38, 56, 56)),
+        ("b", (38, 0, 56, 38)),
+        ("c", (0, 0, 38, 18)),
+        ("d", (0, 18, 18, 56)),
+    ],
+)
+def test_each_side_of_a_quadrilateral_is_written_beside_it(side, where):
+    index = QUADRILATERAL.sides.index(side)
+    for state in range(20):
+        pictures = []
+        for number in (3, 8):
+            numbers = [5] * 4
+            numbers[index] = number
+            image, boxes = draw_scene(
+                np.random.default_rng(state), QUADRILATERAL, *numbers, difficulty=0.0
+            )
+            pictures.append(np.asarray(image))
+            left, top, right, bottom = boxes[side]
+            assert where[0] <= left < right <= where[2]
+            assert where[1] <= top < bottom <= where[3]
+        differs = (pictures[0] != pictures[1]).any(axis=-1)
+        assert differs.any()
+        left, top, right, bottom = where
+        differs[top:bottom, left:right] = False
+        assert not differs.any()
+
+
+def overlap(one, other):
+    return max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(
+        one[3], other[3]
+    )
+
+
+def test_labels_of_a_quadrilateral_never_cover_one_another():
+    problems = make_problems(shape="quadrilateral", seed=1)
+    for i in range(300):
+        boxes = list(problems[i].truth["boxes"].values())
+        assert len(boxes) == 4
+        assert not any(overlap(boxes[i], boxes[j]) for i in range(4) for j in range(i))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_box_lies_in_the_picture_at_full_difficulty(shape):
+    problems = make_problems(shape=shape)
     for i in range(200):
         problem = problems[i]
         assert problem.images[0].size == (IMAGE_SIZE, IMAGE_SIZE)
@@ -111,7 +155,7 @@ def test_difficulty_adds_noise_and_lowers_contrast():
 def test_prior_probabilities_by_hand():
     # Ranks 1..8 under 1/rank: the harmonic number of 8 is 761/280 = 2.717857.
     table = prior_probabilities("area", "a", prior="training", zipf_exponent=1.0)
-    first, second = PRIOR_ORDER["area", "a"][:2]
+    first, second = RECTANGLE.operations["area"].prior_order["a"][:2]
     assert table[first] == pytest.approx(280 / 761)
     assert table[second] == pytest.approx(140 / 761)
     assert math.fsum(table.values()) == pytest.approx(1.0)
@@ -119,10 +163,58 @@ def test_prior_probabilities_by_hand():
     assert set(uniform.values()) == {1 / 8}
 
 
-def test_every_order_of_the_prior_holds_each_number_once():
-    assert set(PRIOR_ORDER) == {(operation, side) for operation in OPERATIONS for side in SIDES}
-    for order in PRIOR_ORDER.values():
-        assert sorted(order) == list(NUMBERS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_every_order_of_the_prior_holds_each_number_once_and_depends_on_the_question(shape):
+    for asked in shape.operations.values():
+        assert tuple(asked.prior_order) == shape.sides
+        for order in asked.prior_order.values():
+            assert sorted(order) == list(NUMBERS)
+    for side in shape.sides:
+        orders = {asked.prior_order[side] for asked in shape.operations.values()}
+        assert len(orders) == len(shape.operations)
+
+
+def test_the_rectangle_is_the_world_that_ships():
+    """The shipped policy and every published number belong to these very scenes."""
+    facts, pixels = hashlib.sha256(), hashlib.sha256()
+    for prior in ("training", "uniform"):
+        for difficulty in (0.0, 0.5, 1.0):
+            for problem in make_problems(seed=5, prior=prior, difficulty=difficulty, size=50):
+                truth = {**problem.truth, "boxes": None}
+                known = [problem.id, problem.question, problem.answer, truth]
+                facts.update(json.dumps(known).encode())
+                pixels.update(problem.images[0].tobytes())
+                pixels.update(json.dumps(problem.truth["boxes"]).encode())
+    assert facts.hexdigest() == SHIPPED_FACTS
+    versions = json.loads((WARM_START / "recipe.json").read_text())["versions"]
+    # Another release may draw the font or the noise differently.
+    if (PIL.__version__, np.__version__) == (versions["pillow"], versions["numpy"]):
+        assert pixels.hexdigest() == SHIPPED_PIXELS
+
+
+def test_a_quadrilateral_is_asked_in_three_ways_by_hand():
+    problems = list(make_problems(shape="quadrilateral", size=60))
+    results = {
+        "perimeter": lambda a, b, c, d: a + b + c + d,
+        "horizontal": lambda a, b, c, d: a * c + b + d,
+        "vertical": lambda a, b, c, d: b * d + a + c,
+    }
+    assert {problem.truth["operation"] for problem in problems} == set(results)
+    for problem in problems:
+        truth = problem.truth
+        numbers = scene_numbers(truth)
+        assert list(numbers) == ["a", "b", "c", "d"]
+        assert truth["result"] == results[truth["operation"]](**numbers) <= 99
+        assert problem.answer == str(truth["result"])
+        assert problem.question == QUADRILATERAL.operations[truth["operation"]].question
+    ids = {problem.id for problem in make_problems(size=60)}
+    assert not ids & {problem.id for problem in problems}
+
+
+def test_what_is_no_scene_has_no_numbers():
+    for truth in (None, {}, {"facts": []}, {"operation": ["area"]}, {"operation": "area", "a": 2}):
+        assert scene_numbers(truth) is None
+    assert scene_numbers({"operation": "area", "a": 2, "b": 3, "result": 6}) == {"a": 2, "b": 3}
 
 
 @pytest.mark.parametrize(("prior", "expected"), [("training", 280 / 761), ("uniform", 1 / 8)])
@@ -130,7 +222,11 @@ def test_drawn_problems_follow_the_prior(prior, expected):
     problems = make_problems(prior=prior, difficulty=0.0)
     truths = [problems[i].truth for i in range(1500)]
     assert min(Counter(t["operation"] for t in truths).values()) > 400
-    hits = [t[side] == PRIOR_ORDER[t["operation"], side][0] for t in truths for side in SIDES]
+    hits = [
+        t[side] == RECTANGLE.operations[t["operation"]].prior_order[side][0]
+        for t in truths
+        for side in RECTANGLE.sides
+    ]
     # 3000 draws: one standard error is below 0.009.
     assert sum(hits) / len(hits) == pytest.approx(expected, abs=0.035)
 
@@ -162,6 +258,7 @@ def test_iterating_ends_at_the_size():
         ({"zipf_exponent": -1.0}, "data.zipf_exponent"),
         ({"size": 0}, "data.size"),
         ({"seed": -1}, "data.seed"),
+        ({"shape": "circle"}, "data.shape"),
     ],
 )
 def test_an_impossible_setting_names_its_key(changes, key):

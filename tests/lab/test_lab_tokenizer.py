@@ -1,36 +1,80 @@
+from itertools import product
+
 import pytest
 from transformers import AutoTokenizer
 
 from papo.lab import build_tokenizer, encode_responses, grade_response, write_tokenizer
 from papo.lab.grading import write_response
-from papo.lab.scene import NUMBERS, OPERATIONS, QUESTIONS, operate
-from papo.lab.vocabulary import RESPONSE_WORDS, SPECIAL_TOKENS, vocabulary
+from papo.lab.shapes import NUMBERS, QUADRILATERAL, RECTANGLE, SHAPES, operate
+from papo.lab.vocabulary import (
+    SPECIAL_TOKENS,
+    check_model_speaks,
+    response_words,
+    shortest_response,
+    vocabulary,
+)
 from papo.types import IMAGE_MARKER
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
-    return AutoTokenizer.from_pretrained(folder)
+def tokenizers(tmp_path_factory):
+    found = {}
+    for name, shape in SHAPES.items():
+        folder = tmp_path_factory.mktemp(name)
+        write_tokenizer(folder, shape)
+        found[name] = AutoTokenizer.from_pretrained(folder)
+    return found
 
 
-def test_every_response_of_the_grammar_survives_the_round_trip(tokenizer):
-    for operation in OPERATIONS:
-        for a in NUMBERS:
-            for b in NUMBERS:
-                text = write_response(operation, a, b)
-                ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
-                assert tokenizer.unk_token_id not in ids
-                decoded = tokenizer.decode(ids, skip_special_tokens=True)
-                assert decoded == text
-                truth = {
-                    "operation": operation,
-                    "a": a,
-                    "b": b,
-                    "result": operate(operation, a, b),
-                }
-                assert grade_response(truth, decoded).category == "correct"
+@pytest.fixture(scope="module")
+def tokenizer(tokenizers):
+    return tokenizers["rectangle"]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_every_response_of_the_grammar_survives_the_round_trip(tokenizers, shape):
+    tokenizer = tokenizers[shape.name]
+    # Every number at every side; of four sides not every combination.
+    few = NUMBERS if len(shape.sides) == 2 else NUMBERS[:: len(NUMBERS) - 1]
+    combinations = [
+        *product(few, repeat=len(shape.sides)),
+        *([n] * len(shape.sides) for n in NUMBERS),
+    ]
+    for operation in shape.operations:
+        for numbers in combinations:
+            text = write_response(operation, *numbers)
+            ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+            assert tokenizer.unk_token_id not in ids
+            assert len(ids) >= shortest_response(shape)
+            decoded = tokenizer.decode(ids, skip_special_tokens=True)
+            assert decoded == text
+            truth = {
+                "operation": operation,
+                **dict(zip(shape.sides, numbers, strict=True)),
+                "result": operate(operation, *numbers),
+            }
+            assert grade_response(truth, decoded).category == "correct"
+
+
+def test_responses_have_the_length_that_the_configurations_make_room_for():
+    assert shortest_response(RECTANGLE) == 19
+    assert shortest_response(QUADRILATERAL) == 39
+    assert len(write_response("horizontal", 9, 9, 9, 9).split()) + 1 == 39
+
+
+def test_a_model_of_another_world_is_refused_and_of_word_pieces_is_not(tmp_path):
+    for name, shape in SHAPES.items():
+        write_tokenizer(tmp_path / name, shape)
+        check_model_speaks(tmp_path / name, shape)
+    with pytest.raises(
+        ValueError, match=r"data\.shape=quadrilateral: it does not know c, d, perim"
+    ):
+        check_model_speaks(tmp_path / "rectangle", QUADRILATERAL)
+    with pytest.raises(ValueError, match=r"data\.shape=rectangle: it does not know .*area"):
+        check_model_speaks(tmp_path / "quadrilateral", RECTANGLE)
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {}}}')
+    check_model_speaks(tmp_path, RECTANGLE)
+    check_model_speaks(tmp_path / "nothing", RECTANGLE)
 
 
 def test_each_written_number_is_one_token(tokenizer):
@@ -40,8 +84,12 @@ def test_each_written_number_is_one_token(tokenizer):
     assert len(tokenizer(write_response("area", 9, 9))["input_ids"]) == 18
 
 
-@pytest.mark.parametrize("question", QUESTIONS.values())
-def test_a_prompt_has_one_image_token_and_no_unknown_word(tokenizer, question):
+@pytest.mark.parametrize(
+    ("shape", "question"),
+    [(name, asked.question) for name, s in SHAPES.items() for asked in s.operations.values()],
+)
+def test_a_prompt_has_one_image_token_and_no_unknown_word(tokenizers, shape, question):
+    tokenizer = tokenizers[shape]
     content = [{"type": "image"}, {"type": "text", "text": question.replace(IMAGE_MARKER, "")}]
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
@@ -73,7 +121,7 @@ def test_special_tokens_are_registered_and_the_grammar_is_not_special(tokenizer)
     specials = set(tokenizer.all_special_tokens)
     assert specials == set(SPECIAL_TOKENS)
     # A special <think> would vanish from decoded responses, and every grade would be a format error.
-    assert not specials & set(RESPONSE_WORDS)
+    assert not specials & set(response_words(RECTANGLE))
     for token in SPECIAL_TOKENS:
         glued = f"{token}a{token}"
         assert tokenizer.convert_ids_to_tokens(tokenizer(glued)["input_ids"]) == [token, "a", token]
@@ -86,9 +134,10 @@ def test_words_outside_the_vocabulary_become_the_unknown_token(tokenizer):
     assert tokenizer("hypotenuse")["input_ids"] == [tokenizer.unk_token_id]
 
 
-def test_the_vocabulary_lists_every_token_once():
-    words = vocabulary()
-    assert len(set(words)) == len(words) == len(build_tokenizer())
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_the_vocabulary_lists_every_token_once(shape):
+    words = vocabulary(shape)
+    assert len(set(words)) == len(words) == len(build_tokenizer(shape))
 
 
 def test_encoded_responses_end_with_the_end_of_turn_and_pad_on_the_right():

@@ -16,6 +16,7 @@ from papo.lab import (
     evaluate_lab,
     held_out_sets,
     save_untrained_model,
+    shape_named,
     weights_sha256,
 )
 from papo.lab.grading import write_response
@@ -73,7 +74,7 @@ def test_the_shipped_weights_are_those_of_the_recipe(recipe):
 
 def test_the_recipe_is_the_scripts(script, recipe):
     assert recipe["stages"] == json.loads(
-        json.dumps([script.asdict(stage) for stage in script.STAGES])
+        json.dumps([script.asdict(stage) for stage in script.STAGES["rectangle"]])
     )
     assert recipe["command"].startswith("python scripts/warm_start_lab.py --output DIR")
     assert recipe["zipf_exponent"] == script.ZIPF_EXPONENT
@@ -189,6 +190,7 @@ def test_the_script_makes_a_loadable_folder_and_repeats_itself(script, tmp_path,
     recipes = [
         script.make_warm_start(
             tmp_path / name,
+            shape=shape_named("rectangle"),
             seed=7,
             sloppiness=sloppiness,
             max_steps=2,
@@ -212,6 +214,25 @@ def test_the_script_makes_a_loadable_folder_and_repeats_itself(script, tmp_path,
     assert any("language_model" in name for name in moved)
 
 
+def test_the_script_makes_a_policy_of_the_other_world(script, tmp_path, one_thread):
+    recipe = script.make_warm_start(
+        tmp_path / "new",
+        shape=shape_named("quadrilateral"),
+        seed=7,
+        sloppiness=None,
+        max_steps=2,
+        num_measured=4,
+        console=Console(quiet=True),
+    )
+    assert recipe["command"].endswith("--seed 7 --shape quadrilateral --steps 2")
+    last = script.STAGES["quadrilateral"][-1]
+    assert recipe["stages"][-1]["sloppiness"] == last.sloppiness > 0
+    assert {path.name for path in (tmp_path / "new").iterdir()} == FILES
+    vocabulary = AutoTokenizer.from_pretrained(tmp_path / "new").get_vocab()
+    assert {"c", "d", "perimeter"} <= vocabulary.keys()
+    assert script.MAX_RESPONSE_TOKENS["quadrilateral"] > 39
+
+
 def test_the_script_refuses_a_folder_that_holds_something(script, tmp_path):
     (tmp_path / "precious").write_text("")
     with pytest.raises(SystemExit, match="--output"):
@@ -220,7 +241,7 @@ def test_the_script_refuses_a_folder_that_holds_something(script, tmp_path):
 
 
 def test_the_script_refuses_impossible_settings(script, tmp_path):
-    for option, value in (("--steps", "0"), ("--sloppiness", "1.5")):
-        with pytest.raises(SystemExit, match=option):
+    for option, value in (("--steps", "0"), ("--sloppiness", "1.5"), ("--shape", "circle")):
+        with pytest.raises(SystemExit, match=option.replace("--", "(--|data.)")):
             script.main(["--output", str(tmp_path / "new"), option, value])
     assert not (tmp_path / "new").exists()
