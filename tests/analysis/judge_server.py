@@ -81,7 +81,8 @@ def running_judge_server(behave: Behave) -> Iterator[JudgeServer]:
             encoded = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             try:
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                kind = "text/html" if encoded.startswith(b"<") else "application/json"
+                self.send_header("Content-Type", kind)
                 self.send_header("Retry-After-Ms", "10")
                 self.send_header("Content-Length", str(len(encoded)))
                 self.end_headers()

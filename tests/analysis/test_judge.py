@@ -151,7 +151,6 @@ def test_a_torn_last_reply_is_asked_for_again(tmp_path, picture):
         (verdict("correct", "I see"), "unknown_category"),
         (verdict("perception", "I saw nothing of the kind"), "quote_not_found"),
         (verdict("perception", ""), "quote_not_found"),
-        ({"choices": [], "id": "1", "created": 0, "model": "j", "object": "o"}, "malformed_reply"),
     ],
 )
 def test_nonsense_is_an_exclusion_that_says_what_it_was(tmp_path, picture, reply, reason):
@@ -193,6 +192,34 @@ def test_a_server_that_stays_busy_is_counted_and_asked_in_the_next_run(
         assert len(server.requests) == 3, "the request and two retries"
         server.behave = see_cubes
         assert isinstance(judge.label([make_case(picture)])[0], ErrorLabel)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"error": {"message": "the engine is out of memory"}},
+        {"choices": [], "id": "1", "created": 0, "model": "j", "object": "o"},
+        {"choices": [{"index": 0, "finish_reason": "stop"}]},
+    ],
+)
+def test_a_success_that_holds_no_reply_is_counted_and_asked_in_the_next_run(
+    tmp_path, picture, reply
+):
+    with running_judge_server(lambda request, before: (200, reply)) as server:
+        judge = make_judge(server.url, tmp_path)
+        (exclusion,) = judge.label([make_case(picture)])
+        assert exclusion.reason == "server_error"
+        assert ("out of memory" in exclusion.detail) == ("error" in reply)
+        server.behave = see_cubes
+        assert isinstance(judge.label([make_case(picture)])[0], ErrorLabel)
+
+
+def test_an_address_that_serves_pages_is_named(tmp_path, picture):
+    with (
+        running_judge_server(lambda request, before: (200, "<!doctype html>")) as server,
+        pytest.raises(ValueError, match=r"judge\.base_url=http://127"),
+    ):
+        make_judge(server.url, tmp_path).label([make_case(picture)])
 
 
 def test_a_server_that_does_not_answer_in_time_is_counted(tmp_path, picture):
@@ -318,10 +345,11 @@ def test_two_models_of_this_process_with_one_name_share_no_replies(tmp_path, pic
     assert one.facts()["asked_with"][0]["greedy"]
 
 
-def test_a_request_the_server_will_not_take_does_not_stop_the_others(tmp_path, picture):
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_request_the_server_will_not_take_does_not_stop_the_others(tmp_path, picture, status):
     def picky(request, before):
         if "I see 6" in text_of(request):
-            return 400, {"error": {"message": "content policy"}}
+            return status, {"error": {"message": "content policy"}}
         return see_cubes(request, before)
 
     with running_judge_server(picky) as server:

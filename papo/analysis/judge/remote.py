@@ -15,6 +15,7 @@ from papo.analysis.judge.replies import Reply
 _MAX_SERVER_TEXT = 4_000
 _MAX_DETAIL = 300
 _KEY_PIECE = 4
+_TOO_LARGE = 413
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,8 @@ class RemoteJudge(Judge):
         server's words; the next run asks about these cases again.
 
         Raises:
-            ValueError: the server cannot be reached or refuses the key or the model.
+            ValueError: the server cannot be reached, speaks another protocol, or refuses the key or
+                the model.
         """
         failures = {}
         with ThreadPoolExecutor(self.max_concurrency) as pool:
@@ -147,7 +149,7 @@ class RemoteJudge(Judge):
         """Keeps the reply, or says why there is none."""
         openai = self._openai
         try:
-            keep(prompt.key, self._request(prompt))
+            reply = self._request(prompt)
         except openai.APITimeoutError:
             return Failure(reason="timeout")
         except openai.RateLimitError as error:
@@ -163,14 +165,19 @@ class RemoteJudge(Judge):
                 f"kept in {self.cache_folder}, and the same command asks for the rest"
             ) from error
         except openai.APIStatusError as error:
+            if error.status_code == _TOO_LARGE:
+                return Failure(reason="bad_request", detail=self._words_of(error))
             raise ValueError(
                 f"the judge at {self.base_url} refused the request for model {self.model!r} with "
                 f"status {error.status_code} ({self._words_of(error)}). Check judge.model, "
                 "judge.base_url and the key in the variable that judge.api_key_variable names."
             ) from None
+        if isinstance(reply, Failure):
+            return reply
+        keep(prompt.key, reply)
         return None
 
-    def _request(self, prompt: JudgePrompt) -> Reply:
+    def _request(self, prompt: JudgePrompt) -> Reply | Failure:
         """The reply in the first dialect that the server takes, which later requests then use."""
         dialect = self._dialect
         while True:
@@ -185,7 +192,7 @@ class RemoteJudge(Judge):
                 self._dialect = dialect
                 return reply
 
-    def _complete(self, prompt: JudgePrompt, dialect: _Dialect) -> Reply:
+    def _complete(self, prompt: JudgePrompt, dialect: _Dialect) -> Reply | Failure:
         pictures = [
             {"type": "image_url", "image_url": {"url": _data_address(image)}}
             for image in prompt.images
@@ -207,19 +214,22 @@ class RemoteJudge(Judge):
         completion = self._client.chat.completions.create(
             model=self.model, messages=messages, **parameters
         )
-        # Some servers answer 200 with an error inside, or with no choice at all.
+        # The client hands a page of HTML through as text.
+        if not isinstance(completion, self._openai.types.chat.ChatCompletion):
+            raise ValueError(
+                f"what stands at judge.base_url={self.base_url} does not speak the OpenAI protocol; "
+                "most servers do at an address that ends in /v1"
+            )
         choice = completion.choices[0] if completion.choices else None
+        # Some servers answer 200 with an error inside, or with no reply at all.
+        if choice is None or choice.message is None:
+            error = (completion.model_extra or {}).get("error", "")
+            return Failure(reason="server_error", detail=self._words_of(error))
         usage = completion.usage
         return Reply(
-            content=(choice.message.content or "") if choice else "",
-            refused=bool(
-                choice
-                and (
-                    getattr(choice.message, "refusal", None)
-                    or choice.finish_reason == "content_filter"
-                )
-            ),
-            was_cut=bool(choice and choice.finish_reason == "length"),
+            content=choice.message.content or "",
+            refused=bool(choice.message.refusal or choice.finish_reason == "content_filter"),
+            was_cut=choice.finish_reason == "length",
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
             sent=sent,
