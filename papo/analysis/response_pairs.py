@@ -73,7 +73,13 @@ def response_pairs_page(
         if not any(chosen.values()):
             raise ValueError(f"{first.folder} has no problem {problem_id!r}; set --problem")
     wanted = {slot for some in chosen.values() for slot in some}
-    coloured = [read_token_kl(run.folder, wanted) for run in runs]
+    # The probe scores responses of the view "image"; another view has other responses in these slots.
+    coloured = [
+        read_token_kl(
+            run.folder, {(key, k) for key, k in wanted if run.responses[key][k].view == "image"}
+        )
+        for run in runs
+    ]
     body = [
         paragraph(
             "A pair is one problem and one of its responses by each run. "
@@ -87,7 +93,8 @@ def response_pairs_page(
         colour_key("on the responses of the evaluation, mean over its masks (k3)")
         if any(coloured)
         else paragraph(
-            "No token is coloured: evaluate with probe=perception for that.", kind="soft"
+            "No token is coloured: evaluate with probe=perception for that, which scores the view image.",
+            kind="soft",
         ),
     ]
     total = sum(map(len, slots.values()))

@@ -97,6 +97,22 @@ def test_tokens_are_coloured_where_the_probe_scored_them(folders):
         response_pairs_page(read(folders), count=9, seed=0, problem_id="p0")
 
 
+def test_tokens_of_the_image_view_do_not_stand_for_responses_of_another(tmp_path):
+    blank = [record(0, "seen without", view="blank"), record(0, "seen with", view="image")]
+    folders = [write_evaluation(tmp_path / name, blank) for name in ("a", "b")]
+    scored = {
+        **{"benchmark": "geo3k", "problem_id": "p0", "kind": "own", "response_index": 0},
+        **{"tokens": ["seen", " with"], "kl_k3": [0.001, 3.0]},
+    }
+    for folder in folders:
+        (folder / "perception_kl.jsonl").write_text(json.dumps(scored) + "\n")
+    runs = read_evaluated_runs(folders, view="blank", require_finished=True)
+    text = response_pairs_page(runs, count=1, seed=0, problem_id=None)
+    assert text.count("seen without") == 2
+    assert " with</span>" not in text
+    assert "No token is coloured" in text
+
+
 def test_whatever_a_response_says_stays_text(tmp_path):
     evil = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
     rows = [record(0, evil, answer=evil, reference=evil)]
