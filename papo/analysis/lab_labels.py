@@ -1,6 +1,7 @@
 """Labels of PerceptionLab's responses: exact, since the drawn scene is known."""
 
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 from typing import Any
 
 from papo.analysis.taxonomy import Case, ErrorCategory, ErrorLabel, Exclusion, label_case
@@ -22,8 +23,10 @@ def scene_sides(truth: Mapping[str, Any]) -> dict[str, int]:
 
     Folders come from elsewhere, so that only what the lab itself can answer counts as a scene.
     """
-    # A scene's sides are its keys of one letter.
+    # A scene's sides are its keys of one letter: a, b, ...
     sides = {name: number for name, number in truth.items() if len(name) == 1}
+    if "".join(sides) != ascii_lowercase[: len(sides)]:
+        return {}
     if not all(isinstance(number, int) for number in (*sides.values(), truth.get("result"))):
         return {}
     try:

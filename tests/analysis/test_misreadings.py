@@ -32,6 +32,12 @@ def run_of(folder: Path, records) -> EvaluatedRun:
     return run
 
 
+def test_only_the_lab_s_own_names_of_sides_make_a_scene():
+    for truth in ({"x": 2, "y": 3}, {"b": 2, "a": 3}):
+        assert scene_sides({"operation": "area", "result": 6, **truth}) == {}
+    assert scene_sides({"operation": "area", "result": 6, "a": 2, "b": 3}) == {"a": 2, "b": 3}
+
+
 def test_readings_are_counted_by_what_is_shown_and_said(tmp_path):
     records = [area(0, 3, 4), area(1, 7, 4), area(2, 7, 9), area(3, 8, 4), lab_record(4, "format")]
     found = read_readings(run_of(tmp_path / "a", records))
