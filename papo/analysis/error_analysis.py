@@ -109,9 +109,9 @@ def summarize(
 
 
 def true_labels(labelled: LabelledSample) -> dict[str, ErrorLabel]:
-    """Labels that others are measured against: the lab's, and of people the first one's who said it."""
+    """Labels that others are measured against: the lab's, else of people the first one's who said it."""
     found: dict[str, ErrorLabel] = {}
-    for name, labels in labelled.labels.items():
+    for name, labels in sorted(labelled.labels.items(), key=lambda entry: entry[0] != "lab"):
         if name == "lab" or name.startswith("human:"):
             for item, label in labels.items():
                 found.setdefault(item, label)

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 
-from papo.analysis.error_analysis import LabelledSample, label_sample, published, summarize
+from papo.analysis.error_analysis import (
+    LabelledSample,
+    label_sample,
+    published,
+    summarize,
+    true_labels,
+)
 from papo.analysis.error_markdown import report_markdown
 from papo.analysis.error_report import (
     headline_sentences,
@@ -81,6 +87,14 @@ def test_an_export_of_the_label_page_is_read(tmp_path, sample):
         quote="b = 9",
         seconds=3.2,
     )
+
+
+def test_what_the_scene_says_stands_before_what_a_person_says(tmp_path, sample):
+    path = write_export(tmp_path / "ada.json", sample, [row(sample, 0, "calculation")])
+    labelled = label_sample(sample, [LabLabels()], read_human_labels(path, sample))
+    item = sample.cases[0].item
+    assert labelled.labels["human:Ada"][item].category is ErrorCategory.CALCULATION
+    assert true_labels(labelled)[item] == labelled.labels["lab"][item]
 
 
 def test_an_export_of_label_studio_is_read(tmp_path, sample):
