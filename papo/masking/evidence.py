@@ -103,22 +103,35 @@ class EvidenceControlMask:
 def evidence_boxes(problem: Problem) -> tuple[Box, ...]:
     """Returns the boxes of a problem's truth, cut off at the edges of its picture.
 
+    A box without a pixel of the picture, and one that is None, is left out.
+
     Raises:
-        ValueError: no boxes are known, or the problem has several pictures.
+        ValueError: no boxes are known, one is not four whole numbers, or the problem has several
+            pictures.
     """
-    boxes = (problem.truth or {}).get("boxes")
-    boxes = boxes if isinstance(boxes, Mapping) else {}
-    if not boxes or len(problem.images) != 1:
+    named = (problem.truth or {}).get("boxes")
+    # Rows of one Parquet table have the same names; a name that a row lacks is None there.
+    known = [box for box in named.values() if box is not None] if isinstance(named, Mapping) else []
+    for box in known:
+        if not (isinstance(box, Sequence) and len(box) == 4 and all(type(e) is int for e in box)):
+            raise ValueError(
+                "a box is (left, top, right, bottom) in whole pixels; problem "
+                f"{problem.id!r} of {problem.source!r} has {str(box)[:80]}. Choose masking=random."
+            )
+    width, height = problem.images[0].size if len(problem.images) == 1 else (0, 0)
+    boxes = tuple(
+        (max(0, left), max(0, top), min(width, right), min(height, bottom))
+        for left, top, right, bottom in known
+        if max(0, left) < min(width, right) and max(0, top) < min(height, bottom)
+    )
+    if not boxes:
         raise ValueError(
             "masking=evidence and masking=control need problems with one picture whose truth names "
-            f"boxes, as PerceptionLab's do; problem {problem.id!r} of {problem.source!r} has "
-            f"{len(problem.images)} pictures and {len(boxes)} boxes. Choose masking=random."
+            f"boxes in it, as PerceptionLab's do; problem {problem.id!r} of {problem.source!r} has "
+            f"{len(problem.images)} pictures and {len(known)} boxes, {len(boxes)} of them in a single "
+            "picture. Choose masking=random."
         )
-    width, height = problem.images[0].size
-    return tuple(
-        (max(0, left), max(0, top), min(width, right), min(height, bottom))
-        for left, top, right, bottom in boxes.values()
-    )
+    return boxes
 
 
 def _blacken(image: Image.Image, boxes: Iterable[Box]) -> Image.Image:

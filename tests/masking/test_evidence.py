@@ -51,6 +51,31 @@ def inside(box, shape):
     return cells
 
 
+def with_boxes(boxes):
+    return Problem(
+        id="p",
+        question="<image>q",
+        answer="1",
+        images=(Image.new("RGB", (100, 50)),),
+        source="s",
+        truth={"boxes": boxes},
+    )
+
+
+def test_a_box_without_a_pixel_of_the_picture_hides_nothing():
+    # Rows of one Parquet table have the same names; a name that a row lacks is None there.
+    boxes = {"a": (90, 40, 120, 60), "b": None, "beyond": (500, 0, 600, 10), "empty": (5, 5, 5, 9)}
+    assert evidence_boxes(with_boxes(boxes)) == ((90, 40, 100, 50),)
+    with pytest.raises(ValueError, match="1 pictures and 1 boxes, 0 of them"):
+        evidence_boxes(with_boxes({"beyond": (500, 0, 600, 10), "b": None}))
+
+
+@pytest.mark.parametrize("box", [(1, 2, 3), (1.5, 2, 3, 4), "1234", 7])
+def test_what_is_no_box_is_refused_by_name(box):
+    with pytest.raises(ValueError, match=r"'p' of 's'.*masking=random"):
+        evidence_boxes(with_boxes({"a": box}))
+
+
 def test_hides_exactly_the_boxes_of_the_labels(problems):
     for problem in problems:
         before = np.asarray(problem.images[0])
