@@ -14,8 +14,11 @@ from papo.statistics import Interval, bootstrap_mean, relative_reduction
 PHASES = ("rollout", "reward", "score", "update")
 """The columns of timings.csv whose sum is a step: one rollout and the updates made of it."""
 
-_COMPUTED_ALIKE = ("model", "data", "reward", "rollout", "training", "optimizer", "trainer")
-"""Groups of the configuration that a comparison of methods leaves as they are."""
+_COMPUTED_ALIKE = (
+    *("model", "data", "reward", "rollout", "training", "optimizer", "trainer"),
+    "num_threads",
+)
+"""Groups and keys of the configuration that a comparison of methods leaves as they are."""
 
 _FREE = ("training.num_rollouts",)
 """Keys among them that change how many steps there are, not what one costs."""

@@ -13,6 +13,7 @@ CONFIG = {
     "model": {"hub_id": "some/model"},
     "rollout": {"num_responses": 5},
     "objective": {"gamma": 0.0},
+    "num_threads": 1,
     "run_dir": "a",
 }
 
@@ -64,7 +65,7 @@ def test_the_published_seconds_stand_below(tmp_path):
 
 def test_runs_that_differ_in_more_than_the_method_are_named(tmp_path):
     same = {**CONFIG, "objective": {"gamma": 0.02}, "run_dir": "b"}
-    other = {**same, "rollout": {"num_responses": 8}}
+    other = {**same, "rollout": {"num_responses": 8}, "num_threads": 2}
     first, second, third = (
         read_cost(write_run(tmp_path / name, [(1, 1, 1, 1)], config=config, versions=v), skip=0)
         for name, config, v in (
@@ -76,7 +77,7 @@ def test_runs_that_differ_in_more_than_the_method_are_named(tmp_path):
     assert not any("differ" in note for note in cost_notes([first, second]))
     notes = [note for note in cost_notes([first, third]) if "differ" in note]
     assert len(notes) == 2
-    assert notes[0].endswith("settings: rollout.num_responses is 5 and 8")
+    assert notes[0].endswith("settings: num_threads is 1 and 2; rollout.num_responses is 5 and 8")
     assert notes[1].endswith("versions: torch is '2.13' and '2.7'")
 
 
