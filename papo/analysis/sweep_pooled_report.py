@@ -23,6 +23,7 @@ from papo.analysis.sweep_tables import (
     runs_table,
     scores_table,
     signs_table,
+    tenths_tables,
 )
 from papo.csv_text import csv_text
 from papo.files import write_atomically
@@ -102,7 +103,7 @@ def within_starts_table(pooled: PooledSummary) -> TextTable:
     def baseline(measure: str) -> str:
         scores = [each.scores[pooled.baseline].get(measure) for each in pooled.starts.values()]
         values = [score.values for score in scores if score is not None]
-        if any(len(each) < 2 for each in values):
+        if not values or any(len(each) < 2 for each in values):
             return ""
         return _share_cell(paired_t_within_starts(values).interval)
 
@@ -177,9 +178,10 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
 
 
 def _sections(pooled: PooledSummary) -> list[Section]:
-    curves: list[Markup] = []
+    curves: list[TextTable | Markup] = []
     for start, each in pooled.starts.items():
         curves += [Markup("<h3>{}</h3>").format(start), *learning_curves(each)]
+        curves += [_of(start, one) for one in tenths_tables(each)]
     lost = [_of(start, lost_table(s)) for start, s in pooled.starts.items() if s.sweep.lost]
     sections = [
         Section(

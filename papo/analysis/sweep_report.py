@@ -16,6 +16,7 @@ from papo.analysis.sweep_tables import (
     runs_table,
     scores_table,
     signs_table,
+    tenths_tables,
 )
 from papo.csv_text import csv_text
 from papo.files import write_atomically
@@ -106,7 +107,11 @@ def _sections(summary: SweepSummary) -> list[Section]:
     compared = [differences_table(summary), *(one for _, one in comparisons)]
     sections = [
         Section(anchor="results", heading="Results", parts=[scores_table(summary)]),
-        Section(anchor="curves", heading="Learning curves", parts=learning_curves(summary)),
+        Section(
+            anchor="curves",
+            heading="Learning curves",
+            parts=[*learning_curves(summary), *tenths_tables(summary)],
+        ),
         Section(
             anchor="comparisons",
             heading=f"Compared with {summary.baseline}",

@@ -1,8 +1,10 @@
 """The tables of a sweep's report, as cells of text: what CSV, Markdown and the page all show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from papo.analysis.sweep_comparison import (
     COLLAPSE_SIGNS,
@@ -184,6 +186,52 @@ def signs_table(summary: SweepSummary) -> TextTable:
                 ),
             )
             for arm, signs in summary.signs.items()
+        ),
+    )
+
+
+def tenths_tables(summary: SweepSummary) -> list[TextTable]:
+    """Accuracy and, where an arm has it, perception KL by tenths of the run: means over seeds.
+
+    A run of fewer than ten rollouts has as many columns as rollouts.
+    """
+    accuracies = {
+        arm: [run.accuracies for run in summary.sweep.of_arm(arm)] for arm in summary.arms
+    }
+    column = COLLAPSE_SIGNS["perception KL"]
+    perception = {
+        arm: [run.curves[column] for run in summary.sweep.of_arm(arm) if column in run.curves]
+        for arm in summary.arms
+    }
+    tables = [
+        _tenths_table(
+            accuracies,
+            "Accuracy of the drawn responses by tenths of the rollouts, per cent, mean over seeds",
+            lambda value: f"{100 * value:.0f}",
+        )
+    ]
+    if any(perception.values()):
+        tables.append(
+            _tenths_table(
+                perception,
+                "Perception KL by tenths of the rollouts, nats per token, mean over seeds",
+                lambda value: f"{value:.3g}",
+            )
+        )
+    return tables
+
+
+def _tenths_table(
+    curves: Mapping[str, Sequence[Sequence[float]]], caption: str, cell: Callable[[float], str]
+) -> TextTable:
+    means = {arm: np.mean(each, axis=0) for arm, each in curves.items() if each}
+    count = min(10, len(next(iter(means.values()))))
+    return TextTable(
+        caption=caption,
+        columns=("arm", *(str(1 + part) for part in range(count))),
+        rows=tuple(
+            (arm, *(cell(float(part.mean())) for part in np.array_split(mean, count)))
+            for arm, mean in means.items()
         ),
     )
 

@@ -182,6 +182,30 @@ def test_a_start_with_a_single_seed_counts_over_starts_alone(folders, tmp_path):
     assert "+30.0" in files[3].read_text()
 
 
+def test_a_measure_that_the_baseline_lacks_everywhere_stops_no_report(folders, tmp_path):
+    for folder in folders:
+        evaluation = folder / "dapo" / "seed_1" / "evaluation"
+        evaluation.mkdir()
+        average = {"name": "general", "view": "image", "interval": {"value": 0.5}}
+        (evaluation / "summary.json").write_text(json.dumps({"averages": [average]}))
+    pooled = summarize_starts(read_starts(folders), baseline=None)
+    assert "general" not in pooled.comparisons["dapo"]
+    files = write_pooled_report(pooled, tmp_path / "report")
+    with files[0].open(newline="") as file:
+        rows = {(row["arm"], row["measure"]): row for row in csv.DictReader(file)}
+    row = rows["dapo", "general"]
+    assert (row["num_runs"], float(row["mean"]), row["difference"]) == ("2", 0.5, "")
+
+
+def test_a_pooled_report_has_the_tenths_of_each_start(folders, tmp_path):
+    pooled = summarize_starts(read_starts(folders), baseline=None)
+    text = write_pooled_report(pooled, tmp_path / "report")[3].read_text()
+    curves = text[text.index("## Learning curves") : text.index("## Cost")]
+    assert "start_a. Accuracy of the drawn responses" in curves
+    # Start b of grpo: 0.10, 0.12 and 0.15, of two rollouts each, 0.1 less in the first.
+    assert "| grpo | 2 | 12 |" in curves
+
+
 def test_the_command_pools_folders_into_an_output_folder(folders, tmp_path, capsys, monkeypatch):
     from scripts.report_sweep import main
 
