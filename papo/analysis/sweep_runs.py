@@ -143,7 +143,8 @@ def read_sweep(folder: Path) -> Sweep:
         if not (file.parent / "run.json").exists()
         for job in [_read_failure(file, folder)]
     ]
-    names = sorted({job.sweep.get("name", "") for job in jobs})
+    # What is damaged does not say which sweep it is of.
+    names = sorted({job.sweep.get("name", "") for job in jobs if job.status != "damaged"})
     if len(names) > 1:
         raise ValueError(
             f"{folder} holds several sweeps ({', '.join(name or 'unnamed' for name in names)}); "
@@ -236,9 +237,16 @@ def _read_job(path: Path, root: Path) -> _Job | None:
         )
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         return _Job(
-            path=path, folder=folder, sweep={}, overrides=[], seed=None, status="damaged",
-            reason=f"{type(error).__name__}: {error}",
+            path=path, folder=folder, overrides=[], status="damaged",
+            reason=f"{type(error).__name__}: {error}", **_named_by_folder(path.relative_to(root)),
         )  # fmt: skip
+
+
+def _named_by_folder(folder: Path) -> dict[str, Any]:
+    """What ARM/seed_N (conf/sweep/common/job.yaml) says where the files do not."""
+    if len(folder.parts) > 1 and (seed := re.fullmatch(r"seed_(\d+)", folder.name)):
+        return {"sweep": {"arm": folder.parts[-2]}, "seed": int(seed[1])}
+    return {"sweep": {}, "seed": None}
 
 
 def _read_failure(file: Path, root: Path) -> _Job:
@@ -270,7 +278,9 @@ def _arms(jobs: Sequence[_Job]) -> list[str]:
         for job in jobs
     ]
     keys = list(dict.fromkeys(key for each in settings for key in each))
-    differ = [key for key in keys if len({each.get(key) for each in settings}) > 1]
+    # A damaged job has lost its overrides, which does not mean that it had none.
+    known = [each for job, each in zip(jobs, settings, strict=True) if job.status != "damaged"]
+    differ = [key for key in keys if len({each.get(key) for each in known}) > 1]
     return [
         str(
             job.sweep.get("arm")
@@ -397,7 +407,9 @@ def _require_comparable(runs: Sequence[SweepRun]) -> None:
 def _missing(runs: Sequence[SweepRun], lost: Sequence[LostRun]) -> list[LostRun]:
     """The jobs of the grid of all arms and seeds that left no trace."""
     there = {(run.arm, run.seed) for run in runs} | {(job.arm, job.seed) for job in lost}
-    arms, seeds = {arm for arm, _ in there}, {seed for _, seed in there if seed is not None}
+    # A job of no known seed may be any of its arm.
+    grid = [(arm, seed) for arm, seed in there if seed is not None]
+    arms, seeds = {arm for arm, _ in grid}, {seed for _, seed in grid}
     return [
         LostRun(folder="", arm=arm, seed=seed, status="missing", reason="")
         for arm in sorted(arms, key=natural_order)

@@ -13,7 +13,7 @@ from scipy import stats
 from papo.analysis.sweep_comparison import summarize_sweep
 from papo.analysis.sweep_report import html_report, markdown_report, write_report
 from papo.analysis.sweep_runs import read_sweep
-from papo.analysis.sweep_tables import csv_rows, published_cell
+from papo.analysis.sweep_tables import csv_rows, published_cell, tenths_tables
 from papo.published import published_results
 
 SETS = ("training prior", "counter-prior")
@@ -202,6 +202,63 @@ def test_jobs_without_a_result_are_listed_and_not_counted(folder):
     page = html_report(summarize_sweep(sweep, baseline=None))
     assert "no weights" in page
     assert "9 more jobs have no result" in page
+
+
+def test_a_job_with_a_damaged_record_is_lost_and_stops_no_report(folder):
+    for name in ("config.json", "run.json"):
+        (folder / "gamma_0.1" / f"seed_{1 if name == 'run.json' else 2}" / name).write_text("{")
+    sweep = read_sweep(folder)
+    damaged = {(job.arm, job.seed) for job in sweep.lost if job.status == "damaged"}
+    assert damaged == {("gamma_0.1", 1), ("gamma_0.1", 2)}
+    assert {(job.arm, job.seed) for job in sweep.lost if job.status == "missing"} == {
+        ("gamma_0.0", 5), ("gamma_0.1", 4), ("gamma_0.02", 4), ("gamma_0.02", 5)
+    }  # fmt: skip
+    assert {run.arm for run in sweep.runs} == set(ACCURACIES)
+
+
+def test_a_damaged_job_of_an_unnamed_multirun_renames_no_arm(tmp_path):
+    for number, objective in enumerate(["grpo", "papo_g", "dapo"]):
+        overrides = [f"objective={objective}", "training.num_rollouts=10"]
+        write_run(tmp_path / str(number), sweep={}, overrides=overrides)
+    (tmp_path / "2" / "run.json").write_text("{")
+    sweep = read_sweep(tmp_path)
+    assert sweep.arms == ("objective=grpo", "objective=papo_g")
+    assert [(job.folder, job.seed, job.status) for job in sweep.lost] == [("2", None, "damaged")]
+
+
+def test_the_tenths_of_the_run_are_means_over_its_rollouts_and_seeds(tmp_path):
+    for seed in (1, 2):
+        # 20 rollouts, two a tenth: 0.01, 0.02 | 0.03, 0.04 | ...; the second seed has 0.2 more.
+        accuracies = [0.01 * (1 + i) + 0.2 * (seed - 1) for i in range(20)]
+        write_run(tmp_path / f"a{seed}", seed=seed, accuracies=accuracies)
+        write_run(
+            tmp_path / f"b{seed}", arm="<b>", seed=seed, accuracies=accuracies,
+            columns={"loss/perception_kl": [0.001 * (1 + i) * seed for i in range(20)]},
+        )  # fmt: skip
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    accuracy, perception = tenths_tables(summary)
+    assert accuracy.columns == ("arm", *map(str, range(1, 11)))
+    # 1.5 and 21.5 -> 11.5, then 2 more each; printed to even.
+    means = [(0.01 * (2 * i + 1) + 0.01 * (2 * i + 2)) / 2 + 0.1 for i in range(10)]
+    cells = tuple(f"{100 * mean:.0f}" for mean in means)
+    assert [row[0] for row in accuracy.rows] == ["gamma_0.0", "<b>"]
+    assert accuracy.rows[0][1:] == accuracy.rows[1][1:] == cells
+    # The baseline has none; 0.001 and 0.002 times 1 and 2: 0.00225.
+    assert [row[0] for row in perception.rows] == ["<b>"]
+    assert perception.rows[0][1:3] == ("0.00225", "0.00525")
+    text = markdown_report(summary)
+    row = "| &lt;b&gt; | " + " | ".join(cells) + " |"
+    assert row in text[text.index("## Learning curves") : text.index("## Compared")]
+    assert accuracy.caption in html_report(summary)
+
+
+def test_a_run_of_few_rollouts_has_as_many_columns_as_rollouts(tmp_path):
+    write_run(tmp_path / "a", accuracies=(0.2, 0.4, 0.6))
+    (table,) = tenths_tables(summarize_sweep(read_sweep(tmp_path), baseline=None))
+    assert (table.columns, table.rows) == (
+        ("arm", "1", "2", "3"),
+        (("gamma_0.0", "20", "40", "60"),),
+    )
 
 
 def test_collapse_is_told_from_the_accuracy_and_its_signs_from_their_rise(tmp_path):
