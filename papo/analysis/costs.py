@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from papo.analysis.run_files import read_training_run
+from papo.markdown_text import markdown_text
 from papo.published import published_results
 from papo.statistics import Interval, bootstrap_mean, relative_reduction
 
@@ -103,7 +104,7 @@ def cost_markdown(costs: Sequence[RunCost]) -> str:
         ratio = "" if cost is first else _interval(step_ratio(first, cost), ".2f")
         tokens = "" if math.isnan(cost.response_tokens) else f"{cost.response_tokens:.0f}"
         cells = [
-            _plain(cost.name),
+            markdown_text(cost.name),
             str(len(cost.seconds)),
             _interval(step_seconds(cost), ".4g"),
             ratio,
@@ -180,9 +181,3 @@ def _flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def _interval(interval: Interval, form: str) -> str:
     return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
-
-
-def _plain(text: str) -> str:
-    """A folder's name as a cell of Markdown: no new line, no column, no tag."""
-    text = " ".join(text.split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")

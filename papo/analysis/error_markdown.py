@@ -22,20 +22,26 @@ from papo.analysis.misreading_report import (
     side_table,
 )
 from papo.analysis.taxonomy import DEFINITIONS, ERROR_CATEGORIES
+from papo.markdown_text import markdown_text
 
 
 def report_markdown(summary: Mapping[str, Any]) -> str:
     """Returns report.md: what report.html says, without the cases."""
-    parts = ["# What the wrong answers got wrong", *map(cell, headline_sentences(summary))]
+    parts = ["# What the wrong answers got wrong", *map(markdown_text, headline_sentences(summary))]
     parts += _misread(summary)
     for name, labeller in summary["labellers"].items():
-        parts += [f"## Labelled by {cell(name)}", *map(cell, labeller_notes(labeller))]
+        parts += [
+            f"## Labelled by {markdown_text(name)}",
+            *map(markdown_text, labeller_notes(labeller)),
+        ]
         parts.append(_markdown_table(*share_table(summary, name)))
-        parts += map(cell, asked_sentences(summary, name))
+        parts += map(markdown_text, asked_sentences(summary, name))
     if summary["transitions"]:
         parts += ["## What changed", REGRESSION]
         for one in summary["transitions"]:
-            parts += [cell(f"{one['before']} to {one['after']}, labelled by {one['labeller']}:")]
+            parts += [
+                markdown_text(f"{one['before']} to {one['after']}, labelled by {one['labeller']}:")
+            ]
             parts += [_markdown_table(*transition_table(one)), *transition_sentences(one)]
     if summary["agreement"]:
         parts += ["## Agreement between labellers"]
@@ -53,7 +59,7 @@ def _misread(summary: Mapping[str, Any]) -> list[str]:
     if summary["readings"] or summary["misread_facts"]:
         parts.append("## What is misread")
     for one in summary["readings"]:
-        parts += map(cell, misreading_sentences(one))
+        parts += map(markdown_text, misreading_sentences(one))
         if one["readings"]:
             tables = (confusion_table(one), side_table(one))
             parts += [_markdown_table(*content) for content in tables] + [GUESSED]
@@ -62,16 +68,11 @@ def _misread(summary: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def cell(text: str) -> str:
-    """Returns text that stays in its Markdown cell; names of runs and labellers come from outside."""
-    return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
-
-
 def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def lines() -> Iterator[str]:
-        yield "| " + " | ".join(map(cell, headings)) + " |"
+        yield "| " + " | ".join(map(markdown_text, headings)) + " |"
         yield "|" + "---|" * len(headings)
         for row in rows:
-            yield "| " + " | ".join(map(cell, row)) + " |"
+            yield "| " + " | ".join(map(markdown_text, row)) + " |"
 
     return "\n".join(lines())

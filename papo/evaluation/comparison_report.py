@@ -9,6 +9,7 @@ from rich.table import Table
 
 from papo.evaluation.comparison import Comparison, SetComparison
 from papo.files import write_atomically
+from papo.markdown_text import markdown_text
 from papo.statistics import Interval
 
 COLUMNS = (
@@ -74,14 +75,14 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 def comparison_markdown(comparison: Comparison) -> str:
     """Returns the table, the notes, and the problems that changed."""
     lines = ["# Comparison", "", RULE, ""]
-    lines += [f"- {_plain(note)}" for note in comparison_notes(comparison)]
+    lines += [f"- {markdown_text(note)}" for note in comparison_notes(comparison)]
     lines += ["", f"View {comparison.view}, k = {comparison.num_responses}.", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
     pooled = [comparison.pooled] if len(comparison.benchmarks) > 1 else []
     for one in [*comparison.benchmarks, *pooled]:
-        lines.append("| " + " | ".join(map(_plain, _cells(one))) + " |")
+        lines.append("| " + " | ".join(map(markdown_text, _cells(one))) + " |")
     for one in comparison.benchmarks:
-        lines += ["", f"## {one.benchmark}", "", *_lists(one)]
+        lines += ["", f"## {markdown_text(one.benchmark)}", "", *_lists(one)]
     return "\n".join(lines) + "\n"
 
 
@@ -93,7 +94,7 @@ def _lists(one: SetComparison) -> Iterator[str]:
 
 
 def _list(title: str, problem_ids: tuple[str, ...]) -> Iterator[str]:
-    yield f"{title} ({len(problem_ids)}): " + (", ".join(map(_plain, problem_ids)) or "none")
+    yield f"{title} ({len(problem_ids)}): " + (", ".join(map(markdown_text, problem_ids)) or "none")
     yield ""
 
 
@@ -121,9 +122,3 @@ def _percent(interval: Interval, *, signed: bool = False) -> str:
 
 def _probability(value: float | None) -> str:
     return "" if value is None else f"{value:.2g}"
-
-
-def _plain(text: str) -> str:
-    """Text of a data set as a cell of Markdown: no new line, no column, no tag."""
-    text = " ".join(text.split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")

@@ -12,6 +12,7 @@ from papo.csv_text import csv_text
 from papo.evaluation.settings import published_columns, published_rows
 from papo.evaluation.table_of_arms import ArmScores, TableOfArms
 from papo.files import write_atomically
+from papo.markdown_text import markdown_text
 from papo.published import published_results
 from papo.statistics import Interval
 
@@ -28,7 +29,7 @@ def arms_terminal_table(found: TableOfArms) -> Table:
     """Returns the table for a terminal, an interval under each value."""
     table = Table(title=f"avg@{found.num_responses} in per cent, view {found.view}")
     for index, heading in enumerate(_headings(found)):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(escape(heading), justify="left" if index == 0 else "right", no_wrap=True)
     for row in _rows(found):
         table.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
     return table
@@ -46,10 +47,10 @@ def arms_markdown(found: TableOfArms) -> str:
     """Returns the table with its rule and notes."""
     headings = _headings(found)
     lines = ["# Arms", "", RULE, "", f"View {found.view}, k = {found.num_responses}.", ""]
-    lines += [f"- not measured alike: {_plain(note)}" for note in found.notes] + [""]
-    lines += ["| " + " | ".join(map(_plain, headings)) + " |"]
+    lines += [f"- not measured alike: {markdown_text(note)}" for note in found.notes] + [""]
+    lines += ["| " + " | ".join(map(markdown_text, headings)) + " |"]
     lines += ["|---|" + "---:|" * (len(headings) - 1)]
-    lines += ["| " + " | ".join(map(_plain, row)) + " |" for row in _rows(found)]
+    lines += ["| " + " | ".join(map(markdown_text, row)) + " |" for row in _rows(found)]
     return "\n".join(lines) + "\n"
 
 
@@ -77,7 +78,9 @@ def _rows(found: TableOfArms) -> Iterator[list[str]]:
         ]
         if arm.name in published_rows():
             published = [_published(arm.name, kind, name) for kind, name in _layout(found)]
-            yield ["  published", *("" if value is None else f"{value:.2f}" for value in published)]
+            if any(value is not None for value in published):
+                cells = ("" if value is None else f"{value:.2f}" for value in published)
+                yield ["  published", *cells]
 
 
 def _value(arm: ArmScores, kind: str, name: str) -> Interval | None:
@@ -121,9 +124,3 @@ def _csv(found: TableOfArms) -> str:
             published = _published(arm.name, kind, name) if known else None
             rows.append([arm.name, arm.baseline or "", kind, name, *ends, published])
     return csv_text(rows)
-
-
-def _plain(text: str) -> str:
-    """Text of a user as a cell of Markdown: no new line, no column, no tag."""
-    text = " ".join(text.split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")

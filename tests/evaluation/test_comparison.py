@@ -306,12 +306,13 @@ def test_an_evaluation_that_does_not_say_how_it_was_made_is_refused(tmp_path, na
 
 
 def test_the_lists_are_written_and_hostile_ids_stay_text(tmp_path, compare):
-    found = compare({"some": {"<b>|x": "0", "y": "1"}}, {"some": {"<b>|x": "1", "y": "1"}})
+    found = compare({"<i>": {"<b>|x": "0", "y": "1"}}, {"<i>": {"<b>|x": "1", "y": "1"}})
     write_comparison(found, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert written["benchmarks"][0]["fixed"] == ["<b>|x"]
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "Fixed (1): &lt;b&gt;\\|x" in text
+    assert "## &lt;i&gt;" in text
     assert "Still solved (1): y" in text
     assert "Broken (0): none" in text
 
