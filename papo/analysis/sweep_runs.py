@@ -158,7 +158,14 @@ def read_sweep(folder: Path) -> Sweep:
             try:
                 runs.append(_finished(job, arm))
                 continue
-            except (ValueError, TypeError, KeyError, OSError, StopIteration) as error:
+            except (
+                ValueError,
+                TypeError,
+                KeyError,
+                AttributeError,
+                OSError,
+                StopIteration,
+            ) as error:
                 job.status, job.reason = "damaged", f"{type(error).__name__}: {error}"
         lost.append(
             LostRun(folder=job.folder, arm=arm, seed=job.seed, status=job.status, reason=job.reason)

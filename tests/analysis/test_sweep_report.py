@@ -216,6 +216,12 @@ def test_a_job_with_a_damaged_record_is_lost_and_stops_no_report(folder):
     assert {run.arm for run in sweep.runs} == set(ACCURACIES)
 
 
+def test_a_result_of_another_form_is_damaged_and_stops_no_report(folder):
+    write_run(folder / "gamma_0.0" / "seed_6", seed=6, evaluation=["no", "mapping"])
+    damaged = [job for job in read_sweep(folder).lost if job.status == "damaged"]
+    assert [job.folder for job in damaged] == ["gamma_0.0/seed_6"]
+
+
 def test_a_damaged_job_of_an_unnamed_multirun_renames_no_arm(tmp_path):
     for number, objective in enumerate(["grpo", "papo_g", "dapo"]):
         overrides = [f"objective={objective}", "training.num_rollouts=10"]
