@@ -149,9 +149,8 @@ def grade_response(truth: Mapping[str, Any], text: str) -> Grade:
         if last is None:
             operation_right &= left == asked.first
             last = readings[left]
-        elif int(left) != last:
-            arithmetic_right = False
-            last = int(left)
+        else:
+            arithmetic_right &= int(left) == last
         arithmetic_right &= int(result) == OPERATORS[written_symbol][1](last, readings[right])
         last = int(result)
     box_consistent = box == last
