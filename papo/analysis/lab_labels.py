@@ -1,12 +1,10 @@
 """Labels of PerceptionLab's responses: exact, since the drawn scene is known."""
 
 from collections.abc import Mapping, Sequence
-from string import ascii_lowercase
 from typing import Any
 
 from papo.analysis.taxonomy import Case, ErrorCategory, ErrorLabel, Exclusion, label_case
-from papo.lab import Category, grade_response
-from papo.lab.grading import write_response
+from papo.lab import Category, grade_response, scene_numbers
 
 # papo.lab names the same errors; its two kinds of right answer are never cases.
 _CATEGORIES: Mapping[Category, ErrorCategory] = {
@@ -23,17 +21,9 @@ def scene_sides(truth: Mapping[str, Any]) -> dict[str, int]:
 
     Folders come from elsewhere, so that only what the lab itself can answer counts as a scene.
     """
-    # A scene's sides are its keys of one letter: a, b, ...
-    sides = {name: number for name, number in truth.items() if len(name) == 1}
-    if "".join(sides) != ascii_lowercase[: len(sides)]:
-        return {}
-    if not all(isinstance(number, int) for number in (*sides.values(), truth.get("result"))):
-        return {}
-    try:
-        write_response(truth["operation"], *sides.values())
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return sides
+    sides = scene_numbers(truth) or {}
+    numbers = (*sides.values(), truth.get("result"))
+    return sides if all(isinstance(number, int) for number in numbers) else {}
 
 
 class LabLabels:

@@ -32,10 +32,11 @@ def run_of(folder: Path, records) -> EvaluatedRun:
     return run
 
 
-def test_only_the_lab_s_own_names_of_sides_make_a_scene():
-    for truth in ({"x": 2, "y": 3}, {"b": 2, "a": 3}):
-        assert scene_sides({"operation": "area", "result": 6, **truth}) == {}
-    assert scene_sides({"operation": "area", "result": 6, "a": 2, "b": 3}) == {"a": 2, "b": 3}
+def test_only_the_lab_s_own_names_and_numbers_make_a_scene():
+    for wrong in ({"x": 2, "y": 3}, {"a": 2}, {"a": 2, "b": "3"}, {"a": 2, "b": 3, "result": None}):
+        assert scene_sides({"operation": "area", "result": 6, **wrong}) == {}
+    sides = scene_sides({"operation": "area", "result": 6, "b": 3, "a": 2})
+    assert list(sides.items()) == [("a", 2), ("b", 3)]
 
 
 def test_readings_are_counted_by_what_is_shown_and_said(tmp_path):
