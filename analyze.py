@@ -7,6 +7,7 @@ labeller that knows enough label it, and ends with a table. docs/error_analysis.
 import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -179,7 +180,8 @@ def quoted(name: str, value: Any) -> str:
     """Returns an override that Hydra reads back as it is: paths may hold commas and spaces."""
     if not isinstance(value, str | Path):
         return f"{name}={json.dumps(value)}"
-    text = str(value).replace("'", "\\'")
+    # Within quotes a backslash speaks for itself, except before a quote.
+    text = re.sub(r"(\\+)('|$)", r"\1\1\2", str(value)).replace("'", "\\'")
     return f"{name}='{text}'"
 
 

@@ -352,6 +352,15 @@ def training_run(folder: Path, data: str = "papo.lab.PerceptionLabProblems") -> 
     return folder
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a b, c", "it's", "C:\\runs", "ends\\", "two\\\\", "both\\'s", "both\\\\'", "{a: 1}", "null"],
+)
+def test_any_path_comes_back_from_an_override(text):
+    (override,) = OverridesParser.create().parse_overrides([analyze.quoted("path", text)])
+    assert override.value() == text
+
+
 def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypatch):
     run = training_run(tmp_path / "my run, 'best'")
     commands = []
