@@ -139,6 +139,8 @@ def make_plan(config: DictConfig) -> Plan:
     """
     check_masks_of_views(config)
     front_door.check_known_keys(config, KNOWN_KEYS)
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"{missing[0]} has no default; set {missing[0]}=")
     num_responses = check_num_responses(config.rollout.num_responses)
     check_everything_is_read(config)
     settings = evaluation_settings(OmegaConf.to_container(config.evaluation, resolve=True))

@@ -297,6 +297,15 @@ def test_an_impossible_setting_is_named_before_a_model_is_loaded(override, tmp_p
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_a_setting_without_a_default_is_asked_for_by_its_key(tmp_path, no_model):
+    references = ("probe=perception", "probe/references=file")
+    outcome = run_evaluation(*references, f"run_dir={tmp_path / 'run'}")
+    assert (
+        outcome.stderr
+        == "error: probe.references.path has no default; set probe.references.path=\n"
+    )
+
+
 @pytest.mark.parametrize(
     "missing", ["preprocessor_config.json", "tokenizer.json", "model.safetensors"]
 )

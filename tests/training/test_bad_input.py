@@ -52,6 +52,7 @@ IMPOSSIBLE = {
     "callbacks.checkpoint.keep_last=0": "callbacks.checkpoint.keep_last",
     "trainer.devices=2": "trainer.devices",
     "data.size=1": "training.prompts_per_rollout",
+    "data=local": "data.path=FOLDER",
 }
 
 
