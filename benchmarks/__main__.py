@@ -45,7 +45,7 @@ def assemble() -> dict[str, Any]:
     for name in BENCHMARKS:
         path = OUTPUT / f"{name}.json"
         if path.exists():
-            parts[name] = json.loads(path.read_text())
+            parts[name] = json.loads(path.read_text("utf-8"))
         else:
             parts[name] = results([not_measured(name, "all", "never run here")], repetitions=0)
     about = ("commit", "uncommitted_changes", "measured_at", "repetitions", "matmul_gflops")

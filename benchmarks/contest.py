@@ -51,7 +51,7 @@ class Contestant:
             "TRL_EXPERIMENTAL_SILENCE": "1",
             "PYTHONPATH": str(REPOSITORY),
         }
-        with log.open("w") as errors:
+        with log.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -83,7 +83,7 @@ class Contestant:
         line = self._process.stdout.readline()
         if not line:
             self.stop()
-            lines = self._log.read_text().strip().splitlines() or ["without a word"]
+            lines = self._log.read_text("utf-8").strip().splitlines() or ["without a word"]
             raise PeerMissing(f"{self.name} stopped: {lines[-1]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -130,7 +130,7 @@ def prepare(folder: Path) -> None:
     for index, problem in enumerate(drawn):
         problem.images[0].save(folder / f"picture_{index}.png")
     questions = [problem.question.removeprefix("<image> ") for problem in drawn]
-    (folder / "questions.txt").write_text("\n".join(questions) + "\n")
+    (folder / "questions.txt").write_text("\n".join(questions) + "\n", "utf-8")
 
 
 def own_command(variant: str, response_tokens: int) -> list[str]:

@@ -95,7 +95,9 @@ def load_config(name: str, tokenizer: Any) -> Qwen2_5_VLConfig:
     """A shipped configuration, whose special tokens are those of the word tokenizer."""
     if name == "toy":
         return step_config(tokenizer)
-    config = Qwen2_5_VLConfig(**json.loads((CONFIGS / f"qwen2_5_vl_{name}.json").read_text()))
+    config = Qwen2_5_VLConfig(
+        **json.loads((CONFIGS / f"qwen2_5_vl_{name}.json").read_text("utf-8"))
+    )
     ids = tokenizer.get_vocab()
     for field in ("image", "video"):
         setattr(config, f"{field}_token_id", ids[f"<|{field}_pad|>"])
@@ -107,7 +109,7 @@ def load_config(name: str, tokenizer: Any) -> Qwen2_5_VLConfig:
 def vocabulary_of(name: str) -> int:
     if name == "toy":
         return 2048
-    content = json.loads((CONFIGS / f"qwen2_5_vl_{name}.json").read_text())
+    content = json.loads((CONFIGS / f"qwen2_5_vl_{name}.json").read_text("utf-8"))
     return int(content["text_config"]["vocab_size"])
 
 
@@ -395,7 +397,7 @@ def main(arguments: list[str] | None = None) -> None:
         say=lambda line: print(line, flush=True),
     )
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(content, indent=2) + "\n")
+    chosen.output.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

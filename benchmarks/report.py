@@ -150,7 +150,7 @@ def check_results(content: dict[str, Any]) -> None:
 def write(path: Path, content: dict[str, Any]) -> None:
     check_results(content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def repetition_count(text: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 def write_atomically(path: Path, text: str) -> None:
     """Writes the whole file or leaves the old one."""
     unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w") as file:
+    with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -174,7 +174,7 @@ def check_case(case: dict[str, Any]) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="golden cases, a JSON list")
-    cases = json.loads(parser.parse_args().file.read_text())
+    cases = json.loads(parser.parse_args().file.read_text("utf-8"))
     if not isinstance(cases, list) or not cases:
         print("FAIL: the file holds no list of cases")
         return 1

@@ -299,7 +299,7 @@ def make_warm_start(
             "accuracy": {name: s.accuracy.value for name, s in check.sets.items()},
         },
     }
-    (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", "utf-8")
     return recipe
 
 

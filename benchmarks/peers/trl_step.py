@@ -72,7 +72,7 @@ def build_processor(folder: Path) -> Qwen2_5_VLProcessor:
 
 def build_dataset(folder: Path) -> Dataset:
     """The problems own_step.py wrote: pictures and questions."""
-    questions = (folder / "questions.txt").read_text().splitlines()
+    questions = (folder / "questions.txt").read_text("utf-8").splitlines()
     return Dataset.from_list(
         [
             {

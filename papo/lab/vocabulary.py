@@ -120,7 +120,7 @@ def check_model_speaks(folder: str | Path, shape: Shape) -> None:
         ValueError: names the missing words and the config keys.
     """
     file = Path(folder).expanduser() / "tokenizer.json"
-    model = json.loads(file.read_text())["model"] if file.is_file() else {}
+    model = json.loads(file.read_text("utf-8"))["model"] if file.is_file() else {}
     if model.get("type") != "WordLevel":
         return
     if missing := [word for word in vocabulary(shape) if word not in model["vocab"]]:

@@ -261,7 +261,7 @@ def _available_bytes() -> int | None:
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     try:
-        with open("/proc/meminfo") as lines:
+        with open("/proc/meminfo", encoding="utf-8") as lines:
             fields = dict(line.split(":", 1) for line in lines)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):

@@ -57,7 +57,10 @@ class RunFolder:
             )
         if holds_run:
             require_same_settings(
-                json.loads((path / "config.json").read_text()), config, free=_FREE_KEYS, folder=path
+                json.loads((path / "config.json").read_text("utf-8")),
+                config,
+                free=_FREE_KEYS,
+                folder=path,
             )
             self._forget_unfinished_work()
             return
@@ -86,11 +89,11 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run has come to its end."""
         file = self.path / "result.json"
-        return file.exists() and json.loads(file.read_text())["status"] == "finished"
+        return file.exists() and json.loads(file.read_text("utf-8"))["status"] == "finished"
 
     def write_result(self, status: str, **values: Any) -> None:
         """Writes result.json; `status` is finished, failed or interrupted."""
-        run = json.loads((self.path / "run.json").read_text())
+        run = json.loads((self.path / "run.json").read_text("utf-8"))
         write_atomically(
             self.path / "result.json",
             json.dumps(
@@ -102,7 +105,7 @@ class RunFolder:
     def last_metrics(self) -> dict[str, float]:
         """The last row of metrics.csv, empty before the first rollout."""
         file = self.path / "metrics.csv"
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = file.read_text("utf-8").splitlines() if file.exists() else []
         if len(lines) < 2:
             return {}
         values = [float(cell) for cell in lines[-1].split(",")]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from papo.files import write_atomically
+
 
 def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
     """Appends a row; the first row decides the columns, `rollout_step` comes first.
@@ -15,7 +17,7 @@ def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
         ValueError: the row has other columns than the table.
     """
     columns = _columns(path)
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if columns is None:
             columns = list(row)
@@ -29,7 +31,7 @@ def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
     """Appends one record as a line of JSON."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
         _to_disk(file)
 
@@ -38,34 +40,33 @@ def truncate_csv(path: Path, last_step: int) -> None:
     """Keeps the header and the whole rows of rollouts up to `last_step`."""
     if path.exists():
         header, *rows = _whole_lines(path) or [""]
-        _rewrite(path, [header, *(row for row in rows if int(row.split(",", 1)[0]) <= last_step)])
+        kept = [row for row in rows if int(row.split(",", 1)[0]) <= last_step]
+        write_atomically(path, _joined([header, *kept] if header else []))
 
 
 def truncate_jsonl(path: Path, last_step: int) -> None:
     """Keeps the whole records whose `rollout_step` is up to `last_step`."""
     if path.exists():
         lines = _whole_lines(path)
-        _rewrite(path, [line for line in lines if json.loads(line)["rollout_step"] <= last_step])
+        kept = [line for line in lines if json.loads(line)["rollout_step"] <= last_step]
+        write_atomically(path, _joined(kept))
 
 
 def _columns(path: Path) -> list[str] | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return next(csv.reader(file))
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines that end in a line break: a killed run may leave half of one."""
-    return path.read_text().split("\n")[:-1]
+    """The lines that end in a line break: a killed run may leave half of one, even half a character."""
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return whole.decode("utf-8").split("\n") if whole else []
 
 
-def _rewrite(path: Path, lines: list[str]) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w") as file:
-        file.writelines(line + "\n" for line in lines if line)
-        _to_disk(file)
-    os.replace(unfinished, path)
+def _joined(lines: list[str]) -> str:
+    return "".join(line + "\n" for line in lines)
 
 
 def _to_disk(file: Any) -> None:

@@ -54,7 +54,7 @@ def write_export(path: Path, sample: Sample, rows: list[dict], **changes) -> Pat
         "labeller": "Ada",
         "labels": rows,
     }
-    path.write_text(json.dumps(content | changes))
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
     return path
 
 

@@ -110,7 +110,7 @@ def test_the_table_of_rollouts_holds_pictures_heat_maps_and_errors(run, rows):
     assert len(tables) == len(rows) == 2
     num_tokens = iter(len(record["token_ids"]) for record in records_of(run))
     for row, staged in zip(rows, tables, strict=True):
-        table = json.loads(Path(staged["rollouts.table.json"]).read_text())
+        table = json.loads(Path(staged["rollouts.table.json"]).read_text(encoding="utf-8"))
         assert len(table["data"]) == row["rollouts"]["nrows"] == 4
         for values in table["data"]:
             shown = dict(zip(table["columns"], values, strict=True))
@@ -119,7 +119,7 @@ def test_the_table_of_rollouts_holds_pictures_heat_maps_and_errors(run, rows):
             for name in ("image", "masked_image"):
                 with Image.open(staged[shown[name]["path"]]) as picture:
                     assert picture.size == (56, 56)
-            page = Path(staged[shown["heat_map"]["path"]]).read_text()
+            page = Path(staged[shown["heat_map"]["path"]]).read_text(encoding="utf-8")
             assert page.count("<span title=") == next(num_tokens)
 
 
