@@ -20,6 +20,50 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 DESKTOP, PHONE = (1280, 900), (360, 740)
 DEADLINE_SECONDS = 60
 
+MIN_CONTRAST = 4.5
+"""Of text: WCAG 2.2, success criterion 1.4.3."""
+
+_CONTRAST = """
+(() => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const over = (top, below) => top.slice(0, 3).map((c, i) => c * (top[3] ?? 1) + below[i] * (1 - (top[3] ?? 1)));
+  const background = node => {
+    const layers = [];
+    for (let n = node; n; n = n.parentElement) layers.push(parts(getComputedStyle(n).backgroundColor));
+    return layers.reduceRight((below, top) => over(top, below), [255, 255, 255]);
+  };
+  const luminance = rgb => rgb.map(c => c / 255).map(c => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+  let worst = [99, ''];
+  for (const node of document.querySelectorAll('p, td, th, caption, a, li, figcaption, summary, .key span, h1, h2, h3')) {
+    if (!node.textContent.trim()) continue;
+    const [a, b] = [luminance(parts(getComputedStyle(node).color)), luminance(background(node))].sort((x, y) => y - x);
+    const ratio = (a + .05) / (b + .05);
+    if (ratio < worst[0]) worst = [ratio, node.outerHTML.slice(0, 80)];
+  }
+  return worst;
+})()
+"""
+
+_FAULTS = """
+(() => {
+  const faults = [];
+  const first = (what, selector, wrong) => {
+    const found = [...document.querySelectorAll(selector)].filter(wrong);
+    if (found.length) faults.push(`${found.length} ${what}: ${found[0].outerHTML.slice(0, 120)}`);
+  };
+  first('pictures that show nothing', 'img', i => !i.naturalWidth);
+  first('pictures without words', 'img', i => !i.alt);
+  first('tables without a caption', 'table', t => !t.caption);
+  first('drawings without words', 'svg', s => !s.ariaLabel && !s.ariaHidden);
+  const levels = [...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1]);
+  if (levels[0] !== 1 || levels.some((level, i) => i && level > levels[i - 1] + 1))
+    faults.push(`headings skip a level: ${levels}`);
+  if (!document.documentElement.lang) faults.push('no language');
+  return faults;
+})()
+"""
+
 
 def find_chromium() -> str | None:
     """Returns the path of a Chromium, or None."""
@@ -201,6 +245,16 @@ class Tab:
     def scrolls_sideways(self) -> bool:
         # Not innerWidth: a phone zooms out until what is too wide fits.
         return self.run("document.documentElement.scrollWidth") > self._width
+
+    def faults(self) -> list[str]:
+        """What every page of the project is free of: it fits, needs nothing else, and can be read aloud."""
+        faults = [*self.complaints(), *self.requests(), *self.run(_FAULTS)]
+        if self.scrolls_sideways():
+            faults.append(f"wider than {self._width} pixels")
+        ratio, node = self.run(_CONTRAST)
+        if ratio < MIN_CONTRAST:
+            faults.append(f"contrast {ratio:.2f}: {node}")
+        return faults
 
     def complaints(self) -> list[str]:
         """What the page wrote to the console or was forbidden, exceptions included."""

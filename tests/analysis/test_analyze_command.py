@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import hydra
 import pytest
+from analysis.chromium import PHONE
 from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 from analysis.judge_server import running_judge_server, text_of, verdict
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -193,6 +194,15 @@ class Tags(HTMLParser):
         self.tags.append(tag)
         self.addresses += [v or "" for k, v in attributes if k in ("src", "href")]
         assert not any(name.startswith("on") for name, _ in attributes)
+
+
+def test_the_report_fits_a_phone_in_light_and_dark(browser, tmp_path, two_runs):
+    succeed(two_runs, f"run_dir={tmp_path / 'out'}")
+    tab = browser.open(tmp_path / "out" / "report.html", size=PHONE)
+    assert tab.run("document.images.length") > 0
+    assert tab.faults() == []
+    tab.dark()
+    assert tab.faults() == []
 
 
 def test_hostile_responses_are_text_on_every_page(tmp_path):

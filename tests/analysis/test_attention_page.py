@@ -5,6 +5,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+from chromium import PHONE
 from evaluation_fixtures import record, write_evaluation
 from PIL import Image
 
@@ -123,3 +124,18 @@ def test_hostile_text_stays_text_and_the_page_needs_nothing_but_itself(tmp_path)
     assert "default-src 'none'" in unescape(text)
     assert 'src="http' not in text
     assert "not an explanation" in text
+
+
+def test_the_page_fits_a_phone_in_light_and_dark(browser, tmp_path):
+    """Also where text has no spaces to break at."""
+    evil = "</p><script>document.title = 666</script>" + "x" * 3_000
+    names = ("a", "b")
+    rows = [row(name, index) for name in names for index in range(2)]
+    file = tmp_path / "page.html"
+    file.write_text(built(runs(tmp_path, *names, question=f"<image>{evil}", text=evil), rows))
+    tab = browser.open(file, size=PHONE)
+    assert tab.run("document.images.length") >= 4
+    assert "666" not in tab.run("document.title")
+    assert tab.faults() == []
+    tab.dark()
+    assert tab.faults() == []

@@ -3,7 +3,6 @@ import json
 import re
 import runpy
 import sys
-from itertools import pairwise
 
 import pytest
 from chromium import PHONE
@@ -269,9 +268,7 @@ def test_text_from_the_run_never_becomes_markup(browser, tmp_path):
     assert "666" not in tab.run("document.title")
     assert tab.run("document.querySelectorAll('script, [onerror]').length") == 0
     assert tab.run("document.querySelector('.tokens span').textContent") == HOSTILE
-    assert tab.complaints() == []
-    assert tab.requests() == []
-    assert not tab.scrolls_sideways()
+    assert tab.faults() == []
 
 
 @pytest.fixture(scope="module")
@@ -290,50 +287,16 @@ def test_a_real_run_fits_a_phone_and_can_be_read_aloud(browser, trained, tmp_pat
     file = tmp_path / "page.html"
     file.write_text(page)
     tab = browser.open(file, size=PHONE)
-    assert not tab.scrolls_sideways()
-    assert tab.complaints() == []
-    assert tab.requests() == []
-    assert tab.run("[...document.images].every(i => i.naturalWidth > 0 && i.alt)")
-    assert tab.run("[...document.querySelectorAll('table')].every(t => t.caption)")
-    assert tab.run("[...document.querySelectorAll('svg')].every(s => s.ariaLabel || s.ariaHidden)")
-    levels = tab.run("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
-    assert levels[0] == 1
-    assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+    assert tab.faults() == []
 
 
-CONTRAST = """
-(() => {
-  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
-  const over = (top, below) => top.slice(0, 3).map((c, i) => c * (top[3] ?? 1) + below[i] * (1 - (top[3] ?? 1)));
-  const background = node => {
-    const layers = [];
-    for (let n = node; n; n = n.parentElement) layers.push(parts(getComputedStyle(n).backgroundColor));
-    return layers.reduceRight((below, top) => over(top, below), [255, 255, 255]);
-  };
-  const luminance = rgb => rgb.map(c => c / 255).map(c => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
-  let worst = [99, ''];
-  for (const node of document.querySelectorAll('p, td, th, caption, a, li, figcaption, summary, .key span, h1, h2, h3')) {
-    if (!node.textContent.trim()) continue;
-    const [a, b] = [luminance(parts(getComputedStyle(node).color)), luminance(background(node))].sort((x, y) => y - x);
-    const ratio = (a + .05) / (b + .05);
-    if (ratio < worst[0]) worst = [ratio, node.outerHTML.slice(0, 80)];
-  }
-  return worst;
-})()
-"""
-
-
-def test_text_has_enough_contrast_in_light_and_dark(browser, run_folder, tmp_path):
+def test_the_page_has_no_faults_in_light_and_dark(browser, run_folder, tmp_path):
     file = tmp_path / "page.html"
     file.write_text(build_run_page(run_folder))
     tab = browser.open(file)
-    # WCAG 2.2, success criterion 1.4.3: 4.5 for text.
-    ratio, node = tab.run(CONTRAST)
-    assert ratio >= 4.5, node
+    assert tab.faults() == []
     tab.dark()
-    ratio, node = tab.run(CONTRAST)
-    assert ratio >= 4.5, node
+    assert tab.faults() == []
 
 
 def test_the_command_writes_the_page_or_says_why_not(

@@ -8,6 +8,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from chromium import PHONE
 from scipy import stats
 
 from papo.analysis.sweep_comparison import summarize_sweep
@@ -351,6 +352,16 @@ def test_the_page_draws_every_seed_and_needs_no_network(summary):
     # Accuracy: 4 + 4 + 3 seeds and 3 means. Perception KL: two arms, 4 + 3 seeds and 2 means.
     assert tags.tags.count("polyline") == 14 + 9
     assert not re.search("https?:", page)
+
+
+def test_the_page_fits_a_phone_in_light_and_dark(browser, summary, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(html_report(summary))
+    tab = browser.open(file, size=PHONE)
+    assert tab.run("document.querySelectorAll('svg').length") > 0
+    assert tab.faults() == []
+    tab.dark()
+    assert tab.faults() == []
 
 
 def test_text_of_files_stays_text(tmp_path):
