@@ -1,7 +1,6 @@
 """Labels of PerceptionLab's responses: exact, since the drawn scene is known."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from papo.analysis.taxonomy import Case, ErrorCategory, ErrorLabel, Exclusion, label_case
 from papo.lab import Category, grade_response, scene_numbers
@@ -16,16 +15,6 @@ _CATEGORIES: Mapping[Category, ErrorCategory] = {
 }
 
 
-def scene_sides(truth: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of each side of a drawn scene; nothing where the truth is of no scene.
-
-    Folders come from elsewhere, so that only what the lab itself can answer counts as a scene.
-    """
-    sides = scene_numbers(truth) or {}
-    numbers = (*sides.values(), truth.get("result"))
-    return sides if all(isinstance(number, int) for number in numbers) else {}
-
-
 class LabLabels:
     """Names the first step of a response that the scene's truth refutes (papo.lab.grading)."""
 
@@ -33,7 +22,7 @@ class LabLabels:
 
     def can_label(self, case: Case) -> bool:
         """Whether the case shows a scene of the lab."""
-        return case.truth is not None and bool(scene_sides(case.truth))
+        return scene_numbers(case.truth) is not None
 
     def label(self, cases: Sequence[Case]) -> list[ErrorLabel | Exclusion]:
         """Returns one label per case.
@@ -44,11 +33,13 @@ class LabLabels:
         return [self._label(case) for case in cases]
 
     def _label(self, case: Case) -> ErrorLabel | Exclusion:
+        numbers = scene_numbers(case.truth)
         assert case.truth is not None, "can_label says which cases come here"
+        assert numbers is not None, "can_label says which cases come here"
         found = grade_response(case.truth, case.response).category
         if found not in _CATEGORIES or case.verdicts.get("lab", found) != found:
             return Exclusion(item=case.item, labeller=self.name, reason="contradicts_verdict")
-        sides = ", ".join(f"{side} = {number}" for side, number in scene_sides(case.truth).items())
+        sides = ", ".join(f"{side} = {number}" for side, number in numbers.items())
         return label_case(
             case,
             _CATEGORIES[found],

@@ -12,8 +12,7 @@ from functools import cache
 from typing import Any
 
 from papo.analysis.evaluated_run import EvaluatedRun, ItemKey, KnownProblem
-from papo.analysis.lab_labels import scene_sides
-from papo.lab import Category, grade_response
+from papo.lab import Category, grade_response, scene_numbers
 from papo.lab.scene import prior_probabilities
 from papo.statistics import Interval, bootstrap_ratio
 from papo.types import ResponseRecord
@@ -66,7 +65,7 @@ def read_readings(run: EvaluatedRun) -> RunReadings | None:
     left_out = num_scenes = 0
     for key, records in run.responses.items():
         problem = run.problems[key]
-        if problem.truth is None or not (sides := scene_sides(problem.truth)):
+        if problem.truth is None or (sides := scene_numbers(problem.truth)) is None:
             continue
         num_scenes += 1
         operation = str(problem.truth["operation"])

@@ -185,14 +185,16 @@ class PerceptionLabProblems:
 
 
 def scene_numbers(truth: Mapping[str, Any] | None) -> dict[str, int] | None:
-    """Returns the number of each side of a scene, in reading order; None where it is no scene."""
+    """Returns the number of each side of a scene, in reading order; None where it is no scene.
+
+    Truths may come from folders that others wrote: names alone, or numbers that are text, are no scene.
+    """
     truth = truth or {}
     for shape in SHAPES.values():
-        if (
-            truth.get("operation") in tuple(shape.operations)
-            and {*shape.sides, "result"} <= truth.keys()
-        ):
-            return {side: truth[side] for side in shape.sides}
+        if truth.get("operation") in tuple(shape.operations):
+            numbers = {side: truth.get(side) for side in (*shape.sides, "result")}
+            if all(isinstance(number, int) for number in numbers.values()):
+                return {side: truth[side] for side in shape.sides}
     return None
 
 

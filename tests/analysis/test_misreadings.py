@@ -6,7 +6,6 @@ import pytest
 from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 
 from papo.analysis.evaluated_run import EvaluatedRun, read_evaluated_runs
-from papo.analysis.lab_labels import scene_sides
 from papo.analysis.misread_facts import misread_facts
 from papo.analysis.misreading_report import (
     confusion_table,
@@ -16,7 +15,7 @@ from papo.analysis.misreading_report import (
 )
 from papo.analysis.misreadings import example_misreadings, read_readings, summarize_readings
 from papo.analysis.taxonomy import ErrorCategory, ErrorLabel
-from papo.lab import PerceptionLabProblems
+from papo.lab import PerceptionLabProblems, scene_numbers
 from papo.lab.grading import write_response
 
 
@@ -30,13 +29,6 @@ def run_of(folder: Path, records) -> EvaluatedRun:
     write_evaluation(folder, records)
     (run,) = read_evaluated_runs([folder], view="image", require_finished=True)
     return run
-
-
-def test_only_the_lab_s_own_names_and_numbers_make_a_scene():
-    for wrong in ({"x": 2, "y": 3}, {"a": 2}, {"a": 2, "b": "3"}, {"a": 2, "b": 3, "result": None}):
-        assert scene_sides({"operation": "area", "result": 6, **wrong}) == {}
-    sides = scene_sides({"operation": "area", "result": 6, "b": 3, "a": 2})
-    assert list(sides.items()) == [("a", 2), ("b", 3)]
 
 
 def test_readings_are_counted_by_what_is_shown_and_said(tmp_path):
@@ -88,7 +80,7 @@ def test_readings_of_real_scenes_match_their_truth_side_by_side(tmp_path):
     )
     for index, problem in enumerate(problems):
         assert problem.truth is not None
-        sides = scene_sides(problem.truth)
+        sides = scene_numbers(problem.truth)
         said = {side: 2 + (number + index) % 8 for side, number in sides.items()}
         text = write_response(problem.truth["operation"], *said.values())
         folder = write_evaluation(
@@ -100,12 +92,6 @@ def test_readings_of_real_scenes_match_their_truth_side_by_side(tmp_path):
         assert [(one.side, one.shown, one.said) for one in found.readings] == [
             (side, number, said[side]) for side, number in sides.items()
         ]
-
-
-def test_every_side_of_a_scene_counts():
-    truth = {"operation": "perimeter", "a": 2, "b": 3, "c": 4, "d": 5, "result": 14, "prior": "x"}
-    assert scene_sides(truth) == {"a": 2, "b": 3, "c": 4, "d": 5}
-    assert scene_sides({"facts": []}) == {}
 
 
 def test_other_pictures_have_no_readings(tmp_path):

@@ -211,10 +211,26 @@ def test_a_quadrilateral_is_asked_in_three_ways_by_hand():
     assert not ids & {problem.id for problem in problems}
 
 
-def test_what_is_no_scene_has_no_numbers():
-    for truth in (None, {}, {"facts": []}, {"operation": ["area"]}, {"operation": "area", "a": 2}):
-        assert scene_numbers(truth) is None
-    assert scene_numbers({"operation": "area", "a": 2, "b": 3, "result": 6}) == {"a": 2, "b": 3}
+@pytest.mark.parametrize(
+    "truth",
+    [
+        *(None, {}, {"facts": []}, {"operation": ["area"]}, {"operation": "area", "a": 2}),
+        *({"operation": "area", "result": 6, **one} for one in ({"x": 2, "y": 3}, {"b": 3})),
+        {"operation": "area", "result": 6, "a": "2", "b": 3},
+        {"operation": "area", "result": 6, "a": 2, "b": "3"},
+        {"operation": "area", "result": [6], "a": 2, "b": 3},
+        {"operation": "perimeter", "result": 14, "a": 2, "b": 3},
+    ],
+)
+def test_what_is_no_scene_has_no_numbers(truth):
+    assert scene_numbers(truth) is None
+
+
+def test_the_numbers_of_a_scene_are_in_reading_order():
+    found = scene_numbers({"operation": "area", "b": 3, "a": 2, "result": 6, "prior": "training"})
+    assert list(found.items()) == [("a", 2), ("b", 3)]
+    sides = {"a": 2, "b": 3, "c": 4, "d": 5}
+    assert scene_numbers({"operation": "perimeter", "result": 14, **sides}) == sides
 
 
 @pytest.mark.parametrize(("prior", "expected"), [("training", 280 / 761), ("uniform", 1 / 8)])
