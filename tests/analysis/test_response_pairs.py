@@ -137,6 +137,8 @@ def test_the_page_fits_a_phone_and_asks_for_nothing(browser, tmp_path):
     assert "666" not in tab.run("document.title")
     assert tab.run("[...document.images].length") == 1
     assert tab.faults() == []
+    tab.dark()
+    assert tab.faults() == []
 
 
 def test_the_command_writes_the_page_and_refuses_other_problems(
