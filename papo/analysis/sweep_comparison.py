@@ -13,6 +13,7 @@ from papo.statistics import (
     benjamini_hochberg,
     minimum_detectable_difference,
     paired_t,
+    t_interval,
     wilson_interval,
 )
 
@@ -176,8 +177,7 @@ def _scores(runs: tuple[SweepRun, ...]) -> dict[str, ArmScore]:
     for measure in dict.fromkeys(name for run in runs for name in run.scores):
         values = {run.seed: run.scores[measure] for run in runs if measure in run.scores}
         numbers = list(values.values())
-        # The interval of a mean is that of its difference from 0.
-        interval = paired_t([0.0] * len(numbers), numbers).interval if len(numbers) > 1 else None
+        interval = t_interval(numbers) if len(numbers) > 1 else None
         scores[measure] = ArmScore(
             values=values, mean=sum(numbers) / len(numbers), interval=interval
         )

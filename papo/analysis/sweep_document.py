@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from papo.analysis.html import Markup, details, join, page, paragraph, section, table
 from papo.analysis.sweep_tables import TextTable
+from papo.markdown_text import markdown_text
 
 _STYLE = """
 .chart svg { width: 100%; max-width: 46rem; height: auto; }
@@ -37,13 +38,13 @@ class Section:
 
 def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Returns a report as Markdown; sections of figures alone or folded ones are left out."""
-    blocks = [f"# {_escaped(title)}", _escaped(lead)]
+    blocks = [f"# {markdown_text(title)}", markdown_text(lead)]
     for one in sections:
         texts = [part for part in one.parts if not (isinstance(part, Markup) or one.folded)]
         if texts:
-            blocks.append(f"## {_escaped(one.heading)}")
+            blocks.append(f"## {markdown_text(one.heading)}")
         blocks += [
-            _markdown_table(part) if isinstance(part, TextTable) else _escaped(part)
+            _markdown_table(part) if isinstance(part, TextTable) else markdown_text(part)
             for part in texts
         ]
     return "\n\n".join(blocks) + "\n"
@@ -81,13 +82,5 @@ def _unbroken(cell: str) -> str:
 
 def _markdown_table(text: TextTable) -> str:
     lines = [text.columns, tuple("---" for _ in text.columns), *text.rows]
-    body = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-    return f"{_escaped(text.caption)}\n\n{body}"
-
-
-def _escaped(text: str) -> str:
-    """Text of a folder or an error stays text: no markup, no new line, no new cell."""
-    text = " ".join(text.split())
-    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        text = text.replace(character, escaped)
-    return text
+    body = "\n".join("| " + " | ".join(map(markdown_text, line)) + " |" for line in lines)
+    return f"{markdown_text(text.caption)}\n\n{body}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from papo.analysis.html import Markup
 from papo.analysis.sweep_document import Section, to_markdown, to_page
-from papo.analysis.sweep_measures import equal_costs, measure_name, value_text
+from papo.analysis.sweep_measures import equal_costs, measure_name
 from papo.analysis.sweep_pooling import PooledComparison, PooledSummary, Tested, mean_over_starts
 from papo.analysis.sweep_report import cost_note, learning_curves
 from papo.analysis.sweep_tables import (
@@ -18,6 +18,7 @@ from papo.analysis.sweep_tables import (
     differences_table,
     heading_with_unit,
     lost_table,
+    mean_cell,
     points,
     probability,
     runs_table,
@@ -27,7 +28,7 @@ from papo.analysis.sweep_tables import (
 )
 from papo.csv_text import csv_text
 from papo.files import write_atomically
-from papo.statistics import Interval, paired_t, paired_t_within_starts
+from papo.statistics import Interval, paired_t_within_starts, t_interval
 
 _METHOD = (
     "Every finished job is one number per measure, and arms are compared with the baseline over the seeds "
@@ -150,13 +151,7 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
 
     def cell(arm: str, measure: str) -> str:
         means = list(pooled.start_means(arm, measure).values())
-        if not means:
-            return ""
-        mean, interval = mean_over_starts(means)
-        text = value_text(measure, mean)
-        if interval is None or interval.low == interval.high:
-            return text
-        return f"{text} [{value_text(measure, interval.low)}, {value_text(measure, interval.high)}]"
+        return mean_cell(measure, *mean_over_starts(means)) if means else ""
 
     return TextTable(
         caption="Collapsed runs of all starts [95 % Wilson interval, per cent] and of each; others: mean "
@@ -270,7 +265,7 @@ def _comparison_cells(pooled: PooledSummary, comparison: PooledComparison) -> li
     for start in pooled.starts:
         differences = list(comparison.differences.get(start, {}).values())
         if len(differences) > 1:
-            cells.append(points(paired_t([0.0] * len(differences), differences).interval))
+            cells.append(points(t_interval(differences)))
         else:
             cells.append("".join(f"{100 * value:+.1f}" for value in differences))
     for tested in (comparison.over_starts, comparison.within_starts):

@@ -19,9 +19,9 @@ from papo.statistics import (
     benjamini_hochberg,
     detectable_over_starts,
     detectable_within_starts,
-    paired_t,
     paired_t_over_starts,
     paired_t_within_starts,
+    t_interval,
     wilson_interval,
 )
 
@@ -164,8 +164,7 @@ def mean_over_starts(means: Sequence[float]) -> tuple[float, Interval | None]:
     """Returns the mean of the starts' means, and its t interval over starts where there are two."""
     if len(means) < 2:
         return means[0], None
-    # The interval of a mean is that of its difference from 0.
-    interval = paired_t([0.0] * len(means), means).interval
+    interval = t_interval(means)
     return interval.value, interval
 
 

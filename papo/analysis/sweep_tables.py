@@ -352,13 +352,15 @@ def count_cell(count: int, share: Interval, total: int) -> str:
 
 def score_cell(measure: str, score: ArmScore | None) -> str:
     """Returns a mean with its interval, in the unit of its measure; empty where there is none."""
-    if score is None:
-        return ""
-    mean = value_text(measure, score.mean)
-    if score.interval is None or score.interval.low == score.interval.high:
-        return mean
-    low, high = (value_text(measure, end) for end in (score.interval.low, score.interval.high))
-    return f"{mean} [{low}, {high}]"
+    return "" if score is None else mean_cell(measure, score.mean, score.interval)
+
+
+def mean_cell(measure: str, mean: float, interval: Interval | None) -> str:
+    """Returns a mean in the unit of its measure, with its interval where that has a width."""
+    text = value_text(measure, mean)
+    if interval is None or interval.low == interval.high:
+        return text
+    return f"{text} [{value_text(measure, interval.low)}, {value_text(measure, interval.high)}]"
 
 
 def points(interval: Interval) -> str:

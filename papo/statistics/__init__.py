@@ -21,6 +21,7 @@ from papo.statistics.seeds import (
     paired_t,
     paired_t_over_starts,
     paired_t_within_starts,
+    t_interval,
 )
 from papo.statistics.shares import is_majority, pass_at_k, wilson_interval
 from papo.statistics.significance import benjamini_hochberg, bowker_test, mcnemar_exact
@@ -46,5 +47,6 @@ __all__ = [
     "paired_t_within_starts",
     "pass_at_k",
     "relative_reduction",
+    "t_interval",
     "wilson_interval",
 ]

@@ -32,6 +32,15 @@ def paired_t(first: Sequence[float], second: Sequence[float], *, level: float = 
     return _difference(*_mean_and_error(differences), level)
 
 
+def t_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Returns the mean of one number per seed, or per start, with Student's t interval.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    return _difference(*_mean_and_error(np.asarray(values, dtype=np.float64)), level).interval
+
+
 def paired_t_over_starts(
     differences: Sequence[Mapping[int, float]], *, level: float = 0.95
 ) -> Difference:

@@ -21,6 +21,7 @@ from papo.statistics import (
     paired_t,
     pass_at_k,
     relative_reduction,
+    t_interval,
     wilson_interval,
 )
 
@@ -429,6 +430,15 @@ def test_labels_without_a_kappa_are_refused(first, second, message):
 
 
 # --- seeds
+
+
+def test_a_t_interval_is_the_textbooks():
+    # t(0.975; 2) = 4.302653 times the standard error 1 / sqrt(3).
+    found = t_interval([1.0, 2.0, 3.0])
+    assert found.value == 2.0
+    assert ends(found) == pytest.approx((2.0 - 2.484138, 2.0 + 2.484138), abs=1e-5)
+    with pytest.raises(ValueError):
+        t_interval([1.0])
 
 
 def test_a_paired_t_test_over_seeds_is_the_textbooks():
