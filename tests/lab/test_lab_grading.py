@@ -121,6 +121,10 @@ CASES_OF_FOUR = {
         four(steps="a * c = 21 , 22 + b = 27 , 27 + d = 29", box=29),
         Category.CALCULATION,
     ),
+    "writes another number, goes on with the right one": (
+        four(steps="a * c = 21 , 22 + b = 26 , 26 + d = 28", box=26),
+        Category.CALCULATION,
+    ),
     "the box is a result on the way": (four(box=26), Category.INCONSISTENT),
     "a step too few": (four(steps="a * c = 21 , 21 + b = 26", box=26), Category.FORMAT),
     "a step too many": (
