@@ -6,6 +6,7 @@ vision layers to the first language layers ("deepstack"). A new family needs an 
 methods and an entry in `SUPPORTED_FAMILIES`.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,9 @@ class QwenVLAdapter:
                 "(positions, vision features, backbone, head)."
             )
         self.model = model
+        # transformers renamed the argument in 5.24 and warns at the old name.
+        known = inspect.signature(model.model.language_model.forward).parameters
+        self.cache_argument = "cache" if "cache" in known else "past_key_values"
         install_shared_prefix_attention(model.model.language_model)
 
     @property
@@ -180,11 +184,11 @@ class QwenVLAdapter:
             # transformers hands a four-dimensional mask through as it is; the layout replaces it.
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device)
             extra["shared_prefix"] = shared_prefix
+        extra[self.cache_argument] = cache
         outputs = self.model.model.language_model(
             inputs_embeds=embeddings,
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=cache is not None,
             **extra,
         )

@@ -9,13 +9,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 _FOLDERS = {"language": "model.language_model", "vision": "model.visual"}
+_ADAPTER = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,27 +81,25 @@ def add_adapters(model: PreTrainedModel, parts: Mapping[str, LoraPart]) -> None:
     which would round small updates away.
 
     Raises:
-        ValueError: peft is not installed, or a target names no linear layer.
+        ValueError: peft is not installed or does not fit transformers, or a target names no linear layer.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise ValueError(
-            "model.lora needs peft, which is not installed. Install it (pip install 'papo[lora]'), or "
-            "set model.lora=null."
-        ) from error
+    peft = _import_peft()
     for name, part in parts.items():
         _check_targets(model, name, part)
     first, *others = parts
-    model.add_adapter(
-        LoraConfig(
+    # peft itself, not `model.add_adapter`: transformers 5.24 asks there for a peft nobody has released.
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(
             r=parts[first].r,
             lora_alpha=parts[first].alpha,
             lora_dropout=0.0,
+            base_model_name_or_path=model.name_or_path,
             target_modules="|".join(_pattern(name, part) for name, part in parts.items()),
             rank_pattern={_pattern(name, parts[name]): parts[name].r for name in others},
             alpha_pattern={_pattern(name, parts[name]): parts[name].alpha for name in others},
-        )
+        ),
+        model,
+        adapter_name=_ADAPTER,
     )
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
@@ -105,18 +107,22 @@ def add_adapters(model: PreTrainedModel, parts: Mapping[str, LoraPart]) -> None:
 
 
 def has_adapters(model: PreTrainedModel) -> bool:
-    return bool(getattr(model, "_hf_peft_config_loaded", False))
+    """Whether `add_adapters` was called on it."""
+    return getattr(model, "peft_config", None) is not None
 
 
 @contextmanager
 def adapters_off(model: PreTrainedModel) -> Iterator[None]:
     """Inside, the model is the one the adapters were added to; what is trainable stays as it was."""
     trainable = [p for p in model.parameters() if p.requires_grad]
-    model.disable_adapters()
+    layers = [module for _, module in _adapted_layers(model)]
+    for layer in layers:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        model.enable_adapters()
+        for layer in layers:
+            layer.enable_adapters(True)
         model.requires_grad_(False)
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -124,18 +130,59 @@ def adapters_off(model: PreTrainedModel) -> Iterator[None]:
 
 def merged_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A plain Hugging Face model with W + (alpha / r) B A in place of every adapted W."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     merged = deepcopy(model)
-    for name, module in list(merged.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(merged.get_submodule(parent), child, module.get_base_layer())
-    # What makes transformers save an adapter instead of a model.
-    merged._hf_peft_config_loaded = False
+    for name, module in _adapted_layers(merged):
+        module.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(merged.get_submodule(parent), child, module.get_base_layer())
     del merged.peft_config
     return merged
+
+
+def save_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Writes the adapters alone, in the format of peft: adapter_config.json, adapter_model.safetensors."""
+    from peft import get_peft_model_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = get_peft_model_state_dict(model, adapter_name=_ADAPTER, save_embedding_layers=False)
+    save_file(
+        # The names under which `PeftModel`, which wraps a model twice, would know them.
+        {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    model.peft_config[_ADAPTER].save_pretrained(str(folder))
+
+
+def _import_peft() -> Any:
+    """Raises ValueError, with what helps, where there is no peft or one that does not fit."""
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        if error.name != "peft":
+            raise _misfit(error) from error
+        raise ValueError(
+            "model.lora needs peft, which is not installed. Install it (pip install 'papo[lora]'), or "
+            "set model.lora=null."
+        ) from error
+    # A peft older than a change of transformers asks it for names that are gone.
+    except (ImportError, AttributeError) as error:
+        raise _misfit(error) from error
+    return peft
+
+
+def _misfit(error: Exception) -> ValueError:
+    return ValueError(
+        f"model.lora needs a peft that fits transformers; peft {version('peft')} does not fit "
+        f"transformers {version('transformers')}: {error}. Install the pair of constraints/locked.txt "
+        "(pip install --constraint constraints/locked.txt peft transformers), or set model.lora=null."
+    )
+
+
+def _adapted_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
 def _pattern(name: str, part: LoraPart) -> str:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from papo.functional import TokenStatistics, token_statistics
 from papo.models.adapter import QwenVLAdapter
-from papo.models.lora import adapters_off, has_adapters, merged_copy
+from papo.models.lora import adapters_off, has_adapters, merged_copy, save_adapter
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import Prefix, PromptReader, view_patches
 from papo.models.scoring import BACKENDS, BackendChoice
@@ -304,16 +304,18 @@ class VisionLanguagePolicy(nn.Module):
         """Writes a folder that Hugging Face loads: safetensors, configuration, tokenizer, processor.
 
         Adapters are merged into the weights, or with `adapter_only` saved alone, in the format of
-        peft: `AutoModelForImageTextToText.from_pretrained(BASE).load_adapter(FOLDER)`.
+        peft: `PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(BASE), FOLDER)`.
 
         Raises:
             ValueError: `adapter_only` for a policy without adapters.
         """
         if adapter_only and not self.has_adapters:
             raise ValueError("there is no adapter to save; this policy trains all its weights")
-        merge = self.has_adapters and not adapter_only
-        model = merged_copy(self.model) if merge else self.model
-        model.save_pretrained(folder)
+        if adapter_only:
+            save_adapter(self.model, folder)
+        else:
+            model = merged_copy(self.model) if self.has_adapters else self.model
+            model.save_pretrained(folder)
         self.encoder.save_pretrained(folder)
 
     def _response_hidden(
