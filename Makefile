@@ -12,18 +12,42 @@ SHELL := /bin/bash
 CORE_STAMP := $(VENV)/.installed-core
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help setup demo test check format clean bench peers notebooks
+# Workers of the test suite; PYTEST passes options on.
+WORKERS ?= 2
+pytest = -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST)
+
+.PHONY: help setup demo test test-newest test-oldest lock check format clean bench peers notebooks
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(DEV_STAMP) ## environment with everything needed to develop
 
 demo: $(CORE_STAMP) ## environment, installation, and one PAPO run on drawn scenes (no GPU, no download)
 	$(BIN)/python train.py
 
-test: $(DEV_STAMP) ## the test suite
-	$(BIN)/python -m pytest
+test: $(DEV_STAMP) ## the test suite, with the locked versions
+	$(BIN)/python $(pytest)
+
+# Deprecations of other packages are warnings here, listed at the end; anywhere else they are errors.
+test-newest: ## the suite with the newest versions that pyproject.toml allows, in an environment of its own
+	@test -x .venv-newest/bin/python || "$(PYTHON)" -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
+	.venv-newest/bin/python $(pytest) $(foreach kind,DeprecationWarning PendingDeprecationWarning FutureWarning,-W default::$(kind))
+
+test-oldest: ## the suite with the oldest versions that pyproject.toml allows, in an environment of its own
+	@test -x .venv-oldest/bin/python || "$(PYTHON)" -m venv .venv-oldest
+	$(call install,.venv-oldest/bin/python,--constraint constraints/oldest.txt,dev)
+	.venv-oldest/bin/python $(pytest)
+
+# uv only writes the lists: what they hold is installed with plain pip.
+lock: $(DEV_STAMP) ## write constraints/ anew: the newest versions, and the oldest
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(call compile,--universal --upgrade --constraint constraints/torch.txt --output-file constraints/locked.txt)
+	sed -i.old -E '/^(torch|triton|(nvidia|cuda)-[a-z0-9-]+)==/d' constraints/locked.txt
+	$(call compile,--upgrade --resolution lowest-direct --output-file constraints/oldest.txt)
+	sed -i.old -E '/^(triton|(nvidia|cuda)-[a-z0-9-]+)==/d' constraints/oldest.txt
+	rm constraints/*.old
 
 check: $(DEV_STAMP) ## format, lint, types and the floors of the architecture
 	$(BIN)/ruff format --check .
@@ -60,10 +84,23 @@ $(BIN)/python:
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"papo needs Python 3.11 to 3.13; {sys.executable} is {v.major}.{v.minor}. Set PYTHON=/path/to/python3.11")'
 	"$(PYTHON)" -m venv $(VENV)
 
-$(CORE_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+# Installs papo with an extra: $(call install,PYTHON,CONSTRAINTS,EXTRA). The build backend is one of the locked
+# packages: fetched anew for every build, it would be another one next year, and a build would need the network.
+define install
+	$(1) -m pip install --quiet --disable-pip-version-check $(2) setuptools
+	$(1) -m pip install --quiet --disable-pip-version-check $(2) --no-build-isolation --editable '.$(if $(3),[$(3)])'
+endef
+
+compile = $(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev --no-header --no-annotate $(1) pyproject.toml >/dev/null
+
+# What the suite passed with, and a torch where there is none yet.
+has_torch = $(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'
+locked = --constraint constraints/locked.txt $$($(has_torch) || echo --constraint constraints/torch.txt)
+
+$(CORE_STAMP): pyproject.toml constraints/locked.txt | $(BIN)/python
+	$(call install,$(BIN)/python,$(locked))
 	touch $@
 
-$(DEV_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(DEV_STAMP): pyproject.toml constraints/locked.txt | $(BIN)/python
+	$(call install,$(BIN)/python,$(locked),dev)
 	touch $@ $(CORE_STAMP)

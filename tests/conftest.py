@@ -1,7 +1,10 @@
 """Fixtures for all rooms. Nothing of papo is imported here: the hook that checks shapes comes first."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+# Matplotlib keeps the fonts it found in the home folder, where another environment may have left a
+# list that is out of date.
+os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="papo_matplotlib_")
+atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,13 @@ def printed(cell):
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
-def executed(request):
-    """A notebook after it ran, in a kernel of its own, as from its folder."""
+def executed(request, tmp_path_factory):
+    """A notebook after it ran, in a kernel of its own with an empty home, as from its folder."""
+    # Here, so that no notebook says that it looks for fonts.
+    import matplotlib.font_manager
     from nbclient import NotebookClient
+
+    assert matplotlib.get_cachedir() == os.environ["MPLCONFIGDIR"]
 
     notebook = read(request.param)
     cell = parameters_cell(notebook)
@@ -54,6 +58,7 @@ def executed(request):
     client.execute(
         env={
             **os.environ,
+            "HOME": str(tmp_path_factory.mktemp("home")),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "PYTHONWARNINGS": "ignore:IProgress not found",
