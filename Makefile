@@ -87,8 +87,9 @@ $(BIN)/python:
 # Installs papo with an extra: $(call install,PYTHON,CONSTRAINTS,EXTRA). The build backend is one of the locked
 # packages: fetched anew for every build, it would be another one next year, and a build would need the network.
 define install
-	$(1) -m pip install --quiet --disable-pip-version-check $(2) setuptools
-	$(1) -m pip install --quiet --disable-pip-version-check $(2) --no-build-isolation --editable '.$(if $(3),[$(3)])'
+	@echo "installing papo$(if $(3),[$(3)]) into $(1:/bin/python=)"
+	@$(1) -m pip install --quiet --disable-pip-version-check $(2) setuptools
+	@$(1) -m pip install --quiet --disable-pip-version-check $(2) --no-build-isolation --editable '.$(if $(3),[$(3)])'
 endef
 
 compile = $(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev --no-header --no-annotate $(1) pyproject.toml >/dev/null
