@@ -1,6 +1,8 @@
 """What `make` installs: every dependency is locked within its range, and both ends of it are listed."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 
 import pytest
@@ -96,3 +98,24 @@ def test_workflows_run_targets_that_make_has():
     }
     assert called == {"check", "test", "test-newest", "test-oldest"}
     assert called <= targets
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize("has_torch", [True, False])
+def test_a_torch_that_is_there_is_left_alone_and_the_backend_is_locked(tmp_path, has_torch):
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    # Stands for the environment's Python: says whether there is a torch, and writes down what is installed.
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exit {0 if has_torch else 1}\necho "$@" >> {tmp_path}/calls\n'
+    )
+    python.chmod(0o755)
+    subprocess.run(
+        ["make", "--silent", "setup", f"VENV={tmp_path}"], cwd=REPOSITORY, check=True, timeout=60
+    )
+    backend, papo = (tmp_path / "calls").read_text().splitlines()
+    assert backend.endswith("setuptools")
+    assert "--no-build-isolation --editable .[dev]" in papo
+    for call in (backend, papo):
+        assert "--constraint constraints/locked.txt" in call
+        assert ("--constraint constraints/torch.txt" in call) is not has_torch
