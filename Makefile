@@ -29,16 +29,19 @@ demo: $(CORE_STAMP) ## environment, installation, and one PAPO run on drawn scen
 test: $(DEV_STAMP) ## the test suite, with the locked versions
 	$(BIN)/python $(pytest)
 
-# Deprecations of other packages are warnings here, listed at the end; anywhere else they are errors.
-test-newest: ## the suite with the newest versions that pyproject.toml allows, in an environment of its own
+# The ends of the ranges, each in an environment of its own: deprecations, most of them of one package about another,
+# are warnings there, listed at the end; anywhere else they are errors.
+ends = $(pytest) $(foreach kind,DeprecationWarning PendingDeprecationWarning FutureWarning,-W default::$(kind))
+
+test-newest: ## the suite with the newest versions that pyproject.toml allows
 	@test -x .venv-newest/bin/python || "$(PYTHON)" -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
-	.venv-newest/bin/python $(pytest) $(foreach kind,DeprecationWarning PendingDeprecationWarning FutureWarning,-W default::$(kind))
+	.venv-newest/bin/python $(ends)
 
-test-oldest: ## the suite with the oldest versions that pyproject.toml allows, in an environment of its own
+test-oldest: ## the suite with the oldest versions that pyproject.toml allows
 	@test -x .venv-oldest/bin/python || "$(PYTHON)" -m venv .venv-oldest
 	$(call install,.venv-oldest/bin/python,--constraint constraints/oldest.txt,dev)
-	.venv-oldest/bin/python $(pytest)
+	.venv-oldest/bin/python $(ends)
 
 # uv only writes the lists: what they hold is installed with plain pip.
 lock: $(DEV_STAMP) ## write constraints/ anew: the newest versions, and the oldest

@@ -2,7 +2,8 @@
 
 A multiply-add is two operations; norms, activations and rotations are left out, as usual. A backward
 pass costs twice its forward pass. Attention counts the pairs a token may look at (causal, exact);
-padding counts wherever a backend computes it. torch's counter sees no attention on the CPU.
+padding counts wherever a backend computes it. torch's counter sees attention on the CPU from 2.15 on
+only, and counts the pairs that a mask hides.
 """
 
 from collections.abc import Sequence

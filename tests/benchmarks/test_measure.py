@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_a_failing_measurement_says_what_the_process_said():
 
 def test_the_environment_names_commit_versions_and_threads():
     found = environment()
-    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["torch"] == version("torch")
     assert found["threads"] == torch.get_num_threads()
     assert found["commit"]
     assert found["device"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_a_new_folder_says_what_the_run_is(tmp_path):
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["overrides"] == ["a=1"]
     assert run["seed"] == 1
-    assert run["versions"]["torch"] == torch.__version__
+    assert run["versions"]["torch"] == version("torch")
     assert (tmp_path / "run" / "config.yaml").read_text() == "seed: 1\n"
 
 
