@@ -2,8 +2,8 @@
 
 A multiply-add is two operations; norms, activations and rotations are left out, as usual. A backward
 pass costs twice its forward pass. Attention counts the pairs a token may look at (causal, exact);
-padding counts wherever a backend computes it. torch's counter sees attention on the CPU from 2.15 on
-only, and counts the pairs that a mask hides.
+padding counts wherever a backend computes it. What torch's own counter sees of attention on a CPU depends
+on its version.
 """
 
 from collections.abc import Sequence
