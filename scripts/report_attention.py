@@ -5,7 +5,6 @@ time. Writes attention.html, attention.csv and attention.jsonl.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from papo.analysis.attention_page import attention_page
 from papo.analysis.evaluated_run import EvaluatedRun, ItemKey, read_evaluated_runs
 from papo.analysis.pictures import open_picture
 from papo.evaluation import ResponseAttention, response_attention, write_attention
-from papo.files import write_atomically
+from papo.files import read_object, write_atomically
 from papo.training.base_weights import fingerprint
 from papo.types import Problem, derive_seed
 from policy_source import PolicySource, check_policy, load_policy
@@ -38,7 +37,9 @@ def measure(
         FileNotFoundError: the checkpoint is gone.
         ValueError: it holds other weights than were evaluated.
     """
-    facts = json.loads((run.folder / "run.json").read_text("utf-8"))["checkpoint"]
+    facts = read_object(
+        run.folder / "run.json", fields={"checkpoint": dict}, remedy="Evaluate again."
+    )["checkpoint"]
     config = OmegaConf.load(run.folder / "config.yaml")
     location = Path(facts["location"])
     trained = location if location.suffix == ".ckpt" else None

@@ -1,6 +1,5 @@
 """What a training step costs in several runs: seconds by phase, beside the paper's Table 14."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from papo.analysis.run_files import read_training_run
+from papo.files import read_object
 from papo.markdown_text import markdown_text
 from papo.published import published_results
 from papo.statistics import Interval, bootstrap_mean, relative_reduction
@@ -159,14 +159,11 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     ]
 
 
-def _config(folder: Path) -> Any:
-    try:
-        return json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder} does not say how it was run (config.json): {error}. Name the run_dir of a "
-            "training run."
-        ) from error
+def _config(folder: Path) -> dict[str, Any]:
+    return read_object(
+        folder / "config.json",
+        remedy="It says how the run was made: restore it, or name the run_dir of a training run.",
+    )
 
 
 def _flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from papo.analysis.taxonomy import writable
+from papo.files import read_object
 from papo.types import ResponseRecord
 
 ItemKey = tuple[str, str]
@@ -192,7 +193,7 @@ def _read_problems(folder: Path, wanted: Mapping[ItemKey, Any]) -> dict[ItemKey,
                 images=tuple(_inside(folder, str(image)) for image in row["images"]),
                 truth=row.get("truth"),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} describes no problem: {error}") from error
     if missing := [key for key in wanted if key not in problems]:
         raise ValueError(
@@ -220,10 +221,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def _status(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "result.json").read_text("utf-8"))["status"])
-    except (OSError, ValueError, KeyError, TypeError):
+    file = folder / "result.json"
+    if not file.exists():
         return "unfinished"
+    remedy = "Delete it, and finish the evaluation (evaluate.py with resume=true)."
+    return str(read_object(file, fields={"status": str}, remedy=remedy)["status"])
 
 
 def _require_same_items(first: EvaluatedRun, other: EvaluatedRun) -> None:

@@ -13,6 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from papo.files import DamagedFile, read_object
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownResponse:
@@ -100,17 +102,19 @@ def read_training_run(folder: Path, *, groups_of_each_kind: int) -> TrainingRun:
         groups_of_each_kind: how many of the first, last, best and worst groups are kept.
 
     Raises:
-        ValueError: the folder does not exist, or holds no training run.
+        ValueError: the folder does not exist, holds no training run, or its run.json is damaged.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; name the run_dir of a training run")
     notes: list[str] = []
-    facts = _read_object(folder / "run.json", notes)
-    if facts is None:
+    if not (folder / "run.json").is_file():
         raise ValueError(
-            f"{folder} holds no training run: there is no readable run.json. Name the folder that "
-            "train.py printed at its end (its run_dir)."
+            f"{folder} holds no training run: there is no run.json. Name the folder that train.py printed "
+            "at its end (its run_dir)."
         )
+    facts = read_object(
+        folder / "run.json", remedy="It says what the run is: restore it, or name another folder."
+    )
     config = _read_object(folder / "config.json", notes) or {}
     training = config.get("training")
     planned = training.get("num_rollouts") if isinstance(training, dict) else None
@@ -162,13 +166,10 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(_read_text(path))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        notes.append(f"{path.name} holds no JSON object and was left out.")
+        return read_object(path, remedy="It was left out.")
+    except DamagedFile as error:
+        notes.append(str(error))
         return None
-    return content
 
 
 def _read_table(path: Path, notes: list[str]) -> dict[str, tuple[float, ...]]:
@@ -176,7 +177,11 @@ def _read_table(path: Path, notes: list[str]) -> dict[str, tuple[float, ...]]:
     lines = _read_text(path).splitlines()
     if not lines:
         return {}
-    header, *rows = csv.reader(lines)
+    try:
+        header, *rows = csv.reader(lines)
+    except csv.Error as error:
+        notes.append(f"{path} is damaged: {error}. It was left out.")
+        return {}
     whole = [row for row in rows if len(row) == len(header) and _number(row[0]) is not None]
     if len(whole) < len(rows):
         notes.append(f"Damaged rows left out of {path.name}: {len(rows) - len(whole)}.")

@@ -1,7 +1,5 @@
 """Reads the run folders of a sweep: what each job was, what it measured, and which jobs are missing."""
 
-import csv
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +9,13 @@ from typing import Any
 
 import yaml
 
+from papo.files import DamagedFile, read_numbers, read_object
 from papo.provenance import flatten_settings
 
 ACCURACY_COLUMNS = ("resample/drawn_correct", "reward/accuracy")
 """Where the accuracy of a rollout stands: dynamic sampling would bias the second, which it drops from."""
+
+_REPEAT = "Restore it, or move the job's folder away and repeat the command of the sweep."
 
 PUBLISHED_AVERAGES = ("general", "vision", "overall")
 
@@ -166,7 +167,7 @@ def read_sweep(folder: Path) -> Sweep:
                 OSError,
                 StopIteration,
             ) as error:
-                job.status, job.reason = "damaged", f"{type(error).__name__}: {error}"
+                job.status, job.reason = "damaged", _reason(error)
         lost.append(
             LostRun(folder=job.folder, arm=arm, seed=job.seed, status=job.status, reason=job.reason)
         )
@@ -225,28 +226,46 @@ def _read_job(path: Path, root: Path) -> _Job | None:
     """None for an evaluation, which has a run.json too."""
     folder = path.relative_to(root).as_posix()
     try:
-        run = json.loads((path / "run.json").read_text("utf-8"))
+        run = read_object(path / "run.json", remedy=_REPEAT)
         if "checkpoint" in run:
             return None
-        config = json.loads((path / "config.json").read_text("utf-8"))
+        read_object(path / "run.json", fields={"overrides": list, "seed": int}, remedy=_REPEAT)
+        config = read_object(path / "config.json", remedy=_REPEAT)
         result = path / "result.json"
-        end = json.loads(result.read_text("utf-8")) if result.exists() else {}
+        end = read_object(result, fields={"status": str}, remedy=_REPEAT) if result.exists() else {}
         return _Job(
             path=path,
             folder=folder,
-            sweep=config.get("sweep") or {},
-            overrides=list(run["overrides"]),
+            sweep=_sweep_of(config, path / "config.json"),
+            overrides=[str(override) for override in run["overrides"]],
             seed=run["seed"],
             status=end.get("status", "unfinished"),
-            reason=end.get("error", ""),
+            reason=str(end.get("error", "")),
             commit=run.get("git_commit"),
             config=config,
         )
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         return _Job(
             path=path, folder=folder, overrides=[], status="damaged",
-            reason=f"{type(error).__name__}: {error}", **_named_by_folder(path.relative_to(root)),
+            reason=_reason(error), **_named_by_folder(path.relative_to(root)),
         )  # fmt: skip
+
+
+def _sweep_of(config: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
+    sweep = config.get("sweep") or {}
+    kinds = {"name": str, "arm": str, "published": dict, "arms": dict}
+    if not isinstance(sweep, dict) or any(
+        not isinstance(sweep.get(key), kind | None) for key, kind in kinds.items()
+    ):
+        raise DamagedFile(f"{file} is damaged: sweep is {str(sweep)[:80]!r}. {_REPEAT}")
+    return sweep
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a job's files; a message that names its file speaks for itself."""
+    if isinstance(error, DamagedFile | FileNotFoundError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _named_by_folder(folder: Path) -> dict[str, Any]:
@@ -259,10 +278,10 @@ def _named_by_folder(folder: Path) -> dict[str, Any]:
 def _read_failure(file: Path, root: Path) -> _Job:
     """A job that failed before it was a run; its arm is the folder it was to have."""
     try:
-        failure = json.loads(file.read_text("utf-8"))
-        overrides, reason = list(failure["overrides"]), str(failure["error"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        overrides, reason = [], f"{type(error).__name__}: {error}"
+        failure = read_object(file, fields={"overrides": list}, remedy=_REPEAT)
+        overrides, reason = [str(one) for one in failure["overrides"]], str(failure["error"])
+    except (ValueError, KeyError, OSError) as error:
+        overrides, reason = [], _reason(error)
     folder = file.parent.relative_to(root)
     seeds = [value for key, value in map(_split, overrides) if key == "seed" and value.isdigit()]
     is_sweep = any(key == "+sweep" for key, _ in map(_split, overrides))
@@ -312,7 +331,7 @@ def _arm_order(folder: Path, jobs: Sequence[_Job], arms: set[str]) -> tuple[str,
 
 
 def _finished(job: _Job, arm: str) -> SweepRun:
-    curves = _read_curves(job.path / "metrics.csv")
+    curves = read_numbers(job.path / "metrics.csv", remedy=_REPEAT)
     assert job.seed is not None, "a finished run has a seed"
     accuracies = next(curves[name] for name in ACCURACY_COLUMNS if name in curves)
     settings = dict(flatten_settings(job.config))
@@ -320,7 +339,7 @@ def _finished(job: _Job, arm: str) -> SweepRun:
         "accuracy_curve": _mean(accuracies),
         "accuracy_end": _mean(accuracies[-window(accuracies) :]),
         **_cost_and_stability(curves, settings),
-        **_lab_scores(json.loads((job.path / "result.json").read_text("utf-8"))),
+        **_lab_scores(read_object(job.path / "result.json", remedy=_REPEAT)),
         **_evaluation_scores(job.path),
     }
     if broken := [name for name, score in scores.items() if not math.isfinite(score)]:
@@ -343,14 +362,6 @@ def window(values: Sequence[float]) -> int:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _read_curves(file: Path) -> dict[str, tuple[float, ...]]:
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows:
-        raise ValueError(f"{file.name} holds no rollout")
-    return {name: tuple(float(row[name]) for row in rows) for name in rows[0]}
 
 
 def _cost_and_stability(
@@ -383,7 +394,7 @@ def _evaluation_scores(path: Path) -> dict[str, float]:
     """The averages of Table 1 over the full images, from evaluations below a run's folder."""
     scores: dict[str, float] = {}
     for file in sorted(path.rglob("summary.json")):
-        summary = json.loads(file.read_text("utf-8"))
+        summary = read_object(file, remedy="Evaluate again.")
         for average in summary.get("averages", ()):
             name, interval = average["name"], average["interval"]
             if name in PUBLISHED_AVERAGES and average["view"] == "image" and interval is not None:

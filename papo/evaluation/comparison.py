@@ -1,6 +1,5 @@
 """Compares two evaluations problem by problem: what became better, what worse, and how surely."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from papo.evaluation.store import problem_identities, read_responses
 from papo.evaluation.vision_dependency import masked_ratio
+from papo.files import read_object
 from papo.statistics import (
     Difference,
     Interval,
@@ -368,15 +368,7 @@ def _different_settings(first: FinishedEvaluation, second: FinishedEvaluation) -
 
 def _read_json(file: Path) -> dict[str, Any]:
     """An object; empty where there is no such file."""
-    try:
-        values = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON: {error}; evaluate again") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} holds no object; evaluate again")
-    return values
+    return read_object(file, remedy="Evaluate again.") if file.exists() else {}
 
 
 def _is_solved(row: Sequence[bool]) -> bool:

@@ -3,11 +3,11 @@
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from papo.files import write_atomically
+from papo.files import CutLines, DamagedFile, cut_lines
 
 
 def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
@@ -36,20 +36,53 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
         _to_disk(file)
 
 
-def truncate_csv(path: Path, last_step: int) -> None:
-    """Keeps the header and the whole rows of rollouts up to `last_step`."""
-    if path.exists():
-        header, *rows = _whole_lines(path) or [""]
-        kept = [row for row in rows if int(row.split(",", 1)[0]) <= last_step]
-        write_atomically(path, _joined([header, *kept] if header else []))
+def truncate_csv(path: Path, last_step: int) -> CutLines | None:
+    """Keeps the header and the whole rows of rollouts up to `last_step`; later ones are kept beside.
+
+    Raises:
+        DamagedFile: a row does not begin with the number of its rollout.
+    """
+    return cut_lines(path, _is_up_to(path, last_step, _step_of_row), header_lines=1)
 
 
-def truncate_jsonl(path: Path, last_step: int) -> None:
-    """Keeps the whole records whose `rollout_step` is up to `last_step`."""
+def truncate_jsonl(path: Path, last_step: int) -> CutLines | None:
+    """Keeps the whole records whose `rollout_step` is up to `last_step`; later ones are kept beside.
+
+    Raises:
+        DamagedFile: a line is no such record.
+    """
+    return cut_lines(path, _is_up_to(path, last_step, _step_of_record))
+
+
+def first_missing_row(path: Path, last_step: int) -> int | None:
+    """Returns the first rollout up to `last_step` without a row; None where all have theirs."""
+    there = set()
     if path.exists():
-        lines = _whole_lines(path)
-        kept = [line for line in lines if json.loads(line)["rollout_step"] <= last_step]
-        write_atomically(path, _joined(kept))
+        there = {_step_of_row(line) for line in path.read_bytes().splitlines()[1:]}
+    return next((step for step in range(1, last_step + 1) if step not in there), None)
+
+
+def _is_up_to(
+    path: Path, last_step: int, step_of: Callable[[bytes], int]
+) -> Callable[[int, bytes], bool]:
+    def keeps(number: int, line: bytes) -> bool:
+        try:
+            return step_of(line) <= last_step
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedFile(
+                f"{path} is damaged, line {number + 1}: {error}. Move it away: the run then goes on "
+                "with a new one."
+            ) from error
+
+    return keeps
+
+
+def _step_of_row(line: bytes) -> int:
+    return int(line.decode("utf-8").split(",", 1)[0])
+
+
+def _step_of_record(line: bytes) -> int:
+    return int(json.loads(line)["rollout_step"])
 
 
 def _columns(path: Path) -> list[str] | None:
@@ -57,16 +90,6 @@ def _columns(path: Path) -> list[str] | None:
         return None
     with path.open(encoding="utf-8", newline="") as file:
         return next(csv.reader(file))
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines that end in a line break: a killed run may leave half of one, even half a character."""
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return whole.decode("utf-8").split("\n") if whole else []
-
-
-def _joined(lines: list[str]) -> str:
-    return "".join(line + "\n" for line in lines)
 
 
 def _to_disk(file: Any) -> None:

@@ -68,5 +68,5 @@ class ResponseRecord:
         try:
             values: Any = json.loads(line)
             return cls(**values)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"not a response record: {error}; got {line[:200]!r}") from error

@@ -98,4 +98,4 @@ def test_the_command_refuses_what_has_no_times(tmp_path, monkeypatch, capsys):
     assert run(short, "--skip", 0)[0] == 1
     write_run(tmp_path / "whole", [(1, 1, 1, 1)] * 2)
     (tmp_path / "whole" / "config.json").write_text("{")
-    assert "does not say how it was run (config.json)" in run(tmp_path / "whole")[1].err
+    assert "config.json is damaged" in run(tmp_path / "whole")[1].err

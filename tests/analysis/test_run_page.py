@@ -319,6 +319,21 @@ def test_the_command_writes_the_page_or_says_why_not(
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.parametrize("name", ["config.json", "run.json", "result.json", "metrics.csv"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[" * 100_000, b"\xff\xfe\x00{", b'a,b\n"' + b"x" * 200_000]
+)
+def test_a_damaged_file_is_left_out_and_named_or_the_page_refused(run_folder, name, content):
+    (run_folder / name).write_bytes(content)
+    if name == "run.json":
+        with pytest.raises(ValueError, match=r"run\.json is damaged: .* restore it"):
+            build_run_page(run_folder)
+        return
+    page = build_run_page(run_folder)
+    if name != "metrics.csv" or content.startswith(b"a,b"):
+        assert f"{run_folder / name} is damaged: " in page
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         build_run_page(tmp_path / "none")

@@ -217,6 +217,44 @@ def test_a_job_with_a_damaged_record_is_lost_and_stops_no_report(folder):
     assert {run.arm for run in sweep.runs} == set(ACCURACIES)
 
 
+SPOILT = {
+    "empty": b"",
+    "half": b'{"status": "fini',
+    "nested too deep": b"[" * 100_000,
+    "no text": b"\xff\xfe\x00{",
+    "of another type": b'["a list"]',
+}
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json", "result.json", "metrics.csv"])
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_damaged_file_is_named_with_what_to_do(folder, name, how):
+    file = folder / "gamma_0.1" / "seed_1" / name
+    file.write_bytes(SPOILT[how])
+    [job] = [job for job in read_sweep(folder).lost if job.status == "damaged"]
+    assert (job.arm, job.seed) == ("gamma_0.1", 1)
+    assert job.reason.startswith(f"{file} is damaged")
+    assert "repeat the command of the sweep" in job.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"sweep": "lab_gamma"}),
+        ("config.json", {"sweep": {"name": ["lab_gamma"]}}),
+        ("config.json", {"sweep": {"published": "gamma"}}),
+        ("run.json", {"overrides": "seed=1", "seed": 1}),
+        ("run.json", {"overrides": [], "seed": [1]}),
+        ("result.json", {"status": ["finished"]}),
+    ],
+)
+def test_a_value_of_another_type_is_damage_too(folder, name, content):
+    file = folder / "gamma_0.1" / "seed_1" / name
+    file.write_text(json.dumps(content))
+    [job] = [job for job in read_sweep(folder).lost if job.status == "damaged"]
+    assert job.reason.startswith(f"{file} is damaged")
+
+
 def test_a_result_of_another_form_is_damaged_and_stops_no_report(folder):
     write_run(folder / "gamma_0.0" / "seed_6", seed=6, evaluation=["no", "mapping"])
     damaged = [job for job in read_sweep(folder).lost if job.status == "damaged"]

@@ -289,7 +289,7 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"responses\.jsonl, line 1"):
         read_evaluation(folder, view="image")
     (folder / "result.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"result\.json holds no object"):
+    with pytest.raises(ValueError, match=r"result\.json is damaged: it holds list"):
         read_evaluation(folder, view="image")
 
 
