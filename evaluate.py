@@ -100,18 +100,24 @@ def main(config: DictConfig) -> float:
     OmegaConf.update(config, "run_dir", str(run_dir))
     plan = make_plan(config)
     preflight(plan)
+    folder = EvaluationFolder(
+        run_dir,
+        config=OmegaConf.to_container(config, resolve=True),
+        config_text=OmegaConf.to_yaml(config, resolve=True),
+        overrides=list(HydraConfig.get().overrides.task),
+        checkpoint={"given": config.checkpoint, "location": plan.source.location},
+        benchmarks={benchmark.key: benchmark.facts() for benchmark in plan.benchmarks},
+        resume=config.resume,
+    )
+    # Before anything is opened for writing: what is finished stays as it is.
+    if folder.is_done():
+        return show_end(folder)
     with locked(run_dir):
-        folder = EvaluationFolder(
-            run_dir,
-            config=OmegaConf.to_container(config, resolve=True),
-            config_text=OmegaConf.to_yaml(config, resolve=True),
-            overrides=list(HydraConfig.get().overrides.task),
-            checkpoint={"given": config.checkpoint, "location": plan.source.location},
-            benchmarks={benchmark.key: benchmark.facts() for benchmark in plan.benchmarks},
-            resume=config.resume,
-        )
-        if folder.is_finished():
+        # Another process may have finished it meanwhile.
+        if folder.is_done():
             return show_end(folder)
+        if warning := folder.open():
+            console.print(warning, highlight=False, soft_wrap=True, markup=False)
         try:
             return run(plan, folder)
         except BaseException as error:
@@ -197,6 +203,8 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     store = ResponseStore(folder.path, picture_side=plan.settings.picture_side)
+    if store.cut is not None:
+        console.print(str(store.cut), highlight=False, soft_wrap=True, markup=False)
     policy = policy_source.load_policy(plan.source)
     folder.require_same_weights(fingerprint(dict(policy.named_parameters())))
     if plan.dtype is not None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -58,6 +60,21 @@ def multirun_name() -> str | None:
     return Path(HydraConfig.get().sweep.dir).name
 
 
+def makeable_folder(folder: str) -> str:
+    """The folder; ends the command with one line where it is not there and cannot be made.
+
+    Hydra makes it before anything of this project is asked, and would show a traceback.
+    """
+    path = Path(folder).absolute()
+    there = next(one for one in (path, *path.parents) if one.exists())
+    if there != path and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        reason = "cannot be written to" if there.is_dir() else "is no folder"
+        print(f"error: {path} cannot be made: {there} {reason}. Set run_dir=", file=sys.stderr)
+        raise SystemExit(1)
+    return folder
+
+
+OmegaConf.register_new_resolver("makeable_folder", makeable_folder, replace=True)
 OmegaConf.register_new_resolver("multirun_name", multirun_name, replace=True)
 OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)
 OmegaConf.register_new_resolver("lab_warm_start", lambda: str(WARM_START), replace=True)
@@ -133,6 +150,53 @@ def apply_arm(config: DictConfig) -> None:
         if name not in (OmegaConf.select(config, group) or {}):
             raise ValueError(f"the arm {config.sweep.arm} sets {key}, which no configuration has")
         OmegaConf.update(config, str(key), value)
+
+
+def read_run_config(file: Path, *, given: Iterable[str]) -> dict[str, Any]:
+    """Returns the configuration that came with a run folder, checked.
+
+    Args:
+        file: config.yaml of the folder.
+        given: dotted keys that the command line sets itself; what the file says of them is left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or constructs what only the command line may ask for.
+    """
+    try:
+        config = OmegaConf.load(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing; restore it, or name every setting") from None
+    except (yaml.YAMLError, ValueError, RecursionError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{file} is damaged: {reason}. Restore it, or name every setting."
+        ) from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{file} is damaged: it holds no settings. Restore it.")
+    for key in given:
+        delete(config, key)
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    _check_targets(plain)
+    return {str(key): value for key, value in plain.items()}
+
+
+def overridden_keys() -> list[tuple[str, bool]]:
+    """What the command line of this job set: dotted keys, and whether it deleted them."""
+    overrides = list(HydraConfig.get().overrides.task)
+    return [
+        (override.get_key_element().lstrip("+~"), override.is_delete())
+        for override in OverridesParser.create().parse_overrides(overrides)
+    ]
+
+
+def delete(config: DictConfig, key: str) -> None:
+    """Takes a key out of a configuration, where it is there."""
+    group, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, group) if group else config
+    if node is not None and name in node:
+        del node[name]
 
 
 def run_dir() -> Path:

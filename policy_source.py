@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from front_door import instantiate
 from papo.evaluation import check_hugging_face_folder
 from papo.models import check_model
-from papo.training import load_trained_policy, newest_checkpoint
+from papo.training import check_checkpoint, load_trained_policy, newest_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +101,13 @@ def run_model(trained: Path) -> DictConfig:
 
 
 def check_policy(source: PolicySource) -> None:
-    """Says what is missing before weights are read or downloaded.
+    """Says what is missing or damaged before a model is loaded or downloaded.
 
     Raises:
         FileNotFoundError, ValueError, MemoryError: with the override that helps.
     """
+    if source.trained is not None:
+        check_checkpoint(source.trained)
     model = source.model
     if "hub_id" in model:
         check_model(

@@ -5,7 +5,7 @@ and ends with a table. The algorithm is papo/training/collect.py and papo/traini
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from rich.console import Console
 
 import front_door
 from front_door import instantiate
+from papo.files import locked
 from papo.lab import (
     LabReport,
     PerceptionLabProblems,
@@ -35,13 +36,16 @@ from papo.models import VisionTowerSaliency, check_model
 from papo.rewards import PartlyLabelled
 from papo.rollout import check_sampling
 from papo.training import (
+    LENGTH_KEY,
     Collector,
+    DataFingerprint,
     MemoryEstimate,
     PAPOModule,
     PolicyModule,
     PromptStream,
     ReferenceModule,
     RunFolder,
+    Start,
     TrainingSettings,
     build_trainer,
     check_group_size,
@@ -69,6 +73,16 @@ KNOWN_KEYS = (
         "resume",
         "sweep",
     ),
+)
+
+# What a command may set without giving up the settings of the run it continues: groups and keys.
+BESIDE_OWN_SETTINGS = (
+    "run_dir",
+    "resume",
+    "logger",
+    "callbacks",
+    LENGTH_KEY,
+    "model.trust_remote_code",
 )
 
 # Prompts that are read for the estimate of memory.
@@ -102,23 +116,41 @@ class Plan:
 def main(config: DictConfig) -> float:
     """One run. Returns the mean reward of the last rollout, for sweepers."""
     front_door.apply_arm(config)
-    run_dir = front_door.run_dir()
-    OmegaConf.update(config, "run_dir", str(run_dir))
-    plan = make_plan(config)
-    preflight(plan)
-    folder = RunFolder(
-        run_dir,
+    folder = RunFolder(front_door.run_dir())
+    OmegaConf.update(config, "run_dir", str(folder.path))
+    keys = [key for key, _ in front_door.overridden_keys()]
+    if config.resume and folder.holds_run() and names_no_setting(keys):
+        # Whatever else of the folder was deleted.
+        if LENGTH_KEY not in keys and folder.is_finished():
+            return show_end(folder)
+        config = own_settings(config, folder)
+    start = Start(
         config=OmegaConf.to_container(config, resolve=True),
         config_text=OmegaConf.to_yaml(config, resolve=True),
         overrides=list(HydraConfig.get().overrides.task),
         resume=config.resume,
+        sets_length=LENGTH_KEY in keys,
     )
-    if folder.is_finished():
+    # Before anything is opened for writing, or built: what is finished stays as it is.
+    if folder.is_done(start):
         return show_end(folder)
+    plan = make_plan(config)
+    check_length(plan, folder, start)
+    preflight(plan)
+    with locked(folder.path):
+        # Another process may have finished it meanwhile.
+        if folder.is_done(start):
+            return show_end(folder)
+        folder.open(start)
+        return run_in(folder, plan, start)
+
+
+def run_in(folder: RunFolder, plan: Plan, start: Start) -> float:
+    """The run, and a record of how it ended."""
     loggers: list[Any] = []
     failed = True
     try:
-        reward = run(plan, folder, loggers)
+        reward = run(plan, folder, start, loggers)
         failed = False
         return reward
     except BaseException as error:
@@ -131,6 +163,66 @@ def main(config: DictConfig) -> float:
         finish_loggers(loggers, failed=failed)
         if hasattr(plan.reward, "close"):
             plan.reward.close()
+
+
+def names_no_setting(keys: Sequence[str]) -> bool:
+    """Whether a command says only where a run is, who watches it and how long it is."""
+    return all({key, key.split(".")[0]} & {*BESIDE_OWN_SETTINGS} for key in keys)
+
+
+def own_settings(config: DictConfig, folder: RunFolder) -> DictConfig:
+    """Returns the settings of the run that the folder holds; what the command line sets wins.
+
+    Raises:
+        ValueError: the folder's settings lack a key that this version reads, or construct what only the
+            command line may ask for.
+    """
+    keys = front_door.overridden_keys()
+    given = ("run_dir", "resume", *(key for key, _ in keys))
+    before = front_door.read_run_config(folder.path / "config.yaml", given=given)
+    if missing := sorted({*KNOWN_KEYS} & {*config} - {*before, *given}):
+        raise ValueError(
+            f"{folder.path / 'config.yaml'} was written by another version and lacks {missing[0]}; continue "
+            "the run with that version (run.json names its commit), or name every setting"
+        )
+    own = OmegaConf.create(_moved(before, folder.settings().get("run_dir"), config.run_dir))
+    for key in ("run_dir", "resume"):
+        OmegaConf.update(own, key, config[key])
+    for key, is_deleted in keys:
+        if is_deleted:
+            front_door.delete(own, key)
+        else:
+            value = OmegaConf.select(config, key)
+            OmegaConf.update(own, key, value, merge=False, force_add=True)
+    return own
+
+
+def _moved(settings: dict[str, Any], before: object, now: str) -> dict[str, Any]:
+    """The settings of a folder that may have been moved: what watches the run writes to where it is now."""
+
+    def here(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: here(item) for key, item in value.items()}
+        return now if value == before else value
+
+    watchers = {key: here(settings[key]) for key in ("logger", "callbacks") if key in settings}
+    return {**settings, **watchers}
+
+
+def check_length(plan: Plan, folder: RunFolder, start: Start) -> None:
+    """Refuses another number of rollouts for a run whose schedule it would stretch.
+
+    Without a schedule the longer run is, to the bit, the one that was begun so long.
+
+    Raises:
+        ValueError: the objective's weights depend on how much of the run is done.
+    """
+    if plan.objective.depends_on_progress and folder.changes_length(start):
+        raise ValueError(
+            f"objective.gamma_anneal_until={plan.objective.gamma_anneal_until} fades weights over the whole "
+            f"run, so with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
+            "others. Leave it out, or start a new run in another run_dir."
+        )
 
 
 def make_plan(config: DictConfig) -> Plan:
@@ -210,7 +302,7 @@ def preflight(plan: Plan) -> None:
         check_model_speaks(model.path, plan.source.shape)
 
 
-def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
+def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> float:
     """Builds the rest, trains, evaluates and writes result.json."""
     config, objective = plan.config, plan.objective
     seed_everything(plan.seed, verbose=False)
@@ -233,7 +325,7 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
             image_mask=finished_mask(plan.image_mask, policy),
             engine=engine,
             reward=plan.reward,
-            prompts=PromptStream(source=usable_problems(plan, policy), seed=plan.seed),
+            prompts=PromptStream(source=usable_problems(plan, policy, folder), seed=plan.seed),
             settings=plan.settings,
             num_responses=plan.num_responses,
             needs_masked_view=needs_masked_view(objective),
@@ -247,7 +339,9 @@ def run(plan: Plan, folder: RunFolder, loggers: list[Any]) -> float:
     reports = {}
     if is_lab(plan):
         reports["before"] = evaluate(plan, policy, engine)
-    fit(trainer, module, folder.latest_checkpoint())
+    for note in folder.go_on(start):
+        say(note)
+    fit(trainer, module, folder.checkpoint)
     if is_lab(plan):
         reports["after"] = evaluate(plan, policy, engine)
         console.print(compare_reports(reports))
@@ -294,13 +388,20 @@ def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:
     )
 
 
-def usable_problems(plan: Plan, policy: Any) -> Any:
-    """Returns the problems that can be trained on; prints what was left out and why."""
+def usable_problems(plan: Plan, policy: Any, folder: RunFolder) -> Any:
+    """Returns the problems that can be trained on; prints what was left out and why.
+
+    Raises:
+        ValueError: they are not those that the run began with, or too few.
+    """
     if not hasattr(plan.source, "usable"):
         return plan.source
-    source, report = plan.source.usable(policy.encoder.prompt_length)
+    fingerprint = DataFingerprint()
+    source, report = plan.source.usable(fingerprint.noting(policy.encoder.prompt_length))
     console.print(report.summary(), highlight=False, soft_wrap=True)
     require_enough(source, plan.settings)
+    if note := folder.compare_problems(fingerprint):
+        say(note)
     return source
 
 
@@ -340,7 +441,7 @@ def evaluate(plan: Plan, policy: Any, engine: Any) -> LabReport:
 
 def show_end(folder: RunFolder) -> float:
     """Says what came of the run and where it is; returns the reward of the last rollout."""
-    metrics = folder.last_metrics()
+    metrics = folder.final_metrics()
     console.print(
         f"{metrics['rollout_step']:.0f} rollouts, {metrics['update_step']:.0f} updates; reward of the "
         f"last rollout {metrics['reward/mean']:.3f}. Everything is in {folder.path}",
@@ -348,6 +449,11 @@ def show_end(folder: RunFolder) -> float:
         soft_wrap=True,
     )
     return metrics["reward/mean"]
+
+
+def say(text: str) -> None:
+    """Prints a sentence as it is: names of files may look like markup."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

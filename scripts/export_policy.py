@@ -12,7 +12,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from policy_source import PolicySource, load_policy, run_model, trained_checkpoint
+from policy_source import PolicySource, check_policy, load_policy, run_model, trained_checkpoint
 
 
 def export(checkpoint: Path, output: Path) -> None:
@@ -20,12 +20,13 @@ def export(checkpoint: Path, output: Path) -> None:
 
     Raises:
         FileNotFoundError: no such checkpoint, or not inside a run folder.
-        ValueError: `output` is not empty, or the frozen weights are not those of the run.
+        ValueError: `output` is not empty, the checkpoint is damaged, or the frozen weights are not those of the run.
     """
     trained = trained_checkpoint(checkpoint)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; choose another folder")
     source = PolicySource(model=run_model(trained), trained=trained, location=str(trained))
+    check_policy(source)
     load_policy(source).save_pretrained(output)
 
 

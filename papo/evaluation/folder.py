@@ -1,6 +1,6 @@
 """The folder of one evaluation: what it was started with, what is done, what came of it.
 
-run.json         overrides, seed, git commit, versions, checkpoint, benchmarks
+run.json         overrides, seed, git commit, versions, checkpoint, benchmarks; every start
 config.yaml      the resolved configuration; config.json is the same
 responses.jsonl  see papo.evaluation.store, also for problems.jsonl, images/ and batches.csv
 summary.json     every number; table.csv and report.md show them
@@ -14,30 +14,28 @@ from typing import Any
 
 from papo.evaluation.report import markdown, table_csv
 from papo.evaluation.store import TABLES
-from papo.files import write_atomically
-from papo.provenance import require_same_settings, run_facts
+from papo.files import read_object, write_atomically
+from papo.provenance import require_same_settings, run_facts, start_facts, with_start
 
 # Where the evaluation goes and who is evaluated: the weights themselves are compared instead.
 _FREE_KEYS = ("resume", "run_dir", "checkpoint", "num_threads")
+_FACTS = {"checkpoint": dict, "benchmarks": dict}
+_RESTORE = "It says what {} the evaluation: restore it, or choose another run_dir."
 
 
 class EvaluationFolder:
-    """An evaluation's files, all but the growing tables. Opening refuses to mix two evaluations.
+    """An evaluation's files, all but the growing tables; it refuses to mix two evaluations.
 
-    Hold `papo.files.locked` of the folder while it is open.
+    Hold `papo.files.locked` of the folder from `open` on.
 
     Args:
-        path: the folder; made if it is not there.
+        path: the folder; `open` makes it if it is not there.
         config: the resolved configuration, plain values only.
         config_text: the same as the YAML text to keep.
         overrides: what the command line changed.
         checkpoint: what is known of the evaluated policy before it is loaded.
         benchmarks: of each its number of problems and, where it came from the hub, the commit.
         resume: continue the evaluation that the folder holds.
-
-    Raises:
-        ValueError: the folder holds something and `resume` is off, or an evaluation of another
-            configuration.
     """
 
     def __init__(
@@ -52,48 +50,84 @@ class EvaluationFolder:
         resume: bool,
     ) -> None:
         self.path = path
-        holds_run = (path / "run.json").exists()
-        if holds_run and "checkpoint" not in self.run():
-            raise ValueError(f"{path} holds a training run, no evaluation; choose another run_dir")
-        if holds_run and not resume:
+        self.config = config
+        self.config_text = config_text
+        self.overrides = overrides
+        self.checkpoint = checkpoint
+        self.benchmarks = {key: dict(facts) for key, facts in benchmarks.items()}
+        self.resume = resume
+
+    def is_done(self) -> bool:
+        """Whether the evaluation that is asked for has come to its end here. Writes nothing.
+
+        Raises:
+            ValueError: the folder holds something and `resume` is off, an evaluation of another
+                configuration, or a training run.
+        """
+        if not (self.path / "run.json").exists():
+            return False
+        run = self.run()
+        if "checkpoint" not in run:
             raise ValueError(
-                f"{path} already holds an evaluation. Continue it with resume=true, or choose another "
-                "run_dir."
+                f"{self.path} holds a training run, no evaluation; choose another run_dir"
             )
-        if holds_run:
-            require_same_settings(
-                json.loads((path / "config.json").read_text("utf-8")),
-                config,
-                free=_FREE_KEYS,
-                folder=path,
-            )
-            require_same_settings(
-                {"benchmark": self.run()["benchmarks"]},
-                {"benchmark": benchmarks},
-                free=(),
-                folder=path,
-            )
-            return
-        if foreign := [name for name in (*TABLES, "result.json") if (path / name).exists()]:
+        if not self.resume:
             raise ValueError(
-                f"{path} holds {foreign[0]} but no run.json, so it is not clear whose it is. Choose "
+                f"{self.path} already holds an evaluation. Continue it with resume=true, or choose "
+                "another run_dir."
+            )
+        for before, now, free in (
+            (self._settings(), self.config, _FREE_KEYS),
+            ({"benchmark": run["benchmarks"]}, {"benchmark": self.benchmarks}, ()),
+        ):
+            require_same_settings(
+                before,
+                now,
+                free=free,
+                folder=self.path,
+                remedy="Repeat the first command, or start a new run in another run_dir.",
+            )
+        return (self.path / "result.json").exists() and self.result()["status"] == "finished"
+
+    def open(self) -> str | None:
+        """Begins an evaluation, or goes on with the one that is here.
+
+        Returns:
+            A warning where it goes on with other code than before.
+
+        Raises:
+            ValueError: see `is_done`; or files are here and nothing says whose.
+        """
+        if (self.path / "run.json").exists():
+            self.is_done()
+            run, warning = with_start(self.run(), start_facts(self.overrides))
+            self._write_run(run)
+            return warning
+        if foreign := [name for name in (*TABLES, "result.json") if (self.path / name).exists()]:
+            raise ValueError(
+                f"{self.path} holds {foreign[0]} but no run.json, so it is not clear whose it is. Choose "
                 "another run_dir, or empty this one."
             )
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "config.yaml", config_text)
-        write_atomically(path / "config.json", json.dumps(config, indent=2))
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "config.yaml", self.config_text)
+        write_atomically(self.path / "config.json", json.dumps(self.config, indent=2))
         # Written last: a folder is an evaluation once it says of what.
         self._write_run(
             {
-                **run_facts(overrides=overrides, seed=config.get("seed")),
-                "checkpoint": dict(checkpoint),
-                "benchmarks": {key: dict(facts) for key, facts in benchmarks.items()},
+                **run_facts(overrides=self.overrides, seed=self.config.get("seed")),
+                "checkpoint": dict(self.checkpoint),
+                "benchmarks": self.benchmarks,
             }
         )
+        return None
 
     def run(self) -> dict[str, Any]:
         """What run.json says."""
-        run: dict[str, Any] = json.loads((self.path / "run.json").read_text("utf-8"))
+        run = read_object(
+            self.path / "run.json", fields={"overrides": list}, remedy=_RESTORE.format("is")
+        )
+        if "checkpoint" in run:
+            read_object(self.path / "run.json", fields=_FACTS, remedy=_RESTORE.format("is"))
         return run
 
     def require_same_weights(self, weights: str) -> None:
@@ -114,25 +148,29 @@ class EvaluationFolder:
                 "run_dir"
             )
 
-    def is_finished(self) -> bool:
-        """Whether the evaluation has come to its end."""
-        return (self.path / "result.json").exists() and self.result()["status"] == "finished"
-
     def write_result(self, status: str, **values: Any) -> None:
         """Writes result.json; `status` is finished, failed or interrupted."""
         run = self.run()
         write_atomically(
             self.path / "result.json",
             json.dumps(
-                {"status": status, "overrides": run["overrides"], "seed": run["seed"], **values},
+                {
+                    "status": status,
+                    "overrides": run["overrides"],
+                    "seed": run.get("seed"),
+                    **values,
+                },
                 indent=2,
             ),
         )
 
     def result(self) -> dict[str, Any]:
         """What result.json says."""
-        result: dict[str, Any] = json.loads((self.path / "result.json").read_text("utf-8"))
-        return result
+        return read_object(
+            self.path / "result.json",
+            fields={"status": str},
+            remedy="Delete it: with resume=true the evaluation writes it again.",
+        )
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json, table.csv and report.md."""
@@ -142,8 +180,14 @@ class EvaluationFolder:
 
     def summary(self) -> dict[str, Any]:
         """What summary.json of a finished evaluation says."""
-        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text("utf-8"))
-        return summary
+        return read_object(
+            self.path / "summary.json",
+            fields={"sets": list},
+            remedy="Delete result.json: with resume=true the evaluation writes both again.",
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return read_object(self.path / "config.json", remedy=_RESTORE.format("was asked of"))
 
     def _write_run(self, run: Mapping[str, Any]) -> None:
         write_atomically(self.path / "run.json", json.dumps(run, indent=2))

@@ -5,7 +5,8 @@ problems.jsonl   one line per problem, its pictures under images/
 batches.csv      one row per finished batch: what it held, and how long it took
 
 A batch counts once its row stands in batches.csv. Opening the store cuts responses.jsonl back to the
-finished batches, so what a killed run had begun is done again exactly as it would have been.
+finished batches, so what a killed run had begun is done again exactly as it would have been; what was
+cut off is kept in responses.jsonl.cut-TIME.
 """
 
 import csv
@@ -20,9 +21,11 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from papo.files import AppendOnlyFile
+from papo.files import AppendOnlyFile, CutLines, DamagedFile, cut_lines
+from papo.provenance import image_hash
 from papo.types import Problem, ResponseRecord
 
+_RESTART = "Restore it, or start in another run_dir."
 TABLES = ("responses.jsonl", "problems.jsonl", "batches.csv")
 
 
@@ -78,8 +81,11 @@ class ResponseStore:
         folder: made if it is not there.
         picture_side: kept pictures are shrunk to at most so many pixels a side.
 
+    Attributes:
+        cut: the responses of an unfinished batch that were cut off; None where there were none.
+
     Raises:
-        ValueError: the tables contradict one another.
+        ValueError: the tables are damaged, or contradict one another.
     """
 
     def __init__(self, folder: Path, *, picture_side: int) -> None:
@@ -89,15 +95,22 @@ class ResponseStore:
         self.batches = _read_batches(self._batch_file)
         if not self._batch_file.read_lines():
             self._batch_file.append(",".join(_COLUMNS) + "\n")
-        _cut_to_lines(folder / "responses.jsonl", sum(b.num_responses for b in self.batches))
+        self.cut = _cut_to_lines(
+            folder / "responses.jsonl", sum(b.num_responses for b in self.batches)
+        )
         self._response_file = AppendOnlyFile(folder / "responses.jsonl")
         self._problem_file = AppendOnlyFile(folder / "problems.jsonl")
         self._problems: dict[tuple[str, int, str], _Content] = {}
         self._taken: set[tuple[str, int | str]] = set()
-        for line in self._problem_file.read_lines():
-            row = json.loads(line)
-            content = _Content(row["question"], row["answer"], row.get("image_hashes"))
-            self._remember(row["benchmark"], row["index"], row["problem_id"], content)
+        for number, line in enumerate(self._problem_file.read_lines(), start=1):
+            try:
+                row = json.loads(line)
+                content = _Content(row["question"], row["answer"], row.get("image_hashes"))
+                self._remember(row["benchmark"], row["index"], row["problem_id"], content)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                raise DamagedFile(
+                    f"{folder / 'problems.jsonl'} is damaged, line {number}: {error}. {_RESTART}"
+                ) from error
 
     def num_done(self, benchmark: str, view: str) -> int:
         """How many of a benchmark's first problems are finished in a view."""
@@ -188,12 +201,6 @@ class ResponseStore:
         return f"images/{name}"
 
 
-def image_hash(image: Image) -> str:
-    """Returns what names the pixels of a picture, however its file is encoded."""
-    pixels = image.convert("RGB")
-    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()[:32]
-
-
 def problem_identities(folder: Path) -> dict[tuple[str, str], str]:
     """Returns, by benchmark and problem id, what is equal where two benchmarks ask the same.
 
@@ -232,20 +239,29 @@ def _read_batches(file: AppendOnlyFile) -> list[FinishedBatch]:
     rows = list(csv.reader(file.read_lines()))
     if rows and tuple(rows[0]) != _COLUMNS:
         raise ValueError(f"{file.path} is no table of batches; its first line is {rows[0]}")
-    return [
-        FinishedBatch(
-            benchmark=row[0],
-            view=row[1],
-            first_problem=int(row[2]),
-            num_problems=int(row[3]),
-            num_left_out=int(row[4]),
-            num_responses=int(row[5]),
-            num_tokens=int(row[6]),
-            sample_seconds=float(row[7]),
-            grade_seconds=float(row[8]),
-        )
-        for row in rows[1:]
-    ]
+    batches = []
+    for line, row in enumerate(rows[1:], start=2):
+        try:
+            benchmark, view, *counts, sample_seconds, grade_seconds = row
+            first_problem, num_problems, num_left_out, num_responses, num_tokens = map(int, counts)
+            batches.append(
+                FinishedBatch(
+                    benchmark=benchmark,
+                    view=view,
+                    first_problem=first_problem,
+                    num_problems=num_problems,
+                    num_left_out=num_left_out,
+                    num_responses=num_responses,
+                    num_tokens=num_tokens,
+                    sample_seconds=float(sample_seconds),
+                    grade_seconds=float(grade_seconds),
+                )
+            )
+        except ValueError as error:
+            raise DamagedFile(
+                f"{file.path} is damaged, line {line}: {error}. {_RESTART}"
+            ) from error
+    return batches
 
 
 def _csv_line(batch: FinishedBatch) -> str:
@@ -254,22 +270,15 @@ def _csv_line(batch: FinishedBatch) -> str:
     return text.getvalue()
 
 
-def _cut_to_lines(file: Path, num_lines: int) -> None:
-    """Drops everything after the first `num_lines` lines."""
-    end = 0
+def _cut_to_lines(file: Path, num_lines: int) -> CutLines | None:
+    """Cuts off the whole lines after the first `num_lines`, and keeps them beside."""
     found = 0
     if file.exists():
         with file.open("rb") as lines:
-            for line in lines:
-                if found == num_lines:
-                    break
-                if line.endswith(b"\n"):
-                    found += 1
-                    end += len(line)
+            found = sum(line.endswith(b"\n") for line in lines)
     if found < num_lines:
         raise ValueError(
             f"{file} holds {found} whole lines and batches.csv speaks of {num_lines}; it was changed or "
             "damaged. Start in another run_dir."
         )
-    if file.exists():
-        os.truncate(file, end)
+    return cut_lines(file, lambda number, _: number < num_lines)

@@ -162,6 +162,11 @@ class PAPOObjective:
         exact_entropy = self.entropy == "exact" and (self.eta_full > 0 or self.eta_masked > 0)
         return exact_entropy or (self.perception_estimator == "exact" and self.gamma > 0)
 
+    @property
+    def depends_on_progress(self) -> bool:
+        """Whether a rollout's loss depends on how many rollouts the run has."""
+        return self.gamma_anneal_until is not None
+
     def weights(self, progress: float) -> dict[str, float]:
         """Returns what each term is multiplied by in the total, at this point of the run."""
         fade = 1.0

@@ -4,8 +4,9 @@ Not here: the objective (papo.objective), sampling (papo.rollout), anything that
 """
 
 from papo.training.base_weights import load_trained_policy
-from papo.training.checkpoints import newest_checkpoint
+from papo.training.checkpoints import check_checkpoint, newest_checkpoint
 from papo.training.collect import Collector, Rollout
+from papo.training.data_fingerprint import DataFingerprint
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, fit
 from papo.training.loggers import finish_loggers, wandb_logger
@@ -15,7 +16,7 @@ from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
-from papo.training.run_folder import RunFolder
+from papo.training.run_folder import LENGTH_KEY, RunFolder, Start
 from papo.training.settings import (
     TrainingSettings,
     check_group_size,
@@ -26,8 +27,10 @@ from papo.training.settings import (
 )
 
 __all__ = [
+    "LENGTH_KEY",
     "CheckpointNotWritten",
     "Collector",
+    "DataFingerprint",
     "FinishedStep",
     "MemoryEstimate",
     "NonFiniteLoss",
@@ -37,8 +40,10 @@ __all__ = [
     "ReferenceModule",
     "Rollout",
     "RunFolder",
+    "Start",
     "TrainingSettings",
     "build_trainer",
+    "check_checkpoint",
     "check_group_size",
     "check_one_process",
     "check_seed",

@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,88 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match.group(1)), path) for match, path in found if match))
 
 
+def rollouts_before(checkpoint: Path) -> int:
+    """How many rollouts a checkpoint follows."""
+    match = _NAME.fullmatch(checkpoint.name)
+    assert match, "a checkpoint of a run is named by its rollouts"
+    return int(match.group(1))
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a folder, or None before the first."""
+    """The newest checkpoint of a folder, or None before the first; it may have been damaged since."""
     found = checkpoints(folder)
     return found[max(found)] if found else None
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint does not hold what was written.
+
+    Args:
+        path: of the checkpoint.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, *, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path} is damaged: {reason}")
+
+
+def require_whole(path: Path) -> None:
+    """Reads a checkpoint once, in pieces, and compares every part of it with its checksum.
+
+    A flipped bit would else be trained on or evaluated: loading does not compare.
+
+    Raises:
+        DamagedCheckpoint: it is empty, cut short, no checkpoint at all, or a part was changed.
+    """
+    if path.stat().st_size == 0:
+        raise DamagedCheckpoint(path=path, reason="it is empty")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+        if changed is None:
+            # Its table of contents too; mapped, so that no tensor is read again.
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # Hostile bytes raise more than BadZipFile.
+        raise DamagedCheckpoint(
+            path=path, reason=f"it is cut short, or was changed ({_first_sentence(error)})"
+        ) from error
+    if changed is not None:
+        raise DamagedCheckpoint(
+            path=path, reason=f"{changed} in it does not have the checksum it was written with"
+        )
+
+
+def newest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[DamagedCheckpoint]]:
+    """Returns the newest checkpoint that is whole, or None, and what is wrong with those after it."""
+    damaged: list[DamagedCheckpoint] = []
+    for path in reversed(checkpoints(folder).values()):
+        try:
+            require_whole(path)
+            return path, damaged
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+    return None, damaged
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuses a damaged checkpoint of a run, and names the one to use instead.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        require_whole(path)
+    except DamagedCheckpoint as error:
+        earlier = [other for other in checkpoints(path.parent).values() if other.name < path.name]
+        for other in reversed(earlier):
+            with suppress(DamagedCheckpoint):
+                require_whole(other)
+                raise ValueError(f"{error}. The newest whole one before it is {other}") from error
+        raise ValueError(
+            f"{error}. No whole one lies before it; restore it, or let the run write another."
+        ) from error
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -108,6 +188,11 @@ class RolloutCheckpoint(Checkpoint):
             path.unlink()
 
 
+def put_aside(checkpoint: Path) -> Path:
+    """Renames a damaged checkpoint, so that nothing takes it for a whole one; returns where it is."""
+    return checkpoint.rename(checkpoint.with_name(checkpoint.name + ".damaged"))
+
+
 def remove_unfinished(folder: Path) -> None:
     """Deletes what a killed run left half-written."""
     for path in folder.glob(f"*{_UNFINISHED}"):
@@ -120,6 +205,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text.splitlines()[0].split(". ")[0][:200]
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -13,8 +13,13 @@ from papo.training.checkpoints import AtomicCheckpointIO
 from papo.training.papo import PAPOModule
 
 # The model stays in evaluation mode on purpose (papo.models.policy: it has no dropout, and training
-# mode drops the cache), and torch 2.13 deprecates a name that Lightning 2.6 uses.
-_IGNORED_WARNINGS = (".*in eval mode at the start of training", ".*LeafSpec")
+# mode drops the cache), torch 2.13 deprecates a name that Lightning 2.6 uses, and a run that was killed after
+# its last rollout has none left.
+_IGNORED_WARNINGS = (
+    ".*in eval mode at the start of training",
+    ".*LeafSpec",
+    "Total length of .* across ranks is zero",
+)
 
 
 def build_trainer(

@@ -1,105 +1,270 @@
 """The folder of one run: what it was started with, where it stands, what came of it.
 
-run.json        command, overrides, git commit, versions, seed
-config.yaml     the resolved configuration
+run.json        command, overrides, git commit, versions, seed; the same of every start, and the host
+config.yaml     the resolved configuration; config.json is the same
+problems.jsonl  hashes of the training problems (papo.training.data_fingerprint), none for the lab's
 metrics.csv     one row per rollout, reproducible to the bit
 timings.csv     wall time of the phases of each rollout
 rollouts.jsonl  what the policy wrote, with pictures in rollouts/
 checkpoints/    the newest few, one per rollout boundary
 non_finite/     the batch that broke a run, if one did
 result.json     status and final numbers, also after a failure
+
+Nothing is lost: what a resumed run takes out of a table is beside it in TABLE.cut-TIME, a damaged
+checkpoint is NAME.damaged, and the result of a finished run that is continued is result_ROLLOUTS.json.
 """
 
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from papo.files import write_atomically
-from papo.provenance import require_same_settings, run_facts
-from papo.training.checkpoints import checkpoints, newest_checkpoint, remove_unfinished
-from papo.training.tables import truncate_csv, truncate_jsonl
+from papo.files import DamagedFile, read_object, write_atomically
+from papo.provenance import require_same_settings, run_facts, start_facts, with_start
+from papo.training.checkpoints import (
+    DamagedCheckpoint,
+    checkpoints,
+    newest_whole_checkpoint,
+    put_aside,
+    remove_unfinished,
+    rollouts_before,
+)
+from papo.training.data_fingerprint import DataFingerprint
+from papo.training.tables import first_missing_row, truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
 _FREE_KEYS = ("resume", "run_dir", "logger", "callbacks", "sweep")
-_PRODUCTS = ("metrics.csv", "timings.csv", "rollouts.jsonl", "checkpoints", "result.json")
+
+LENGTH_KEY = "training.num_rollouts"
+
+_WRITE_AGAIN = (
+    "Delete it: with resume=true the run goes on from its last checkpoint and writes it again."
+)
+_TABLES = ("metrics.csv", "timings.csv", "rollouts.jsonl")
+_PRODUCTS = (*_TABLES, "checkpoints", "result.json")
 
 
-class RunFolder:
-    """A run's files. Opening refuses to mix two runs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What one start of the command asks for.
 
-    Args:
-        path: the folder; made if it is not there.
+    Attributes:
         config: the resolved configuration, plain values only.
         config_text: the same as the YAML text to keep.
         overrides: what the command line changed.
         resume: continue the run that the folder holds.
-
-    Raises:
-        ValueError: the folder holds a run and `resume` is off, or holds one of another
-            configuration.
+        sets_length: the command line itself says how many rollouts the run has, which may be more than
+            it had; otherwise another number is a mistake.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        config: Mapping[str, Any],
-        config_text: str,
-        overrides: list[str],
-        resume: bool,
-    ) -> None:
+    config: Mapping[str, Any]
+    config_text: str
+    overrides: list[str]
+    resume: bool
+    sets_length: bool
+
+    @property
+    def num_rollouts(self) -> Any:
+        """Rollouts of the whole run; settings are checked elsewhere, so it may be anything."""
+        return self.config["training"]["num_rollouts"]
+
+
+class RunFolder:
+    """A run's files; it refuses to mix two runs. Hold `papo.files.locked` of it from `open` on.
+
+    Args:
+        path: the folder; `open` makes it if it is not there.
+
+    Attributes:
+        checkpoint: where the run goes on from; None before the first, and before `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        holds_run = (path / "run.json").exists()
-        if holds_run and not resume:
+        self.checkpoint: Path | None = None
+        self._damaged: list[DamagedCheckpoint] = []
+        self._continues = False
+
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "run.json").exists()
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration of the run that the folder holds."""
+        return read_object(
+            self.path / "config.json",
+            fields={"training": dict},
+            remedy="It says with which settings the run goes on: restore it, or choose another run_dir.",
+        )
+
+    def is_done(self, start: Start) -> bool:
+        """Whether the run that is asked for has come to its end here. Writes nothing.
+
+        Raises:
+            ValueError: the folder holds a run and `resume` is off, holds one of other settings, or one
+                that has more rollouts than asked for.
+        """
+        if not self.holds_run():
+            return False
+        if not start.resume:
             raise ValueError(
-                f"{path} already holds a run. Continue it with resume=true, or choose another run_dir."
+                f"{self.path} already holds a run. Continue it with resume=true, or choose another "
+                "run_dir."
             )
-        if holds_run:
-            require_same_settings(
-                json.loads((path / "config.json").read_text("utf-8")),
-                config,
-                free=_FREE_KEYS,
-                folder=path,
+        self.run()
+        require_same_settings(
+            self.settings(),
+            start.config,
+            free=(*_FREE_KEYS, LENGTH_KEY) if start.sets_length else _FREE_KEYS,
+            folder=self.path,
+            remedy=f"With run_dir={self.path} resume=true and no setting it continues with its own; or "
+            "start a new run in another run_dir.",
+        )
+        if not isinstance(start.num_rollouts, int):
+            return False
+        if start.num_rollouts < (done := self._rollouts_done()):
+            raise ValueError(
+                f"{self.path} has done {done} rollouts, so it cannot have {LENGTH_KEY}="
+                f"{start.num_rollouts} of them; set more, or choose another run_dir"
             )
-            self._forget_unfinished_work()
+        # Not the same number: a callback may have ended the run before its last rollout.
+        return self.is_finished() and not self.changes_length(start)
+
+    def is_finished(self) -> bool:
+        """Whether the run that is here has come to its end."""
+        return self._finished_rollouts() is not None
+
+    def changes_length(self, start: Start) -> bool:
+        """Whether a run that was begun is to have another number of rollouts."""
+        return (
+            self.holds_run()
+            and self.settings()["training"].get("num_rollouts") != start.num_rollouts
+        )
+
+    def open(self, start: Start) -> None:
+        """Begins a run, or looks for where the one that is here goes on; then only `go_on` changes it.
+
+        Raises:
+            ValueError: see `is_done`; or the run is here and no whole checkpoint of it is left.
+        """
+        if self.is_done(start):
             return
-        if foreign := [name for name in _PRODUCTS if (path / name).exists()]:
+        self._continues = self.holds_run()
+        if self._continues:
+            self.checkpoint, self._damaged = newest_whole_checkpoint(self.checkpoint_folder)
+            self._require_somewhere_to_go_on()
+            return
+        if foreign := [name for name in _PRODUCTS if (self.path / name).exists()]:
             raise ValueError(
-                f"{path} holds {foreign[0]} but no run.json, so it is not clear whose it is. Choose "
+                f"{self.path} holds {foreign[0]} but no run.json, so it is not clear whose it is. Choose "
                 "another run_dir, or empty this one."
             )
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "config.yaml", config_text)
-        write_atomically(path / "config.json", json.dumps(config, indent=2))
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_config(start)
         # Written last: a folder is a run once it says what the run is.
-        write_atomically(
-            path / "run.json",
-            json.dumps(run_facts(overrides=overrides, seed=config.get("seed")), indent=2),
+        self._write_json(
+            "run.json", run_facts(overrides=start.overrides, seed=start.config.get("seed"))
         )
+
+    def compare_problems(self, problems: DataFingerprint) -> str | None:
+        """Keeps what the training problems are, or compares them with those that the run began with.
+
+        Returns:
+            A line where they cannot be compared.
+
+        Raises:
+            ValueError: they are other problems.
+        """
+        file = self.path / "problems.jsonl"
+        if not file.exists():
+            problems.write(file)
+            if self.checkpoint is None:
+                return None
+            return (
+                f"{file.name} is missing, so the training problems cannot be compared with those this "
+                "run began with; from here on they are"
+            )
+        if difference := problems.difference(file):
+            raise ValueError(
+                f"the training problems are not those that the run in {self.path} began with: "
+                f"{difference}. Restore the data (data.path=), or start a new run in another run_dir."
+            )
+        return None
+
+    def go_on(self, start: Start) -> list[str]:
+        """Prepares the folder for the rollouts that are left; a new run's is prepared already.
+
+        What was written after the checkpoint will be done, and written, again: it is taken out of the
+        tables and kept beside them.
+
+        Returns:
+            Lines that say what was found and put aside.
+        """
+        if not self._continues:
+            return []
+        run, warning = with_start(self.run(), start_facts(start.overrides))
+        notes = [warning] if warning else []
+        remove_unfinished(self.checkpoint_folder)
+        finished = 0 if self.checkpoint is None else rollouts_before(self.checkpoint)
+        for damaged in self._damaged:
+            kept = put_aside(damaged.path)
+            notes.append(
+                f"{damaged}; it is kept as {kept.name}, and the run goes on after rollout {finished}"
+            )
+        for name in _TABLES:
+            truncate = truncate_jsonl if name.endswith(".jsonl") else truncate_csv
+            if cut := truncate(self.path / name, finished):
+                notes.append(str(cut))
+            if name.endswith(".csv") and (missing := first_missing_row(self.path / name, finished)):
+                notes.append(
+                    f"{name} has lost rows: rollout {missing} of the {finished} that are done is not in it"
+                )
+        if self.changes_length(start):
+            before = self.settings()["training"]["num_rollouts"]
+            notes.append(f"{LENGTH_KEY} was {before}, is {start.num_rollouts}")
+            if (end := self._finished_rollouts()) is not None:
+                os.replace(self.path / "result.json", self.path / f"result_{end:06d}.json")
+            self._write_config(start)
+        self._write_json("run.json", run)
+        return notes
 
     @property
     def checkpoint_folder(self) -> Path:
         return self.path / "checkpoints"
 
-    def latest_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint, or None before the first."""
-        return newest_checkpoint(self.checkpoint_folder)
+    def run(self) -> dict[str, Any]:
+        """What run.json says."""
+        return read_object(
+            self.path / "run.json",
+            fields={"overrides": list, "versions": dict},
+            remedy="It says what the run is: restore it, or choose another run_dir.",
+        )
 
-    def is_finished(self) -> bool:
-        """Whether the run has come to its end."""
-        file = self.path / "result.json"
-        return file.exists() and json.loads(file.read_text("utf-8"))["status"] == "finished"
+    def result(self) -> dict[str, Any]:
+        """What result.json says.
+
+        Raises:
+            FileNotFoundError: the run has neither finished nor failed yet.
+        """
+        return read_object(
+            self.path / "result.json",
+            fields={"status": str},
+            remedy=_WRITE_AGAIN,
+        )
 
     def write_result(self, status: str, **values: Any) -> None:
-        """Writes result.json; `status` is finished, failed or interrupted."""
-        run = json.loads((self.path / "run.json").read_text("utf-8"))
-        write_atomically(
-            self.path / "result.json",
-            json.dumps(
-                {"status": status, "overrides": run["overrides"], "seed": run["seed"], **values},
-                indent=2,
-            ),
+        """Writes result.json; `status` is finished, failed or interrupted.
+
+        A failure does not take the place of a result.
+        """
+        if status != "finished" and self.is_finished():
+            return
+        run = self.run()
+        self._write_json(
+            "result.json",
+            {"status": status, "overrides": run["overrides"], "seed": run.get("seed"), **values},
         )
 
     def last_metrics(self) -> dict[str, float]:
@@ -111,10 +276,53 @@ class RunFolder:
         values = [float(cell) for cell in lines[-1].split(",")]
         return dict(zip(lines[0].split(","), values, strict=True))
 
-    def _forget_unfinished_work(self) -> None:
-        """Drops what was written after the newest checkpoint: it will be done, and written, again."""
-        remove_unfinished(self.checkpoint_folder)
-        finished = max(checkpoints(self.checkpoint_folder), default=0)
-        truncate_csv(self.path / "metrics.csv", finished)
-        truncate_csv(self.path / "timings.csv", finished)
-        truncate_jsonl(self.path / "rollouts.jsonl", finished)
+    def final_metrics(self) -> dict[str, float]:
+        """The numbers of the last rollout of a finished run, whatever became of its tables.
+
+        Raises:
+            DamagedFile: result.json does not have them.
+        """
+        metrics = self.result().get("metrics")
+        wanted = ("rollout_step", "update_step", "reward/mean")
+        if not isinstance(metrics, dict) or not all(
+            isinstance(metrics.get(name), int | float) for name in wanted
+        ):
+            raise DamagedFile(
+                f"{self.path / 'result.json'} is damaged: metrics is {str(metrics)[:80]!r}. {_WRITE_AGAIN}"
+            )
+        return metrics
+
+    def _finished_rollouts(self) -> int | None:
+        """Rollouts of the run that came to its end here; None where none did."""
+        if not (self.path / "result.json").exists():
+            return None
+        if self.result()["status"] != "finished":
+            return None
+        return int(self.final_metrics()["rollout_step"])
+
+    def _rollouts_done(self) -> int:
+        finished = self._finished_rollouts()
+        if finished is not None:
+            return finished
+        return max(checkpoints(self.checkpoint_folder), default=0)
+
+    def _require_somewhere_to_go_on(self) -> None:
+        if self.checkpoint is not None:
+            return
+        if self._damaged:
+            raise ValueError(
+                f"no whole checkpoint of the run is left: {'; '.join(map(str, self._damaged))}. Restore "
+                f"one, or move {self.checkpoint_folder} away to begin the run again (its tables are kept)."
+            )
+        if self.is_finished():
+            raise ValueError(
+                f"the run in {self.path} is finished and has no checkpoint any more, so it cannot go on to "
+                f"more rollouts; leave out {LENGTH_KEY}, or start a new run in another run_dir"
+            )
+
+    def _write_config(self, start: Start) -> None:
+        write_atomically(self.path / "config.yaml", start.config_text)
+        self._write_json("config.json", start.config)
+
+    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        write_atomically(self.path / name, json.dumps(value, indent=2))

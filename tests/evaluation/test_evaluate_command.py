@@ -94,6 +94,115 @@ def test_a_finished_evaluation_is_shown_and_left_alone(finished, no_model):
     assert contents(folder) == before
 
 
+DELETED = {
+    "the responses": ("responses.jsonl", "batches.csv"),
+    "the pictures": ("images", "problems.jsonl"),
+    "all but what it is and what came of it": (
+        *("responses.jsonl", "problems.jsonl", "batches.csv", "images", "table.csv", "report.md"),
+        *("config.yaml", ".lock"),
+    ),
+}
+
+
+@pytest.mark.parametrize("deleted", DELETED)
+def test_repeating_a_finished_evaluation_changes_no_byte_whatever_was_deleted(
+    finished, tmp_path, no_model, deleted
+):
+    folder, first = finished
+    spoilt = shutil.copytree(folder, tmp_path / "evaluation")
+    for name in DELETED[deleted]:
+        path = spoilt / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = contents(spoilt)
+    outcome = run_evaluation(f"run_dir={spoilt}", "resume=true")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.splitlines()[-8:-1] == first.stdout.splitlines()[-8:-1]
+    assert contents(spoilt) == before
+
+
+# More kinds of damage: tests/training/test_files.py.
+SPOILT = {"nested too deep": b"[" * 100_000, "no text": b"\xff\xfe\x00{"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json", "result.json", "summary.json"])
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_damaged_file_is_named_with_what_to_do(finished, tmp_path, no_model, name, how):
+    folder, _ = finished
+    spoilt = shutil.copytree(folder, tmp_path / "evaluation")
+    (spoilt / name).write_bytes(SPOILT[how])
+    before = contents(spoilt)
+    outcome = run_evaluation(f"run_dir={spoilt}", "resume=true")
+    assert outcome.code == 1
+    [line] = outcome.stderr.splitlines()
+    assert f"{spoilt / name} is damaged: " in line
+    assert "restore it" in line or "Delete" in line
+    assert contents(spoilt) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("batches.csv", "no text"), ("problems.jsonl", "nested too deep")]
+)
+def test_a_damaged_table_is_named(finished, tmp_path, name, how):
+    folder, _ = finished
+    spoilt = shutil.copytree(folder, tmp_path / "evaluation")
+    (spoilt / "result.json").unlink()
+    with (spoilt / name).open("ab") as file:
+        file.write(SPOILT[how] + b"\n")
+    outcome = run_evaluation(f"run_dir={spoilt}", "resume=true")
+    assert outcome.code == 1
+    [line] = outcome.stderr.splitlines()
+    assert f"{spoilt / name} is damaged" in line
+
+
+def test_every_start_of_an_evaluation_is_kept(finished, tmp_path):
+    folder, _ = finished
+    again = shutil.copytree(folder, tmp_path / "evaluation")
+    (again / "result.json").unlink()
+    run = read_json(again, "run.json")
+    [start] = run.pop("starts")
+    run["versions"]["torch"] = "1.0"
+    (again / "run.json").write_text(json.dumps(run))
+    outcome = run_evaluation(f"run_dir={again}", "resume=true")
+    assert outcome.code == 0, outcome.stderr
+    assert f"warning: torch was 1.0, is {torch.__version__}. " in outcome.stdout
+    starts = read_json(again, "run.json")["starts"]
+    assert [one["overrides"] for one in starts] == [
+        start["overrides"],
+        [*start["overrides"][:-1], f"run_dir={again}", "resume=true"],
+    ]
+
+
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 3],
+    "one bit flipped": lambda content: (
+        content[: len(content) // 2]
+        + bytes([content[len(content) // 2] ^ 1])
+        + content[len(content) // 2 + 1 :]
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["cut", "one bit flipped"])
+def test_a_damaged_checkpoint_is_not_evaluated_and_the_one_before_it_is_named(
+    trained, tmp_path, no_model, how
+):
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    first, newest = (run / "checkpoints" / f"rollout_00000{step}.ckpt" for step in (1, 2))
+    newest.write_bytes(DAMAGES[how](newest.read_bytes()))
+    for named in (run, newest):
+        outcome = run_evaluation(f"checkpoint={named}", f"run_dir={tmp_path / 'evaluation'}")
+        assert outcome.code == 1
+        [line] = outcome.stderr.splitlines()
+        assert f"{newest} is damaged: " in line
+        assert f"The newest whole one before it is {first}" in line
+    script = runpy.run_path(str(REPOSITORY / "scripts" / "export_policy.py"))
+    with pytest.raises(ValueError, match=f"The newest whole one before it is {first}"):
+        script["export"](run, tmp_path / "exported")
+    first.write_bytes(b"")
+    outcome = run_evaluation(f"checkpoint={run}", f"run_dir={tmp_path / 'evaluation'}")
+    assert "No whole one lies before it" in outcome.stderr
+
+
 def test_a_folder_that_holds_an_evaluation_is_left_alone(finished, no_model):
     folder, _ = finished
     before = contents(folder)
@@ -254,7 +363,7 @@ def test_a_folder_of_something_else_is_left_alone(trained, tmp_path, no_model):
         outcome = run_evaluation(f"run_dir={run}", f"resume={resume}")
         assert outcome.code == 1
         assert "holds a training run" in outcome.stderr
-    assert {name: text for name, text in contents(run).items() if name != ".lock"} == before
+    assert contents(run) == before
 
 
 IMPOSSIBLE = {

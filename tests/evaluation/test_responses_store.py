@@ -86,6 +86,24 @@ def test_a_crash_at_any_byte_of_the_last_batch_costs_that_batch_alone(tmp_path, 
             assert (crashed / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
 
 
+def test_responses_of_an_unfinished_batch_are_kept_beside(tmp_path):
+    opened = fill(tmp_path, num_batches=2)
+    finished = (tmp_path / "responses.jsonl").read_bytes()
+    assert store(tmp_path).cut is None
+    assert not list(tmp_path.glob("*.cut-*"))
+    lost = [record(problem_id="p2", response_index=j).to_line() for j in range(2)]
+    opened._response_file.append("".join(lost))
+    with (tmp_path / "responses.jsonl").open("a") as file:
+        file.write('{"half a')
+    again = store(tmp_path)
+    assert (tmp_path / "responses.jsonl").read_bytes() == finished
+    [kept] = tmp_path.glob("responses.jsonl.cut-*")
+    assert kept.read_text() == "".join(lost)
+    assert str(again.cut) == (
+        f"2 lines of responses.jsonl will be written again; as they were, in {kept}"
+    )
+
+
 def test_missing_responses_are_noticed(tmp_path):
     fill(tmp_path)
     file = tmp_path / "responses.jsonl"

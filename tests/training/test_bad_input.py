@@ -111,6 +111,41 @@ def test_a_published_run_without_hub_stops_and_names_the_override(tmp_path):
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.parametrize("multirun", [False, True])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, multirun):
+    (tmp_path / "file").write_text("")
+    outcome = run_command(f"run_dir={tmp_path / 'file' / 'run'}", multirun=multirun)
+    assert outcome.code == 1
+    assert outcome.stderr == (
+        f"error: {tmp_path / 'file' / 'run'} cannot be made: {tmp_path / 'file'} is no folder. Set run_dir=\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
+    outcome = run_command(f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert f"{tmp_path} cannot be written to. Set run_dir=" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_run_folder_on_a_full_disk_or_read_only_is_one_line(tmp_path, no_model, monkeypatch):
+    from pathlib import Path
+
+    touch = Path.open
+
+    def read_only(self, mode="r", *arguments, **keywords):
+        if self.name == ".lock":
+            raise OSError(30, "Read-only file system", str(self))
+        return touch(self, mode, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    outcome = run_command(f"run_dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.stderr == f"error: [Errno 30] Read-only file system: '{tmp_path / '.lock'}'\n"
+
+
 def test_the_whole_traceback_is_there_for_those_who_ask(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match=r"rollout\.num_responses"):

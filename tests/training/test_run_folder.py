@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from papo.training import RunFolder, newest_checkpoint
+from papo.training import RunFolder, Start, newest_checkpoint
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint, checkpoint_path
 from papo.training.tables import append_csv, append_jsonl, truncate_csv, truncate_jsonl
 
@@ -65,9 +65,23 @@ def test_records_with_odd_line_breaks_survive_cutting_anywhere(tmp_path):
         assert path.read_bytes() == first_two
 
 
-def open_folder(path, *, resume=False, **config):
-    config = {"seed": 1, "run_dir": str(path), "resume": resume, **config}
-    return RunFolder(path, config=config, config_text="seed: 1\n", overrides=["a=1"], resume=resume)
+def start_of(path, *, resume=False, num_rollouts=5, sets_length=False, **config):
+    training = {"num_rollouts": num_rollouts}
+    return Start(
+        config={"seed": 1, "run_dir": str(path), "resume": resume, "training": training, **config},
+        config_text="seed: 1\n",
+        overrides=["a=1"],
+        resume=resume,
+        sets_length=sets_length,
+    )
+
+
+def open_folder(path, **settings):
+    """Returns the folder, and what it says of a run that goes on."""
+    start = start_of(path, **settings)
+    folder = RunFolder(path)
+    folder.open(start)
+    return folder, folder.go_on(start)
 
 
 def test_a_new_folder_says_what_the_run_is(tmp_path):
@@ -99,9 +113,10 @@ def test_what_a_run_computes_may_not_change_on_resume(tmp_path):
 
 
 def test_resuming_an_empty_folder_starts_a_run(tmp_path):
-    folder = open_folder(tmp_path, resume=True)
-    assert folder.latest_checkpoint() is None
-    assert not folder.is_finished()
+    folder, notes = open_folder(tmp_path, resume=True)
+    assert folder.checkpoint is None
+    assert notes == []
+    assert not folder.is_done(start_of(tmp_path, resume=True))
 
 
 def test_resuming_forgets_rows_after_the_newest_checkpoint(tmp_path, table):
@@ -111,8 +126,8 @@ def test_resuming_forgets_rows_after_the_newest_checkpoint(tmp_path, table):
     for step in (2, 4):
         io.save_checkpoint({"step": step}, checkpoint_path(checkpoints, step))
     (checkpoints / "rollout_000005.ckpt.unfinished").write_bytes(b"half")
-    folder = open_folder(tmp_path / "run", resume=True)
-    assert folder.latest_checkpoint() == checkpoint_path(checkpoints, 4)
+    folder, _ = open_folder(tmp_path / "run", resume=True)
+    assert folder.checkpoint == checkpoint_path(checkpoints, 4)
     assert folder.last_metrics() == ROWS[3]
     assert sorted(os.listdir(checkpoints)) == ["rollout_000002.ckpt", "rollout_000004.ckpt"]
 
