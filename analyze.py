@@ -43,6 +43,7 @@ from papo.analysis import (
     transition_sentences,
     transition_table,
 )
+from papo.files import locked
 from policy_source import trained_checkpoint
 
 KNOWN_KEYS = (
@@ -63,6 +64,14 @@ def main(config: DictConfig) -> None:
     check_settings(config)
     run_dir = front_door.run_dir()
     OmegaConf.update(config, "run_dir", str(run_dir))
+    folder = AnalysisFolder(
+        run_dir,
+        config=OmegaConf.to_container(config, resolve=True),
+        config_text=OmegaConf.to_yaml(config, resolve=True),
+        overrides=list(HydraConfig.get().overrides.task),
+    )
+    # Before a run is evaluated or a judge is asked.
+    folder.require_free()
     given = [Path(run).expanduser() for run in config.runs]
     runs = read_evaluated_runs(
         [evaluate_first(path, config) if is_training_run(path) else path for path in given],
@@ -78,35 +87,31 @@ def main(config: DictConfig) -> None:
         for label in read_human_labels(Path(path).expanduser(), sample)
     ]
     judges = [front_door.instantiate(config.judge)] if config.judge else []
-    folder = AnalysisFolder(
-        run_dir,
-        config=OmegaConf.to_container(config, resolve=True),
-        config_text=OmegaConf.to_yaml(config, resolve=True),
-        overrides=list(HydraConfig.get().overrides.task),
-    )
-    try:
-        folder.write_cases(sample, picture_side=config.label_picture_side)
-        readings = [found for run in runs if (found := read_readings(run))]
-        labelled = label_sample(sample, [LabLabels(), GeometryLabels(), *judges], people)
-        summary = {
-            **summarize(
-                labelled,
-                readings=readings,
-                seed=config.seed,
-                min_validated=config.min_validated,
-            ),
-            "judge": [judge.facts() for judge in judges],
-        }
-        folder.write_results(labelled, readings, summary, report_cases=config.report_cases)
-        if config.wandb.mode != "disabled":
-            log_to_wandb(config, folder, summary)
-        folder.write_result("finished", analysis=sample.analysis)
-    except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "interrupted"
-        # On a full disk the reason of the failure matters more than its record.
-        with suppress(OSError):
-            folder.write_result(status, error=f"{type(error).__name__}: {error}")
-        raise
+    with locked(run_dir):
+        folder.open()
+        try:
+            folder.write_cases(sample, picture_side=config.label_picture_side)
+            readings = [found for run in runs if (found := read_readings(run))]
+            labelled = label_sample(sample, [LabLabels(), GeometryLabels(), *judges], people)
+            summary = {
+                **summarize(
+                    labelled,
+                    readings=readings,
+                    seed=config.seed,
+                    min_validated=config.min_validated,
+                ),
+                "judge": [judge.facts() for judge in judges],
+            }
+            folder.write_results(labelled, readings, summary, report_cases=config.report_cases)
+            if config.wandb.mode != "disabled":
+                log_to_wandb(config, folder, summary)
+            folder.write_result("finished", analysis=sample.analysis)
+        except BaseException as error:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            # On a full disk the reason of the failure matters more than its record.
+            with suppress(OSError):
+                folder.write_result(status, error=f"{type(error).__name__}: {error}")
+            raise
     show(summary, folder)
 
 

@@ -35,27 +35,37 @@ from papo.provenance import run_facts
 
 
 class AnalysisFolder:
-    """Writes the files of an analysis. Opening refuses to mix two.
+    """Writes the files of an analysis; it refuses to mix two.
+
+    Hold `papo.files.locked` of the folder from `open` on.
 
     Args:
-        path: the folder; made if it is not there.
+        path: the folder; `open` makes it if it is not there.
         config: the resolved configuration, plain values only.
         config_text: the same as the YAML text to keep.
         overrides: what the command line changed.
-
-    Raises:
-        ValueError: the folder holds an analysis, or another kind of run.
     """
 
     def __init__(
         self, path: Path, *, config: Mapping[str, Any], config_text: str, overrides: list[str]
     ) -> None:
-        if (path / "run.json").exists():
-            raise ValueError(f"{path} already holds a run; choose another run_dir")
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "config.yaml", config_text)
-        self._write_json("run.json", run_facts(overrides=overrides, seed=config.get("seed")))
+        self.config = config
+        self.config_text = config_text
+        self.overrides = overrides
+
+    def require_free(self) -> None:
+        """Raises ValueError where the folder holds an analysis, or another kind of run."""
+        if (self.path / "run.json").exists():
+            raise ValueError(f"{self.path} already holds a run; choose another run_dir")
+
+    def open(self) -> None:
+        """Begins the analysis; see `require_free`."""
+        self.require_free()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "config.yaml", self.config_text)
+        facts = run_facts(overrides=self.overrides, seed=self.config.get("seed"))
+        self._write_json("run.json", facts)
 
     def write_cases(self, sample: Sample, *, picture_side: int) -> None:
         """Writes items.json and what people label with."""

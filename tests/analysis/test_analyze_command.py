@@ -18,10 +18,12 @@ from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 from analysis.judge_server import running_judge_server, text_of, verdict
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from training.command import contents
 from training.command import run_command as train_command
 
 import analyze
 import front_door
+from papo.files import locked
 
 FORMS = ["Equals(LengthOf(Line(A, B)), 8)", "Equals(LengthOf(Line(B, C)), 6)"]
 
@@ -285,9 +287,32 @@ def test_a_problem_without_a_picture_or_with_a_broken_one_is_shown(tmp_path):
     assert "cannot be read" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_run_folder_is_not_written_twice(tmp_path, two_runs):
-    succeed(two_runs, f"run_dir={tmp_path / 'out'}")
-    assert "already holds a run" in fail(two_runs, f"run_dir={tmp_path / 'out'}")
+def test_a_run_folder_is_not_written_twice_whatever_was_deleted(tmp_path, two_runs):
+    out = tmp_path / "out"
+    succeed(two_runs, f"run_dir={out}")
+    for name in (None, "report.html", "result.json", ".lock"):
+        if name is not None:
+            (out / name).unlink()
+        before = contents(out)
+        assert "already holds a run" in fail(two_runs, f"run_dir={out}")
+        assert contents(out) == before
+
+
+def test_a_second_process_is_refused(tmp_path, two_runs):
+    with locked(tmp_path / "out"):
+        said = fail(two_runs, f"run_dir={tmp_path / 'out'}")
+    assert "another process writes to" in said
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"{}"])
+def test_a_damaged_result_is_named_with_what_to_do(tmp_path, two_runs, content):
+    file = tmp_path / "before" / "result.json"
+    file.write_bytes(content)
+    said = fail(two_runs, f"run_dir={tmp_path / 'out'}")
+    assert f"{file} is damaged: " in said
+    assert "Delete it, and finish the evaluation" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
