@@ -5,10 +5,12 @@ SIGKILL from inside, at a moment that a timer could not hit reliably; nothing ca
 """
 
 import json
+import math
 import os
 import runpy
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -43,8 +45,39 @@ def on_call(number):
     return is_reached
 
 
-def run(script, run_dir, *overrides, sabotage=None):
-    """Runs a script in a child; returns the signal that killed it, or its exit code negated."""
+WRITES = ("fsync", "replace", "rename", "truncate", "unlink")
+
+
+def die_at_write(number, *, afterwards):
+    """Dies right before or after the so-manieth call by which files become what they are."""
+    left = [number]
+
+    def watched(original):
+        def patched(*arguments, **keywords):
+            left[0] -= 1
+            if left[0] == 0 and not afterwards:
+                die()
+            result = original(*arguments, **keywords)
+            if left[0] == 0:
+                die()
+            return result
+
+        return patched
+
+    for name in WRITES:
+        setattr(os, name, watched(getattr(os, name)))
+
+
+def run(script, run_dir, *overrides, sabotage=None, seconds=None):
+    """Runs a script in a child; returns the signal that killed it, or its exit code negated.
+
+    Args:
+        script: a front door.
+        run_dir: of the run; its output goes to RUN_DIR.log.
+        overrides: of the command.
+        sabotage: called in the child first.
+        seconds: after so many the child is killed from here.
+    """
     child = os.fork()
     if child == 0:
         code = 9
@@ -63,7 +96,17 @@ def run(script, run_dir, *overrides, sabotage=None):
             traceback.print_exc()
         finally:
             os._exit(code)
-    _, status = os.waitpid(child, 0)
+    if seconds is None:
+        _, status = os.waitpid(child, 0)
+    else:
+        ended, status = 0, 0
+        deadline = time.monotonic() + seconds
+        while not ended:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                deadline = math.inf
+            time.sleep(0.002)
+            ended, status = os.waitpid(child, os.WNOHANG)
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
 
 

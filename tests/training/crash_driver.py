@@ -1,13 +1,20 @@
-"""Kills train.py at chosen moments and continues it. Usage: crash_driver.py FOLDER."""
+"""Kills train.py at chosen moments, and at random ones, and continues it.
 
+Usage: crash_driver.py FOLDER [--random KILLS] [--seed SEED]; with --random only the random ones.
+"""
+
+import argparse
 import itertools
+import json
+import random
+import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from crash_frame import before, die, run_cases
+from crash_frame import before, die, die_at_write, run, run_cases
 
 import train
 from papo.training import callbacks, checkpoints, collect, papo
@@ -79,8 +86,58 @@ MOMENTS = {
 }
 
 
+# About as many calls that write as a whole run makes, and as many seconds as it takes.
+NUM_WRITES = 40
+NUM_SECONDS = 3.0
+
+
+def random_kills(folder, *, kills, seed):
+    """Kills runs at random until so many kills are done; writes random.json.
+
+    Half of the kills come from outside at a random time, the others right before or after a random
+    write. A run is continued until it ends, however often it is killed; then the next one begins.
+    """
+    choose = random.Random(seed)
+    names, done = ["random_1"], {"at a time": 0, "at a write": 0}
+    unexpected = []
+    while sum(done.values()) < kills or names[-1] is not None:
+        if names[-1] is None:
+            names[-1] = f"random_{len(names)}"
+        is_timed, is_after = choose.random() < 0.5, choose.random() < 0.5
+        moment = choose.random()
+        number = 1 + int(moment * NUM_WRITES)
+        how = (
+            {"seconds": moment * NUM_SECONDS}
+            if is_timed
+            else {"sabotage": lambda n=number, a=is_after: die_at_write(n, afterwards=a)}
+        )
+        if sum(done.values()) >= kills:
+            how = {}
+        end = run("train.py", folder / names[-1], *COMMAND, "resume=true", **how)
+        if end == signal.SIGKILL:
+            done["at a time" if is_timed else "at a write"] += 1
+        elif end == 0:
+            names.append(None)
+        else:
+            unexpected.append((names[-1], end))
+            names.append(None)
+    (folder / "random.json").write_text(
+        json.dumps({"runs": names[:-1], "kills": done, "unexpected": unexpected, "seed": seed})
+    )
+
+
 if __name__ == "__main__":
     assert train, "imported here so that no child has to"
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.random:
+        run("train.py", arguments.folder / "uninterrupted", *COMMAND)
+        random_kills(arguments.folder, kills=arguments.random, seed=arguments.seed)
+        sys.exit()
     cases = {name: [sabotage] for name, sabotage in MOMENTS.items()}
     cases["killed_twice"] = [MOMENTS["between_two_updates"], MOMENTS["while_writing_a_checkpoint"]]
-    run_cases(Path(sys.argv[1]), "train.py", COMMAND, cases)
+    run_cases(arguments.folder, "train.py", COMMAND, cases)
+    random_kills(arguments.folder, kills=5, seed=1)

@@ -1,6 +1,7 @@
 """A killed run, resumed, ends as the uninterrupted one: to the bit."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    if "PAPO_CRASHED_RUNS" in os.environ:
+        return Path(os.environ["PAPO_CRASHED_RUNS"])
     folder = tmp_path_factory.mktemp("runs")
     driver = Path(__file__).with_name("crash_driver.py")
     subprocess.run([sys.executable, driver, folder], check=True, timeout=280)
@@ -94,6 +97,26 @@ def test_the_evaluation_is_that_of_the_uninterrupted_run(runs, moment):
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_nothing_unfinished_is_left(runs, moment):
     assert not list((runs / moment).rglob("*.unfinished"))
+
+
+def test_runs_that_are_killed_at_random_end_as_the_uninterrupted_one(runs):
+    """A hundred kills: crash_driver.py FOLDER --random 100 --seed 1, then this file with PAPO_CRASHED_RUNS=FOLDER."""
+    said = json.loads((runs / "random.json").read_text())
+    assert said["unexpected"] == []
+    assert sum(said["kills"].values()) >= 5
+    for name in said["runs"]:
+        expected, got = final_state(runs / "uninterrupted"), final_state(runs / name)
+        for part in ("state_dict", "optimizer_states", "papo", "random_state"):
+            assert_equal_to_the_bit(got[part], expected[part])
+        for table in ("metrics.csv", "rollouts.jsonl"):
+            whole = (runs / "uninterrupted" / table).read_bytes()
+            assert (runs / name / table).read_bytes() == whole
+        results = (
+            json.loads((runs / n / "result.json").read_text()) for n in ("uninterrupted", name)
+        )
+        expected, got = results
+        assert (got["evaluation"], got["metrics"]) == (expected["evaluation"], expected["metrics"])
+        assert not list((runs / name).rglob("*.unfinished"))
 
 
 def test_the_policy_moved(runs):
