@@ -10,7 +10,7 @@ def group_advantages(
     """A_i = (R_i - mean R) / (std R + epsilon) within each group of contiguous rollouts.
 
     The standard deviation is the unbiased one, as in the official code (epsilon 1e-6); a group of
-    uniform reward gets exactly 0 up to rounding of its mean. DeepSeekMath, arXiv:2402.03300v3.
+    equal rewards gets exactly 0. DeepSeekMath, arXiv:2402.03300v3.
 
     Raises:
         ValueError: fewer than 2 responses per prompt, or rewards are not whole groups.
@@ -27,4 +27,7 @@ def group_advantages(
         )
     groups = rewards.reshape(-1, num_responses)
     deviations = groups - groups.mean(dim=1, keepdim=True)
+    # The mean of equal rewards is rounded, and a small epsilon makes an advantage of the difference.
+    equal = groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True)
+    deviations = deviations.masked_fill(equal, 0.0)
     return (deviations / (groups.std(dim=1, keepdim=True) + epsilon)).reshape(-1)

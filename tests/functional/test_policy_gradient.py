@@ -64,12 +64,33 @@ def test_advantages_match_the_definition():
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
-def test_a_group_of_uniform_reward_has_no_advantage():
-    got = group_advantages(torch.full((5,), 0.1), num_responses=5, epsilon=1e-6)
-    # the mean of five 0.1s is not exactly 0.1 in float32
-    torch.testing.assert_close(got, torch.zeros(5), rtol=0, atol=1e-2)
-    exact = group_advantages(torch.ones(5), num_responses=5, epsilon=1e-6)
-    assert (exact == 0.0).all()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.3, 1 / 3, 0.9, 1.0, 1e-30, -0.7, 1e6 + 0.1])
+def test_equal_rewards_have_no_advantage_in_groups_of_any_size(reward, dtype):
+    for num_responses in range(2, 65):
+        for epsilon in (1e-6, 1e-8):
+            # Beside a group that has something to compare: each is decided by itself.
+            rewards = torch.full((2 * num_responses,), reward, dtype=dtype)
+            rewards[0] = reward + 1.0
+            got = group_advantages(rewards, num_responses=num_responses, epsilon=epsilon)
+            assert (got[num_responses:] == 0.0).all(), (num_responses, epsilon)
+            assert (got[:num_responses] != 0.0).any()
+
+
+def test_nearly_equal_rewards_keep_the_advantage_of_the_definition():
+    # Deviations of +-5e-4 around the mean, unbiased std 1e-3 / sqrt 2: no tolerance calls them equal.
+    got = group_advantages(
+        torch.tensor([0.1, 0.101], dtype=torch.float64), num_responses=2, epsilon=1e-6
+    )
+    expected = 5e-4 / (1e-3 / math.sqrt(2) + 1e-6)
+    torch.testing.assert_close(
+        got, torch.tensor([-expected, expected], dtype=torch.float64), rtol=1e-9, atol=0
+    )
+
+
+def test_a_reward_that_is_no_number_is_never_hidden_by_its_group():
+    got = group_advantages(torch.full((4,), float("nan")), num_responses=4, epsilon=1e-6)
+    assert torch.isnan(got).all()
 
 
 def test_advantages_need_two_responses_and_name_the_key():
