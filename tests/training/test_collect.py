@@ -1,5 +1,7 @@
 """Act, judge, look again: dynamic sampling, seeds, views, and how a batch is cut."""
 
+import statistics
+
 import pytest
 import torch
 from lab_module import NUM_RESPONSES, lab_module, lab_problems, reward_by_row
@@ -59,6 +61,68 @@ def test_after_the_last_round_the_batch_keeps_its_size(tmp_path):
     assert len(rollout.draft.groups) == 4
     assert (rollout.prompts_drawn, rollout.resample_rounds, rollout.groups_dropped) == (10, 2, 6)
     assert int(rollout.batch.advantages.ne(0).sum()) == NUM_RESPONSES
+
+
+def test_a_mean_accuracy_at_either_bound_is_replaced(tmp_path):
+    # Half of a mixed group is right: neither above one half nor below it.
+    for bounds in (
+        {"keep_accuracy_above": 0.01, "keep_accuracy_below": 0.5},
+        {"keep_accuracy_above": 0.5, "keep_accuracy_below": 0.99},
+    ):
+        reward = ScriptedReward(["mixed"] * 8)
+        rollout = collector(tmp_path, reward=reward, max_resample=1, **bounds).collect(0, 0)
+        assert (rollout.groups_dropped, rollout.resample_rounds) == (4, 1), bounds
+
+
+def format_counts_too(problems, texts):
+    """The total says what `correct` does not: half of the right answers are badly formatted."""
+    from papo.types import Rewards
+
+    formatted = (torch.arange(len(texts)) % 2).float()
+    correct = torch.arange(len(texts)) % NUM_RESPONSES < 2
+    return Rewards(total=0.9 * correct.float() + 0.1 * formatted, correct=correct)
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 0.3])
+def test_advantages_are_those_of_the_total_reward_and_the_epsilon_of_the_settings(
+    tmp_path, epsilon
+):
+    made = collector(tmp_path, reward=format_counts_too, advantage_epsilon=epsilon)
+    batch = made.collect(0, 0).batch
+    # Right, right and formatted, wrong, wrong and formatted; as in all groups of four.
+    group = [0.9, 1.0, 0.0, 0.1]
+    mean, deviation = statistics.fmean(group), statistics.stdev(group)
+    expected = [(total - mean) / (deviation + epsilon) for total in group]
+    torch.testing.assert_close(
+        batch.advantages, torch.tensor(expected * 4), rtol=1e-5, atol=0, check_dtype=False
+    )
+    assert batch.correct.tolist() == [True, True, False, False] * 4
+
+
+def test_every_draw_has_a_seed_of_its_own_over_rounds_and_rollouts(tmp_path):
+    mask_seeds, sampling_seeds = [], []
+
+    def black(group, generator, process_images):
+        mask_seeds.append(generator.initial_seed())
+        return torch.zeros_like(group.patches)
+
+    made = collector(
+        tmp_path,
+        image_mask=black,
+        max_resample=2,
+        reward=ScriptedReward((["wrong"] * 8 + ["mixed"] * 4) * 2),
+    )
+    sample = made.engine.sample
+
+    def recorded(groups, num_responses, seeds):
+        sampling_seeds.extend(seeds)
+        return sample(groups, num_responses, seeds)
+
+    made.engine.sample = recorded
+    for step in (0, 1):
+        assert made.collect(step, 0).resample_rounds == 2
+    assert len(set(mask_seeds)) == len(mask_seeds) == 24
+    assert len(set(sampling_seeds)) == len(sampling_seeds) == 24
 
 
 def test_resampled_groups_continue_the_stream(tmp_path):

@@ -120,6 +120,36 @@ def test_each_minibatch_is_an_update(tmp_path):
     assert module.prompts_drawn == 8
 
 
+class ProgressSpy:
+    """An objective that remembers how far along the run it was told to be."""
+
+    def __init__(self, objective):
+        self._objective = objective
+        self.seen = []
+
+    def __getattr__(self, name):
+        return getattr(self._objective, name)
+
+    def __call__(self, *arguments, progress, **named):
+        self.seen.append(progress)
+        return self._objective(*arguments, progress=progress, **named)
+
+
+def test_schedules_are_read_at_the_share_of_rollouts_that_are_finished(tmp_path):
+    """Three updates belong to one rollout: they do not use up three rollouts' worth of a schedule."""
+    module = lab_module(
+        tmp_path,
+        reward=reward_by_row(NUM_RESPONSES),
+        num_rollouts=2,
+        prompts_per_rollout=3,
+        prompts_per_minibatch=1,
+        prompts_per_microbatch=1,
+    )
+    module.objective = spy = ProgressSpy(module.objective)
+    train(module, tmp_path)
+    assert spy.seen == [0.0, 0.0, 0.0, 0.5, 0.5, 0.5]
+
+
 def test_the_reference_is_frozen_unsaved_and_made_only_when_read(tmp_path):
     without = lab_module(tmp_path, **{**OFF, "gamma": 0.1})
     assert without.collector.reference is None
