@@ -74,6 +74,22 @@ def test_each_grader_gives_the_known_verdict(answer, reference, expected):
     assert "".join("ny"[verdict] for verdict in verdicts) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "reference", "accepted"),
+    [
+        (r"\angle CBA = 40", r"\angle ABC = 40", True),
+        (r"\angle ABC = 40^\circ", r"m\angle CBA = 40", True),
+        (r"\angle CBA = 50", r"\angle ABC = 40", False),
+        (r"\angle ABD = 40", r"\angle ABC = 40", False),
+        # Three other letters of the same angle's triangle: another corner.
+        (r"\angle BCA = 40", r"\angle ABC = 40", False),
+        (r"\angle{CBA} = 40", r"\angle ABC = 40", True),
+    ],
+)
+def test_the_name_of_an_angle_may_be_read_from_either_end(answer, reference, accepted):
+    assert GRADERS["combined"](answer, reference) is accepted
+
+
 # Lines of the golden file on which the two published graders are known to be wrong; combined: none.
 KNOWN_FAILURES = {
     "mathruler": {5, 14, 16, 18, 22, 26, 28, 40, 43, 44, 46, 48, 54, 55, 61, 62, 64, 66, 67, 72, 74, 80},
