@@ -1,7 +1,9 @@
 """Worker processes that grade answers under a deadline, and their life cycle.
 
 A worker is started on first use, imports the graders once and is reused. One that does not answer in
-time is killed and replaced, and its answer counts as wrong; so does one that makes a worker crash.
+time is killed and replaced, and its answer counts as wrong. One that ends for another reason (killed
+from outside, or by the answer itself) is replaced and the answer graded once more; if that ends a
+worker too, the answer is to blame and counts as wrong.
 The two sides exchange JSON lines: nothing a worker sends is more than a verdict.
 """
 
@@ -57,6 +59,9 @@ class GradingPool:
         num_workers: processes that grade at the same time.
         deadline_seconds: processor time one grading may take before its worker is killed.
 
+    Attributes:
+        retries: gradings that were asked again because their worker had ended, over all calls.
+
     Raises:
         ValueError: there is no worker, or no time.
     """
@@ -76,6 +81,7 @@ class GradingPool:
         self._deadline_seconds = deadline_seconds
         self._workers: list[_Worker] = []
         self._owner = os.getpid()
+        self.retries = 0
 
     def grade(self, gradings: Sequence[Grading]) -> list[Verdict]:
         """Returns one verdict per grading, in their order.
@@ -87,16 +93,17 @@ class GradingPool:
             # Forked: the pipes belong to the parent; this process starts workers of its own.
             self._workers, self._owner = [], os.getpid()
         verdicts: dict[int, Verdict] = {}
+        retried: set[int] = set()
         waiting = deque(enumerate(gradings))
         try:
             self._drop_dead_workers()
             while len(self._workers) < min(self._num_workers, len(waiting)):
-                self._workers.append(_Worker(self._deadline_seconds))
+                self._workers.append(_start_worker(self._deadline_seconds))
             with selectors.DefaultSelector() as selector:
                 for worker in self._workers:
                     worker.give_next(waiting, selector)
                 while len(verdicts) < len(gradings):
-                    self._collect(selector, waiting, verdicts)
+                    self._collect(selector, waiting, verdicts, retried)
         except BaseException:
             # An interrupted worker would answer the next call with a verdict of this one.
             self.close()
@@ -122,6 +129,7 @@ class GradingPool:
         selector: selectors.BaseSelector,
         waiting: "deque[tuple[int, Grading]]",
         verdicts: dict[int, Verdict],
+        retried: set[int],
     ) -> None:
         busy = [worker for worker in self._workers if worker.index is not None]
         patience = min(worker.give_up_at for worker in busy) - time.monotonic()
@@ -137,20 +145,31 @@ class GradingPool:
                 continue
             if verdict is None:
                 continue
-            verdicts[index] = verdict
             selector.unregister(worker.replies)
             worker.index = None
-            if verdict in (Verdict.TIMEOUT, Verdict.CRASH):
+            if verdict is Verdict.CRASH and index not in retried:
+                retried.add(index)
+                self.retries += 1
                 logger.warning(
-                    "grading ended in a %s and counts as wrong: %.200r",
-                    verdict.value,
-                    worker.last_answer,
+                    "a grading worker ended (%s); its answer is graded once more, retry number %d",
+                    worker.ending(),
+                    self.retries,
                 )
+                waiting.appendleft((index, worker.grading))
+            else:
+                verdicts[index] = verdict
+                if verdict in (Verdict.TIMEOUT, Verdict.CRASH):
+                    logger.warning(
+                        "grading ended in a %s and counts as wrong: %.200r",
+                        verdict.value,
+                        worker.grading.answer,
+                    )
+            if verdict in (Verdict.TIMEOUT, Verdict.CRASH):
                 worker.kill()
                 self._workers.remove(worker)
                 if not waiting:
                     continue
-                worker = _Worker(self._deadline_seconds)
+                worker = _start_worker(self._deadline_seconds)
                 self._workers.append(worker)
             worker.give_next(waiting, selector)
 
@@ -182,6 +201,18 @@ class GradingPool:
         return {**self.__dict__, "_workers": []}
 
 
+class _KilledAtStart(RuntimeError):
+    """Something outside ended a worker before it could say whether it works."""
+
+
+def _start_worker(deadline_seconds: float) -> "_Worker":
+    try:
+        return _Worker(deadline_seconds)
+    except _KilledAtStart as error:
+        logger.warning("%s Another one is started.", error)
+        return _Worker(deadline_seconds)
+
+
 class _Worker:
     """One grading process and what it is busy with."""
 
@@ -210,7 +241,7 @@ class _Worker:
         self._received = b""
         self.index: int | None = None
         self.give_up_at = 0.0
-        self.last_answer = ""
+        self.grading = Grading("", "", "")
         self._owner = os.getpid()
         atexit.register(self._kill_at_exit)
         self._await_start()
@@ -222,7 +253,7 @@ class _Worker:
         if not waiting:
             return
         self.index, grading = waiting.popleft()
-        self.last_answer = grading.answer
+        self.grading = grading
         self.give_up_at = time.monotonic() + self._patience
         request = {
             "grader": grading.grader,
@@ -249,6 +280,13 @@ class _Worker:
         self._process.wait(timeout=_START_SECONDS)
         out_of_time = self._process.returncode == -signal.SIGPROF
         return Verdict.TIMEOUT if out_of_time else Verdict.CRASH
+
+    def ending(self) -> str:
+        """How the process ended, in words for a log."""
+        code = self._process.poll()
+        if code is None:
+            return "no answer"
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -277,10 +315,13 @@ class _Worker:
             while message is None and time.monotonic() < stop_at:
                 if selector.select(max(0.0, stop_at - time.monotonic())):
                     message = self._read_line()
+        if message == {}:
+            self._process.wait(timeout=_START_SECONDS)
+        killed = (self._process.poll() or 0) < 0
         if not message or not message.get("ready"):
+            reason = (message or {}).get("failed", self.ending())
             self.kill()
-            reason = (message or {}).get("failed", f"exit status {self._process.returncode}")
-            raise RuntimeError(
+            raise (_KilledAtStart if killed else RuntimeError)(
                 f"a grading worker did not start: {reason}. It needs mathruler, math-verify, "
                 "sympy and pylatexenc: pip install papo installs them."
             )

@@ -17,8 +17,8 @@ class MathReward:
     Accuracy: the last box equals the reference, says the grader (`docs/graders.md`). Format: the
     response matches `<think>.*</think>.*\\boxed\{.*\}.*`. As in the official reward (EasyR1
     `examples/reward_function/math.py`), white space around `<`, `>` and `/` is dropped first.
-    Grading happens in worker processes that are killed at the deadline; a killed or crashed grading
-    is wrong and counted in `Rewards.timeouts`. Workers start on the first call; `close` ends them.
+    Grading happens in worker processes that are killed at the deadline; a grading that runs out of
+    time, or ends two workers, is wrong and counted in `Rewards.timeouts`. Workers start on the first call; `close` ends them.
 
     Args:
         grader: mathruler (the authors' verdicts), math_verify, or combined (either accepts).

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from papo.rewards.grading_pool import Grading, GradingPool, Verdict, _worker_environment
+from papo.rewards.grading_pool import (
+    Grading,
+    GradingPool,
+    Verdict,
+    _Worker,
+    _worker_environment,
+)
 
 # Neither grader's guard knows it; math-verify expands it for minutes.
 STUCK = Grading("math_verify", "(x+y)^{9999}", "x+1")
@@ -112,13 +118,57 @@ def test_the_same_worker_serves_later_calls(pool):
     assert [worker._process.pid for worker in pool._workers] == [first]
 
 
-def test_a_worker_that_crashes_while_grading_counts_as_wrong(pool):
+def kill_while_grading(monkeypatch, grading, times):
+    """The first `times` workers that are given this grading are killed before they answer it."""
+    give_next, left = _Worker.give_next, [times]
+
+    def give_and_kill(worker, waiting, selector):
+        strike = bool(waiting) and waiting[0][1] == grading and left[0] > 0
+        if strike:
+            left[0] -= 1
+            os.kill(worker._process.pid, signal.SIGSTOP)
+        give_next(worker, waiting, selector)
+        if strike:
+            os.kill(worker._process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(_Worker, "give_next", give_and_kill)
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_verdict(pool, monkeypatch, caplog):
+    kill_while_grading(monkeypatch, RIGHT, times=1)
+    assert pool.grade([WRONG, RIGHT, WRONG]) == [Verdict.WRONG, Verdict.CORRECT, Verdict.WRONG]
+    assert pool.retries == 1
+    assert "SIGKILL" in caplog.text
+    assert "retry number 1" in caplog.text
+
+
+def test_an_answer_that_ends_two_workers_is_wrong_and_asked_no_third_time(pool, monkeypatch):
+    kill_while_grading(monkeypatch, RIGHT, times=2)
+    # A third worker would find it right.
+    assert pool.grade([RIGHT, WRONG]) == [Verdict.CRASH, Verdict.WRONG]
+    assert pool.retries == 1
+
+
+def test_a_grading_that_runs_out_of_time_is_not_asked_again(pool):
     pool.grade([RIGHT])
-    os.kill(pool._workers[0]._process.pid, signal.SIGSTOP)
-    victim = pool._workers[0]._process.pid
-    killer = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -9 {victim}"])
-    assert pool.grade([RIGHT, RIGHT]) == [Verdict.CRASH, Verdict.CORRECT]
-    killer.wait()
+    assert pool.grade([STUCK]) == [Verdict.TIMEOUT]
+    assert pool.retries == 0
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(monkeypatch):
+    await_start, kills = _Worker._await_start, [True, False, True, True]
+
+    def killed_first(worker):
+        if kills.pop(0):
+            os.kill(worker._process.pid, signal.SIGKILL)
+        await_start(worker)
+
+    monkeypatch.setattr(_Worker, "_await_start", killed_first)
+    with GradingPool(num_workers=1, deadline_seconds=0.5) as pool:
+        assert pool.grade([RIGHT]) == [Verdict.CORRECT]
+        pool.close()
+        with pytest.raises(RuntimeError, match="did not start: SIGKILL"):
+            pool.grade([RIGHT])
 
 
 def test_a_worker_that_never_runs_is_killed_by_the_wall_clock():

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from papo.rewards import MathReward
 from papo.rewards.grader_names import GRADER_NAMES
 from papo.rewards.graders import GRADERS
+from papo.rewards.grading_pool import Verdict
 from papo.types import Problem
 
 CONF = Path(__file__).parents[2] / "conf/reward"
@@ -83,6 +84,16 @@ def test_every_response_to_a_stuck_grading_is_wrong_and_counted():
     stuck = "\\boxed{(x+y)^{9999}}"
     got = reward(problems("x+1", "x+1", "2"), [stuck, stuck, "\\boxed{2}"])
     reward.close()
+    assert got.correct.tolist() == [False, False, True]
+    assert got.timeouts == 2
+
+
+def test_gradings_that_crashed_are_wrong_and_counted_with_those_out_of_time(reward, monkeypatch):
+    verdicts = {"2": Verdict.CRASH, "3": Verdict.TIMEOUT, "4": Verdict.CORRECT}
+    monkeypatch.setattr(
+        reward._pool, "grade", lambda gradings: [verdicts[one.answer] for one in gradings]
+    )
+    got = reward(problems("4", "4", "4"), ["\\boxed{2}", "\\boxed{3}", "\\boxed{4}"])
     assert got.correct.tolist() == [False, False, True]
     assert got.timeouts == 2
 
