@@ -1,9 +1,10 @@
 """What train.py, evaluate.py and analyze.py share: the only code that knows Hydra."""
 
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -25,6 +26,9 @@ CONFIG_FOLDER = str(Path(__file__).resolve().parent / "conf")
 
 ALLOWED_TARGETS = ("papo.", "torch.optim.", "lightning.pytorch.", "transformers.")
 """What a configuration may construct. Loading a file by configuration (torch.load) is not among it."""
+
+MAY_BE_INFINITE = ("training.max_grad_norm",)
+"""The keys, also below the arm of a sweep, for which infinity is a setting: clipping is off."""
 
 # Mistakes of configuration and circumstance: one message says what to do, a traceback would hide it.
 USER_ERRORS = (
@@ -109,9 +113,13 @@ def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
     """Refuses keys that nothing reads: a silently ignored setting is a bug.
 
     Raises:
-        ValueError: an unknown key at the top level of the configuration, or a `_target_` outside
-            `ALLOWED_TARGETS` anywhere in it.
+        ValueError: an unknown key at the top level of the configuration, a number that is not finite, or a
+            `_target_` outside `ALLOWED_TARGETS` anywhere in it.
     """
+    # As it was written: an interpolation would name the key that reads it, not the one to set.
+    for key, value in _settings(OmegaConf.to_container(config, resolve=False)):
+        if not _is_finite(value) and not (value == math.inf and key.endswith(MAY_BE_INFINITE)):
+            raise ValueError(f"a setting is a finite number; got {value}. Set {key}.")
     _check_targets(OmegaConf.to_container(config, resolve=True))
     if unknown := sorted(set(config) - set(known)):
         raise ValueError(
@@ -245,6 +253,25 @@ def _note_failure(message: str) -> None:
 def exit_code() -> int:
     """1 where a job of this process failed, else 0."""
     return 1 if _failures else 0
+
+
+def _settings(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every value with the key that sets it; the members of a list have the key of the list."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _settings(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _settings(value, key)
+    else:
+        yield key, node
+
+
+def _is_finite(value: Any) -> bool:
+    # The command line knows inf and nan; YAML's spelling arrives there as text.
+    if isinstance(value, str):
+        return value.lower().lstrip("+-") not in (".inf", ".nan")
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_targets(node: Any) -> None:

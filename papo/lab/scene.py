@@ -132,9 +132,9 @@ class PerceptionLabProblems:
             raise ValueError(
                 f"a scene's difficulty lies between 0 and 1; got {difficulty}. Set data.difficulty."
             )
-        if zipf_exponent < 0.0:
+        if not 0.0 <= zipf_exponent < float("inf"):
             raise ValueError(
-                "the training prior falls with the rank, so its exponent is at least 0; "
+                "the training prior falls with the rank, so its exponent is at least 0 and finite; "
                 f"got {zipf_exponent}. Set data.zipf_exponent."
             )
         if size < 1:

@@ -42,7 +42,7 @@ class VisionLanguagePolicy(nn.Module):
             of patches, and a copy of the policy shares them.
 
     Raises:
-        ValueError: an unsupported model family, temperature <= 0, or an impossible `scoring`.
+        ValueError: an unsupported model family, a temperature that is not finite and above 0, or an impossible `scoring`.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class VisionLanguagePolicy(nn.Module):
         freeze_vision: bool,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < float("inf"):
             raise ValueError(
-                f"sampling needs a temperature above 0; got {temperature}. Set rollout.temperature."
+                f"sampling needs a finite temperature above 0; got {temperature}. Set rollout.temperature."
             )
         self.model = model
         self.adapter = QwenVLAdapter(model)

@@ -1,6 +1,7 @@
 """Samples G responses per prompt from one prefill of the prompt."""
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,9 +56,9 @@ def check_sampling(
     Raises:
         ValueError: an impossible setting, with its key.
     """
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(
-            f"sampling needs a temperature above 0; got {temperature}. Set rollout.temperature; for "
+            f"sampling needs a finite temperature above 0; got {temperature}. Set rollout.temperature; for "
             "greedy decoding set rollout.top_k=1."
         )
     if not 0 < top_p <= 1:

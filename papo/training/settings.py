@@ -1,5 +1,6 @@
 """The numbers of a training run, and the rules they obey: checked before anything is loaded."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -93,11 +94,11 @@ def _check(settings: TrainingSettings) -> None:
     if not settings.max_grad_norm > 0:
         raise ValueError(
             f"gradients are clipped to a norm above 0; got {settings.max_grad_norm}. "
-            "Set training.max_grad_norm (published: 1.0; .inf turns clipping off)."
+            "Set training.max_grad_norm (published: 1.0; inf turns clipping off)."
         )
-    if not settings.advantage_epsilon > 0:
+    if not 0 < settings.advantage_epsilon < math.inf:
         raise ValueError(
-            "rewards are divided by their deviation plus an epsilon above 0; "
+            "rewards are divided by their deviation plus a finite epsilon above 0; "
             f"got {settings.advantage_epsilon}. Set training.advantage_epsilon (official: 1e-6)."
         )
     if settings.max_resample < 0:

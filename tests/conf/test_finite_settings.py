@@ -1,0 +1,102 @@
+"""No setting is infinite or no number at all, whichever command reads it and wherever it stands."""
+
+import itertools
+import math
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+import evaluate
+import front_door
+import train
+from papo.rollout import check_sampling
+from papo.training import training_settings
+
+# Together they hold every group of settings that has a number.
+COMPOSITIONS = {
+    "the lab": (train, "train", []),
+    "a table": (train, "train", ["data=geometry3k", "reward=math_partly_labelled"]),
+    "files": (train, "train", ["data=virl39k_original", "masking=semantic"]),
+    "adapters": (train, "train", ["+model/lora=language_and_vision", "masking=noise"]),
+    "a published run": (train, "train", ["+experiment=papo_d_3b"]),
+    "a random model": (train, "train", ["model=tiny_qwen3_vl", "masking=semantic_policy"]),
+    "an arm": (train, "train", ["+sweep=lab_collapse"]),
+    "views and probe": (evaluate, "evaluate", ["views=vision", "probe=perception"]),
+    "a benchmark": (evaluate, "evaluate", ["benchmark=geometry3k"]),
+    "pictures in an archive": (evaluate, "evaluate", ["benchmark=virl39k_original"]),
+}
+MAY_BE = {("training.max_grad_norm", math.inf): "clipping is off"}
+
+
+def numbers(node, key=""):
+    """The keys whose value is a number, null (a number that is not set) or read from another key."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            # The name of an arm's setting has dots of its own.
+            yield from numbers(value, f"{key}[{name}]" if "." in str(name) else f"{key}.{name}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from numbers(value, f"{key}[{index}]")
+    elif node is None or str(node).startswith("${") or type(node) in (int, float):
+        yield key.lstrip(".")
+
+
+@pytest.fixture
+def composed(request, monkeypatch):
+    command, name, overrides = COMPOSITIONS[request.param]
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
+        whole = compose(name, overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(whole)
+    return command, OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+
+
+@pytest.mark.parametrize("composed", COMPOSITIONS, indirect=True)
+def test_every_number_has_to_be_finite(composed):
+    command, config = composed
+    keys = list(numbers(OmegaConf.to_container(config, resolve=False)))
+    assert len(keys) > 30
+    values = itertools.cycle([math.inf, -math.inf, math.nan, ".inf", "-.INF"])
+    for key in keys:
+        value = next(values)
+        if any(key.endswith(name) and value == known for name, known in MAY_BE):
+            value = next(values)
+        changed = config.copy()
+        OmegaConf.update(changed, key, value, merge=False)
+        with pytest.raises(ValueError, match="finite number") as error:
+            command.make_plan(changed)
+        assert f"Set {key.partition('[')[0]}" in str(error.value), key
+
+
+@pytest.mark.parametrize("composed", ["the lab"], indirect=True)
+def test_infinity_is_a_setting_where_it_turns_clipping_off(composed):
+    command, config = composed
+    for key, value in MAY_BE:
+        OmegaConf.update(config, key, value)
+    assert command.make_plan(config).settings.max_grad_norm == math.inf
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_the_parts_refuse_what_the_commands_refuse(value):
+    sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "max_response_tokens": 1}
+    for key in ("temperature", "top_p"):
+        with pytest.raises(ValueError, match=rf"rollout\.{key}"):
+            check_sampling(**{**sampling, key: value})
+    settings = {
+        "num_rollouts": 1,
+        "prompts_per_rollout": 1,
+        "prompts_per_minibatch": 1,
+        "prompts_per_microbatch": 1,
+        "tokens_per_microbatch": None,
+        "max_grad_norm": 1.0,
+        "advantage_epsilon": 1e-6,
+        "max_resample": 0,
+        "keep_accuracy_above": 0.01,
+        "keep_accuracy_below": 0.99,
+    }
+    for key in settings:
+        if (f"training.{key}", value) not in MAY_BE:
+            with pytest.raises(ValueError, match=rf"training\.{key}"):
+                training_settings({**settings, key: value})
