@@ -4,7 +4,8 @@
 
 Each line of FILE is an object with `prediction` (a whole response), `answer` (the reference),
 `expected` (true or false) and, if wanted, `note`. Exits with 1 when the combined grader agrees
-on fewer than `--minimum` lines, and with 2 when the file cannot be read.
+on fewer than `--minimum` lines, and with 2 where there is no file of cases to read. The cases of
+docs/graders.md are in tests/golden/grader_cases.jsonl.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from pathlib import Path
 from papo.rewards import MathReward
 from papo.rewards.grader_names import GRADER_NAMES
 from papo.types import Problem
+
+SHIPPED = "tests/golden/grader_cases.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +37,14 @@ def read_cases(path: Path) -> Iterator[Case]:
     """Yields the cases of a JSON-lines file; blank lines are skipped.
 
     Raises:
-        ValueError: a line is no JSON object or a column is missing or of the wrong type.
+        ValueError: it is no text in UTF-8, a line is no JSON object, or a column is missing or of the
+            wrong type.
     """
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -91,7 +99,9 @@ def check(cases: list[Case], grader: str, deadline_seconds: float) -> list[Case]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
+    parser.add_argument(
+        "file", type=Path, nargs="?", help=f"labelled answers, JSON lines; those shipped: {SHIPPED}"
+    )
     parser.add_argument("--grader", choices=GRADER_NAMES, help="only this one (default: all)")
     parser.add_argument(
         "--minimum", type=int, help="how many lines the combined grader must agree on"
@@ -101,12 +111,13 @@ def main() -> int:
     if arguments.minimum is not None and arguments.grader not in (None, "combined"):
         parser.error("--minimum speaks of the combined grader; leave --grader out")
     try:
+        if arguments.file is None:
+            raise ValueError("no file of labelled answers was named")
         cases = list(read_cases(arguments.file))
+        if not cases:
+            raise ValueError(f"{arguments.file} holds no cases")
     except (OSError, ValueError) as error:
-        print(f"check_grader: {error}", file=sys.stderr)
-        return 2
-    if not cases:
-        print(f"check_grader: {arguments.file} holds no cases", file=sys.stderr)
+        print(f"check_grader: {error}; the shipped cases are in {SHIPPED}", file=sys.stderr)
         return 2
     agreed = {}
     for grader in (arguments.grader,) if arguments.grader else GRADER_NAMES:

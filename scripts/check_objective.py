@@ -1,9 +1,10 @@
 """Evaluates the official objective on golden cases and prints the worst absolute error of each.
 
-    python scripts/check_objective.py ../shared/golden/papo_objective.json
+    python scripts/check_objective.py tests/golden/papo_objective.json
 
 Composes conf/ with fidelity=official, so what is checked is what `python train.py` would train with.
-Exits 1 if any case differs by more than 1e-9, and on a key, field or value it does not understand.
+Exits with 1 if any case differs by more than 1e-9, and on a key, field or value it does not understand; with
+2 where there is no file of cases to read.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from papo.objective import PAPOObjective
 from papo.types import RolloutBatch, TokenScores
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+SHIPPED = "tests/golden/papo_objective.json"
 TOLERANCE = 1e-9
 OFFICIAL_EPSILON = 1e-6  # added to the standard deviation of a group's rewards
 
@@ -171,13 +173,38 @@ def check_case(case: dict[str, Any]) -> dict[str, float]:
     return {name: absolute_error(name, value, got[name]) for name, value in expected.items()}
 
 
+def read_cases(path: Path) -> list[Any]:
+    """Returns the cases of a golden file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, or holds no list of cases.
+    """
+    try:
+        cases = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(cases, list) or not cases:
+        raise ValueError(f"{path} holds no list of cases")
+    return cases
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="golden cases, a JSON list")
-    cases = json.loads(parser.parse_args().file.read_text("utf-8"))
-    if not isinstance(cases, list) or not cases:
-        print("FAIL: the file holds no list of cases")
-        return 1
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        help=f"golden cases, a JSON list; those of the authors' code are in {SHIPPED}",
+    )
+    path = parser.parse_args().file
+    try:
+        if path is None:
+            raise ValueError("no file of golden cases was named")
+        cases = read_cases(path)
+    except (OSError, ValueError) as error:
+        print(f"check_objective: {error}; the shipped cases are in {SHIPPED}", file=sys.stderr)
+        return 2
     failures = 0
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for number, case in enumerate(cases):

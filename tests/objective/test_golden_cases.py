@@ -12,14 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "check_objective.py"
-
-
-@pytest.fixture
-def shared_golden():
-    path = ROOT.parent / "shared" / "golden" / "papo_objective.json"
-    if not path.exists():
-        pytest.skip("the authors' golden cases are not beside this repository")
-    return path
+GOLDEN = ROOT / "tests" / "golden" / "papo_objective.json"
 
 
 @pytest.fixture
@@ -30,9 +23,11 @@ def main(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "check_objective", module)
     spec.loader.exec_module(module)
 
-    def run(path):
-        monkeypatch.setattr(sys, "argv", ["check_objective.py", str(path)])
-        return module.main(), capsys.readouterr().out
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["check_objective.py", *map(str, arguments)])
+        status, printed = module.main(), capsys.readouterr()
+        sys.stderr.write(printed.err)
+        return status, printed.out
 
     return run
 
@@ -113,9 +108,9 @@ def case(tmp_path):
     return made, write
 
 
-def test_every_golden_case_of_the_authors_is_reproduced_from_any_folder(tmp_path, shared_golden):
+def test_every_golden_case_of_the_authors_is_reproduced_from_any_folder(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(shared_golden)],
+        [sys.executable, str(SCRIPT), str(GOLDEN)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -177,7 +172,38 @@ def test_the_check_fails_loudly(main, case, spoil):
     assert "FAIL" in printed
 
 
-def test_a_file_without_cases_is_no_success(main, tmp_path):
-    empty = tmp_path / "empty.json"
-    empty.write_text("[]")
-    assert main(empty)[0] == 1
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "nowhere.json"),
+        (b"[]", "holds no list of cases"),
+        (b"52 cases", "is not JSON"),
+        (b"\xff\xfe[\x00]\x00", "is not JSON"),
+    ],
+)
+def test_a_file_without_cases_is_no_success_and_named_in_one_line(
+    main, tmp_path, capsys, content, message
+):
+    file = tmp_path / "nowhere.json"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(file) == (2, "")
+    assert_one_line(capsys.readouterr().err, str(file), message, "tests/golden/papo_objective.json")
+
+
+def assert_one_line(printed, *parts):
+    assert printed.count("\n") == 1, printed
+    for part in parts:
+        assert part in printed
+
+
+def test_without_a_file_the_shipped_one_is_named(main, capsys):
+    assert main() == (2, "")
+    assert_one_line(capsys.readouterr().err, "no file", "tests/golden/papo_objective.json")
+    assert GOLDEN.is_file()
+
+
+def test_help_names_the_shipped_cases(main, capsys):
+    with pytest.raises(SystemExit):
+        main("--help")
+    assert "tests/golden/papo_objective.json" in capsys.readouterr().out

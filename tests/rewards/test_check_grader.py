@@ -73,6 +73,30 @@ def test_a_missing_file_is_named(script, tmp_path, monkeypatch, capsys):
     assert "nowhere.jsonl" in capsys.readouterr().err
 
 
+def test_without_a_file_the_shipped_one_is_named_in_one_line(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check_grader.py"])
+    assert script.main() == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "tests/golden/grader_cases.jsonl" in printed
+    assert (ROOT / "tests/golden/grader_cases.jsonl").is_file()
+
+
+def test_a_file_in_another_encoding_is_named(script, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps(RIGHT), encoding="utf-16")
+    monkeypatch.setattr(sys, "argv", ["check_grader.py", str(path)])
+    assert script.main() == 2
+    assert "cases.jsonl is no text in UTF-8" in capsys.readouterr().err
+
+
+def test_help_names_the_shipped_cases(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check_grader.py", "--help"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "tests/golden/grader_cases.jsonl" in capsys.readouterr().out
+
+
 def test_a_minimum_that_nobody_would_measure_is_refused(script, tmp_path, monkeypatch, capsys):
     arguments = ["--grader", "mathruler", "--minimum", "1", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["check_grader.py", *arguments])

@@ -3,7 +3,6 @@ import random
 from pathlib import Path
 
 import mathruler.grader
-import pyarrow.parquet
 import pytest
 import sympy
 from hypothesis import given
@@ -14,9 +13,7 @@ from papo.rewards import canonical, sympy_guard
 from papo.rewards.extraction import close_up_tags, last_boxed, last_boxed_lenient
 from papo.rewards.graders import GRADERS
 
-SHARED = Path(__file__).parents[3] / "shared"
-GOLDEN = SHARED / "golden/grader_cases.jsonl"
-GEOMETRY3K = SHARED / "geometry3k/validation.parquet"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 # answer, reference, what mathruler, math_verify and combined say ("y" or "n")
 VERDICTS = [
@@ -98,11 +95,13 @@ KNOWN_FAILURES = {
 }  # fmt: skip
 
 
+def json_lines(file):
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
 @pytest.fixture(scope="module")
 def golden_cases():
-    if not GOLDEN.exists():
-        pytest.skip("the golden file is not beside this repository")
-    return [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    return json_lines(GOLDEN / "grader_cases.jsonl")
 
 
 @pytest.mark.parametrize("name", GRADERS)
@@ -114,7 +113,15 @@ def test_golden_verdicts_differ_only_where_known(golden_cases, name):
         verdict = bool(answer) and GRADERS[name](answer, case["answer"])
         if verdict != case["expected"]:
             failures.add(line)
+    assert len(golden_cases) == 88
     assert failures == KNOWN_FAILURES[name]
+
+
+def test_every_reference_of_real_data_sets_is_its_own_right_answer():
+    references = [row["answer"] for row in json_lines(GOLDEN / "reference_answers.jsonl")]
+    assert len(references) == 2193
+    for reference in references:
+        assert GRADERS["combined"](reference, reference), reference
 
 
 def test_mathruler_gives_the_verdicts_it_gives_without_the_guard(monkeypatch):
@@ -126,10 +133,8 @@ def test_mathruler_gives_the_verdicts_it_gives_without_the_guard(monkeypatch):
 
 
 def test_mathruler_judges_geometry3k_references_as_it_does_without_the_guard(monkeypatch):
-    if not GEOMETRY3K.exists():
-        pytest.skip("Geometry3K is not beside this repository")
-    column = pyarrow.parquet.read_table(GEOMETRY3K, columns=["answer"])["answer"].to_pylist()
-    references = sorted(set(column))
+    references = json.loads((GOLDEN / "geometry3k_references.json").read_text("utf-8"))
+    assert len(references) == 183
     draw = random.Random(0)
     pairs = [(draw.choice(references), draw.choice(references)) for _ in range(150)]
     pairs += [(reference, reference) for reference in references]
