@@ -186,7 +186,12 @@ def preflight(plan: Plan) -> None:
     for benchmark in plan.benchmarks:
         benchmark.preflight()
         if isinstance(benchmark.problems, PerceptionLabProblems) and plan.config.model.get("path"):
-            check_model_speaks(plan.config.model.path, benchmark.problems.shape)
+            check_model_speaks(
+                plan.config.model.path,
+                benchmark.problems.shape,
+                key="benchmark.shape",
+                remedy="choose benchmark=lab or benchmark=lab_quadrilateral",
+            )
     for benchmark in plan.benchmarks:
         if len(benchmark.problems) == 0:
             raise ValueError(
@@ -335,7 +340,15 @@ def make_benchmarks(node: DictConfig) -> list[Benchmark]:
                 label=one.label,
                 group=one.group,
                 published_column=one.published_column,
-                problems=instantiate(one.problems),
+                # Its messages name the keys of this command.
+                problems=instantiate(
+                    OmegaConf.create(
+                        {
+                            **OmegaConf.to_container(one.problems, resolve=True),
+                            "section": f"benchmark.sets.{key}.problems",
+                        }
+                    )
+                ),
                 grader=instantiate(one.grader),
             )
         )

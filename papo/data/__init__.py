@@ -4,7 +4,12 @@ Not here: drawn scenes (papo.lab), tokens and patches (papo.models), the order i
 seen (papo.training).
 """
 
-from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
+from papo.data.filtering import (
+    CheckedProblems,
+    FilteredProblems,
+    ProblemFilterReport,
+    filter_problems,
+)
 from papo.data.logicvista import LogicVistaProblems
 from papo.data.papo_eval import PapoEvalProblems
 from papo.data.problem_error import ProblemError
@@ -12,6 +17,7 @@ from papo.data.table import ProblemTable
 from papo.data.virl39k import Virl39kProblems
 
 __all__ = [
+    "CheckedProblems",
     "FilteredProblems",
     "LogicVistaProblems",
     "PapoEvalProblems",

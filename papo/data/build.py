@@ -6,7 +6,7 @@ from typing import Any
 from PIL.Image import Image
 
 from papo.data.problem_error import ProblemError
-from papo.types import IMAGE_MARKER, Problem
+from papo.types import IMAGE_MARKER, Problem, shown
 
 
 def build_problem(
@@ -33,9 +33,11 @@ def build_problem(
         truth: see `Problem`.
 
     Raises:
-        ProblemError: the question or the answer is empty, the markers do not fit the images, or an
-            image is broken.
+        ProblemError: the question or the answer is empty, text is broken, the markers do not fit the
+            images, or an image is broken.
     """
+    for name, text in (("id", id), ("question", question), ("reference answer", answer)):
+        _check_text(name, text)
     if not question:
         raise ProblemError("empty_question", "the question is empty")
     answer = unboxed(answer)
@@ -58,6 +60,18 @@ def build_problem(
         source=source,
         truth=truth,
     )
+
+
+def _check_text(name: str, text: str) -> None:
+    """Refuses half of a surrogate pair, which JSON can escape and no file, request or tokenizer holds."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ProblemError(
+            "broken_text",
+            f"the {name} holds {shown(text[error.start])}, half of a character of two, at position "
+            f"{error.start}: {shown(text)}",
+        ) from error
 
 
 def unboxed(answer: str) -> str:

@@ -10,7 +10,7 @@ from papo.data.build import build_problem
 from papo.data.image_folder import ImageFolder
 from papo.data.images import decode_image
 from papo.data.problem_error import ProblemError
-from papo.types import Problem
+from papo.types import Problem, key_in, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +44,22 @@ class FileProblems(ABC):
         num_rows: how many problems the files must hold.
         prompt_suffix: what every question ends with, after an empty line.
         limit: read only the first so many problems; None reads all.
+        section: where these settings stand in the configuration; messages name keys of it.
 
     Raises:
         ValueError: the limit is below 1.
     """
 
-    def __init__(self, *, key: str, num_rows: int, prompt_suffix: str, limit: int | None) -> None:
+    def __init__(
+        self, *, key: str, num_rows: int, prompt_suffix: str, limit: int | None, section: str
+    ) -> None:
         if limit is not None and limit < 1:
-            raise ValueError(f"benchmark.limit counts from 1; got {limit}")
+            raise ValueError(f"{key_in(section, 'limit')} counts from 1; got {limit}")
         self.key = key
         self.num_rows = num_rows
         self.prompt_suffix = prompt_suffix.strip()
         self.limit = limit
+        self.section = section
 
     @abstractmethod
     def preflight(self) -> None:
@@ -90,8 +94,8 @@ class FileProblems(ABC):
         """Reads one problem and decodes its images.
 
         Raises:
-            ProblemError: an image is broken, the markers do not fit the images, or the question or
-                the answer is empty.
+            ProblemError: an image or text is broken, the markers do not fit the images, or the
+                question or the answer is empty.
         """
         entry = self._entry(index)
         try:
@@ -105,7 +109,7 @@ class FileProblems(ABC):
                 prompt_suffix=self.prompt_suffix,
             )
         except ProblemError as error:
-            raise ProblemError(error.reason, f"problem {entry.id}: {error}") from error
+            raise ProblemError(error.reason, f"problem {shown(entry.id)}: {error}") from error
 
     def _entry(self, index: int) -> Entry:
         if not 0 <= index < len(self):
@@ -120,9 +124,8 @@ class FileProblems(ABC):
             raise ValueError(
                 f"{self.key} should hold {self.num_rows} problems; got "
                 f"{len(contents.entries)}. Is the download complete? If its authors changed it, pin "
-                "the commit (benchmark.revision=COMMIT) or set "
-                f"benchmark.sets.{self.key}.problems.num_rows={len(contents.entries)} "
-                "(data.num_rows= in training)."
+                f"the commit ({key_in(self.section, 'revision')}=COMMIT) or set "
+                f"{key_in(self.section, 'num_rows')}={len(contents.entries)}."
             )
         entries = contents.entries[: self.limit]
         missing = [
@@ -135,7 +138,7 @@ class FileProblems(ABC):
             problem, image = missing[0]
             raise FileNotFoundError(
                 f"{self.key} misses {len(missing)} of its pictures below "
-                f"{contents.images.root}; the first is {image} of problem {problem}. "
+                f"{contents.images.root}; the first is {shown(image)} of problem {shown(problem)}. "
                 "Is the archive of pictures complete?"
             )
         return Contents(

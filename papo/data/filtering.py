@@ -1,11 +1,11 @@
-"""One pass over a data set before training: unusable problems are left out, counted and reported."""
+"""Unusable problems are left out, counted and named, by one rule for training and evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from papo.data.problem_error import ProblemError
-from papo.types import Problem, ProblemSource
+from papo.types import Problem, ProblemSource, key_in
 
 _EXAMPLES_PER_REASON = 3
 _CHUNK = 64  # problems whose images are in memory at once
@@ -35,6 +35,71 @@ class ProblemFilterReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCheck:
+    """Whether a prompt can be made of a problem that could be read.
+
+    Attributes:
+        prompt_length: exact number of prompt tokens, image tokens included; a ValueError of it means
+            that the prompt cannot be encoded.
+        max_prompt_tokens: the longest prompt that is used; None where any length is.
+        section: where that setting stands in the configuration; the message names it.
+    """
+
+    prompt_length: Callable[[Problem], int]
+    max_prompt_tokens: int | None
+    section: str = "data"
+
+    def error(self, problem: Problem) -> ProblemError | None:
+        """Returns what keeps the problem from being shown; None where nothing does."""
+        try:
+            length = self.prompt_length(problem)
+        except (ValueError, ArithmeticError) as error:
+            found = ProblemError("cannot_encode", str(error))
+            return found.of(problem.id, problem.source)
+        if self.max_prompt_tokens is None or length <= self.max_prompt_tokens:
+            return None
+        return ProblemError(
+            "prompt_too_long",
+            f"{length} prompt tokens, more than "
+            f"{key_in(self.section, 'max_prompt_tokens')}={self.max_prompt_tokens}",
+        ).of(problem.id, problem.source)
+
+
+class CheckedProblems:
+    """All positions of another source; reading one of which no prompt can be made is an error too.
+
+    Args:
+        source: the problems; its settings `max_prompt_tokens`, `strict`, `section` and `prompt_suffix`
+            are read where it has them.
+        prompt_length: see `PromptCheck`.
+    """
+
+    def __init__(self, source: ProblemSource, *, prompt_length: Callable[[Problem], int]) -> None:
+        self.source = source
+        self.strict = bool(getattr(source, "strict", False))
+        self.prompt_suffix = str(getattr(source, "prompt_suffix", ""))
+        self._check = PromptCheck(
+            prompt_length=prompt_length,
+            max_prompt_tokens=getattr(source, "max_prompt_tokens", None),
+            section=getattr(source, "section", "data"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Problem:
+        """Reads one problem.
+
+        Raises:
+            ProblemError: it cannot be read, or cannot be shown.
+        """
+        problem = self.source[index]
+        if error := self._check.error(problem):
+            raise error
+        return problem
+
+
 class FilteredProblems:
     """The problems at the kept positions of another source, in the same order."""
 
@@ -56,20 +121,21 @@ def filter_problems(
     max_prompt_tokens: int,
     strict: bool,
     num_threads: int,
+    section: str = "data",
 ) -> tuple[FilteredProblems, ProblemFilterReport]:
     """Returns the usable problems and a report of the others.
 
-    Left out are problems with a broken image, markers that do not fit the images, an empty question
-    or answer (see `ProblemTable`), a prompt that cannot be encoded, and a prompt of more than
+    Left out are problems with a broken image or text, markers that do not fit the images, an empty
+    question or answer (see `ProblemTable`), a prompt that cannot be encoded, and a prompt of more than
     `max_prompt_tokens` tokens, images included. Every image is decoded once.
 
     Args:
         source: the problems.
-        prompt_length: exact number of prompt tokens, image tokens included; a ValueError of it
-            means that the prompt cannot be encoded.
+        prompt_length: see `PromptCheck`.
         max_prompt_tokens: the longest prompt kept.
         strict: raise at the first unusable problem instead of leaving it out.
         num_threads: threads that decode images.
+        section: see `PromptCheck`.
 
     Raises:
         ProblemError: `strict`, and a problem is unusable.
@@ -78,6 +144,9 @@ def filter_problems(
     positions: list[int] = []
     dropped: dict[str, int] = {}
     examples: dict[str, list[str]] = {}
+    check = PromptCheck(
+        prompt_length=prompt_length, max_prompt_tokens=max_prompt_tokens, section=section
+    )
 
     def read(position: int) -> Problem | ProblemError:
         try:
@@ -89,11 +158,7 @@ def filter_problems(
         for start in range(0, len(source), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(source)))
             for position, problem in zip(chunk, threads.map(read, chunk), strict=True):
-                error = (
-                    problem
-                    if isinstance(problem, ProblemError)
-                    else _length_error(problem, prompt_length, max_prompt_tokens)
-                )
+                error = problem if isinstance(problem, ProblemError) else check.error(problem)
                 if error is None:
                     positions.append(position)
                     continue
@@ -112,19 +177,3 @@ def filter_problems(
     if not positions:
         raise ValueError(f"no usable problem is left:\n{report.summary()}")
     return FilteredProblems(source, positions), report
-
-
-def _length_error(
-    problem: Problem, prompt_length: Callable[[Problem], int], max_prompt_tokens: int
-) -> ProblemError | None:
-    try:
-        length = prompt_length(problem)
-    except ValueError as error:
-        return ProblemError("cannot_encode", f"problem {problem.id} of {problem.source}: {error}")
-    if length > max_prompt_tokens:
-        return ProblemError(
-            "prompt_too_long",
-            f"problem {problem.id} of {problem.source}: {length} prompt tokens, "
-            f"more than data.max_prompt_tokens={max_prompt_tokens}",
-        )
-    return None

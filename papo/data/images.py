@@ -9,6 +9,10 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from papo.data.problem_error import ProblemError
+from papo.types import shown
+
+_LONGEST_PATH = 4096
+"""Characters; Linux opens no longer ones."""
 
 
 def decode_image(stored: Any, folder: Path | None) -> Image.Image:
@@ -26,7 +30,9 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
         encoded, path = stored.get("bytes"), stored.get("path")
     elif isinstance(stored, str):
         encoded, path = None, stored
-    name = path or "an image"
+    name = "an image"
+    if path:
+        name = shown(path, 300 if len(path) <= _LONGEST_PATH else 30)
     try:
         if encoded is None:
             encoded = _inside(path, folder).read_bytes()
@@ -36,19 +42,27 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
         raise ProblemError("broken_image", f"{name} is not a picture of a known format") from error
     except Exception as error:  # Decoders fed hostile bytes raise more than OSError.
         raise ProblemError(
-            "broken_image", f"{name} cannot be read as a picture: {error}"
+            "broken_image", f"{name} cannot be read as a picture: {shown(str(error), 300)}"
         ) from error
 
 
 def _inside(path: str | None, folder: Path | None) -> Path:
     if not path:
         raise ValueError("neither bytes nor a path")
+    if len(path) > _LONGEST_PATH:
+        raise ValueError(
+            "no path is that long. Pictures in base64 are not read: write them as files, or as bytes "
+            "into parquet"
+        )
     if folder is None:
         return Path(path)
     # A table from elsewhere must not read files of this machine. Links inside the folder are its
-    # owner's (the hub's cache is made of them), so the check is of the path as written.
-    written = Path(os.path.normpath(folder / path))
-    if not written.is_relative_to(os.path.normpath(folder)):
+    # owner's (the hub's cache is made of them), so the check is of the path as written; the folder
+    # itself may be written relatively or be reached through a link.
+    inside = Path(os.path.abspath(folder))
+    written = Path(os.path.normpath(inside / path))
+    real = written.resolve()
+    if not (written.is_relative_to(inside) or real.is_relative_to(inside.resolve())):
         raise ValueError(f"its path leaves the data folder {folder}")
     return written
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from papo.data.file_problems import Contents, Entry, FileProblems, first_existing
 from papo.data.image_folder import ImageFolder
-from papo.types import IMAGE_MARKER
+from papo.data.rows import read_text
+from papo.types import IMAGE_MARKER, key_in, shown
 
 
 class LogicVistaProblems(FileProblems):
@@ -17,7 +18,7 @@ class LogicVistaProblems(FileProblems):
     answer; such entries are left out. Ids are KEY:NAME, for the entry of that name.
 
     Args:
-        key, num_rows, prompt_suffix, limit: see `FileProblems`.
+        key, num_rows, prompt_suffix, limit, section: see `FileProblems`.
         path: a clone of the repository, or its folder data.
 
     Raises:
@@ -25,13 +26,26 @@ class LogicVistaProblems(FileProblems):
     """
 
     def __init__(
-        self, *, key: str, num_rows: int, path: str | None, prompt_suffix: str, limit: int | None
+        self,
+        *,
+        key: str,
+        num_rows: int,
+        path: str | None,
+        prompt_suffix: str,
+        limit: int | None,
+        section: str | None = None,
     ) -> None:
-        super().__init__(key=key, num_rows=num_rows, prompt_suffix=prompt_suffix, limit=limit)
+        super().__init__(
+            key=key,
+            num_rows=num_rows,
+            prompt_suffix=prompt_suffix,
+            limit=limit,
+            section=section or f"benchmark.sets.{key}.problems",
+        )
         if path is None:
             raise ValueError(
                 f"the benchmark {key} is read from a clone: "
-                "git clone https://github.com/Yijia-Xiao/LogicVista, then benchmark.path=LogicVista"
+                f"git clone https://github.com/Yijia-Xiao/LogicVista, then {self._path_key}=LogicVista"
             )
         self.path = Path(path).expanduser()
 
@@ -43,12 +57,12 @@ class LogicVistaProblems(FileProblems):
         """See `FileProblems.read`."""
         file, pictures = self._files()
         try:
-            table = json.loads(file.read_text("utf-8"))
+            table = json.loads(read_text(file))
             entries = [self._entry_of(name, row) for name, row in table.items()]
-        except (ValueError, AttributeError, TypeError, KeyError) as error:
+        except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{file} is not LogicVista's table, an object of objects with question, answer and "
-                f"imagename: {type(error).__name__}: {error}"
+                f"imagename: {type(error).__name__}: {shown(str(error), 300)}"
             ) from error
         return Contents(
             entries=[entry for entry in entries if entry.question or entry.answer],
@@ -56,13 +70,17 @@ class LogicVistaProblems(FileProblems):
             resolved_revision=None,
         )
 
+    @property
+    def _path_key(self) -> str:
+        return key_in(self.section, "path")
+
     def _files(self) -> tuple[Path, Path]:
         file = first_existing([self.path / "data" / "dataset.json", self.path / "dataset.json"])
         if file is None or not (file.parent / "images").is_dir():
             raise FileNotFoundError(
                 f"the benchmark {self.key} is not in {self.path}: looked for data/dataset.json and "
                 "data/images/. git clone https://github.com/Yijia-Xiao/LogicVista, then "
-                "benchmark.path=LogicVista"
+                f"{self._path_key}=LogicVista"
             )
         return file, file.parent / "images"
 

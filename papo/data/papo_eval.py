@@ -6,7 +6,7 @@ from typing import Any
 
 from papo.data.file_problems import Contents, Entry, FileProblems
 from papo.data.parquet_and_archive import ParquetAndArchive
-from papo.types import IMAGE_MARKER
+from papo.types import IMAGE_MARKER, shown
 
 _PROMPT_START = "You first think through "
 # The sentence the authors' prompts end with, with and without the last full stop.
@@ -19,7 +19,7 @@ class PapoEvalProblems(FileProblems):
     Ids are KEY:ROW. The reference is the assistant's turn.
 
     Args:
-        key, num_rows, prompt_suffix, limit: see `FileProblems`.
+        key, num_rows, prompt_suffix, limit, section: see `FileProblems`.
         split: name of the split; its rows stand in data/SPLIT-00000-of-00001.parquet.
         archive: name of the zip of its pictures, at the top of the data set.
         path, hub_id, revision, max_archive_gb: see `ParquetAndArchive`.
@@ -38,8 +38,15 @@ class PapoEvalProblems(FileProblems):
         prompt_suffix: str,
         limit: int | None,
         max_archive_gb: float,
+        section: str | None = None,
     ) -> None:
-        super().__init__(key=key, num_rows=num_rows, prompt_suffix=prompt_suffix, limit=limit)
+        super().__init__(
+            key=key,
+            num_rows=num_rows,
+            prompt_suffix=prompt_suffix,
+            limit=limit,
+            section=section or f"benchmark.sets.{key}.problems",
+        )
         self.files = ParquetAndArchive(
             name=f"the benchmark {key}",
             parquet=f"data/{split}-00000-of-00001.parquet",
@@ -48,6 +55,7 @@ class PapoEvalProblems(FileProblems):
             hub_id=hub_id,
             revision=revision,
             max_archive_gb=max_archive_gb,
+            section=section or f"benchmark.sets.{key}.problems",
         )
 
     def preflight(self) -> None:
@@ -74,7 +82,7 @@ def _entry(row: Mapping[str, Any], id: str) -> Entry:
     except (TypeError, KeyError) as error:
         raise ValueError(
             f"problem {id}: messages should be a list of turns with role (user, assistant) and "
-            f"content, images a list of paths; got {str(dict(row))[:200]}"
+            f"content, images a list of paths; got {shown(dict(row), 200)}"
         ) from error
     return Entry(id=id, question=_question(question, len(images)), answer=answer, images=images)
 

@@ -8,6 +8,7 @@ from papo.data.file_problems import first_existing
 from papo.data.hub_file import check_hub_file, commit_of, fetch_hub_file
 from papo.data.image_folder import ImageFolder
 from papo.data.rows import ParquetRows
+from papo.types import key_in, shown
 
 
 class ParquetAndArchive:
@@ -22,6 +23,7 @@ class ParquetAndArchive:
         hub_id: data set id of the hub.
         revision: commit, branch or tag of the hub; None is its newest.
         max_archive_gb: see `extract_images`.
+        section: where these settings stand in the configuration; messages name keys of it.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class ParquetAndArchive:
         hub_id: str,
         revision: str | None,
         max_archive_gb: float,
+        section: str,
     ) -> None:
         self.name = name
         self.parquet = parquet
@@ -42,9 +45,10 @@ class ParquetAndArchive:
         self.hub_id = hub_id
         self.revision = revision
         self.max_archive_gb = max_archive_gb
+        self.section = section
         self._remedy = (
-            f"Put {parquet} and {archive} of {hub_id} into a folder and set benchmark.path=FOLDER "
-            "(data.path=FOLDER), or run once where the hub can be reached."
+            f"Put {parquet} and {archive} of {hub_id} into a folder and set "
+            f"{key_in(section, 'path')}=FOLDER, or run once where the hub can be reached."
         )
 
     def preflight(self) -> None:
@@ -80,9 +84,9 @@ class ParquetAndArchive:
         for column in columns:
             if column not in rows.column_names:
                 raise ValueError(
-                    f"{parquet} has no column {column!r}, only {', '.join(rows.column_names)}; "
+                    f"{parquet} has no column {column!r}, only {shown(', '.join(rows.column_names), 300)}; "
                     f"{self.name} is read in the layout of {self.hub_id}. Was it changed? Then pin "
-                    "the commit that had it (benchmark.revision=COMMIT)."
+                    f"the commit that had it ({key_in(self.section, 'revision')}=COMMIT)."
                 )
         if pictures.is_file():
             pictures = extract_images(pictures, max_archive_gb=self.max_archive_gb)

@@ -11,7 +11,7 @@ from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_pr
 from papo.data.images import decode_image
 from papo.data.problem_error import ProblemError
 from papo.data.rows import HubRows, JsonLinesRows, ParquetRows, Rows
-from papo.types import Problem
+from papo.types import Problem, key_in, shown
 
 
 class ProblemTable:
@@ -39,6 +39,7 @@ class ProblemTable:
         max_prompt_tokens: longer prompts are not usable, image tokens counted.
         strict: whether an unusable problem is an error instead of being left out.
         num_threads: threads that decode images while filtering.
+        section: where these settings stand in the configuration; messages name keys of it.
 
     Raises:
         ValueError: neither path nor hub_id is given, or a count is below 1.
@@ -63,10 +64,12 @@ class ProblemTable:
         max_prompt_tokens: int,
         strict: bool,
         num_threads: int,
+        section: str = "data",
     ) -> None:
         if path is None and hub_id is None:
             raise ValueError(
-                f"where is the data set {source!r}? Set data.path=FOLDER or data.hub_id=."
+                f"where is the data set {source!r}? Set {key_in(section, 'path')}=FOLDER or "
+                f"{key_in(section, 'hub_id')}=ID."
             )
         counts = {
             "limit": limit,
@@ -75,7 +78,7 @@ class ProblemTable:
         }
         for key, count in counts.items():
             if count is not None and count < 1:
-                raise ValueError(f"data.{key} counts from 1; got {count}")
+                raise ValueError(f"{key_in(section, key)} counts from 1; got {count}")
         self.source = source
         self.path = None if path is None else Path(path).expanduser()
         self.hub_id = hub_id
@@ -92,6 +95,7 @@ class ProblemTable:
         self.max_prompt_tokens = max_prompt_tokens
         self.strict = strict
         self.num_threads = num_threads
+        self.section = section
 
     def preflight(self) -> None:
         """Returns when the data is in place or can be downloaded; reads and downloads nothing.
@@ -100,9 +104,9 @@ class ProblemTable:
             ValueError: it cannot be had; the message names what is missing and the override.
         """
         if self.path is not None:
-            find_files(self.path, self.split)
+            find_files(self.path, self.split, section=self.section)
         elif self.hub_id is not None:
-            check_hub(self.hub_id, revision=self.revision)
+            check_hub(self.hub_id, revision=self.revision, section=self.section)
 
     def usable(
         self, prompt_length: Callable[[Problem], int]
@@ -121,6 +125,7 @@ class ProblemTable:
             prompt_length=prompt_length,
             max_prompt_tokens=self.max_prompt_tokens,
             strict=self.strict,
+            section=self.section,
             num_threads=self.num_threads,
         )
 
@@ -131,8 +136,8 @@ class ProblemTable:
         """Reads one problem and decodes its images.
 
         Raises:
-            ProblemError: an image is broken, the markers do not fit the images, or the question or
-                the answer is empty.
+            ProblemError: an image or text is broken, the markers do not fit the images, or the
+                question or the answer is empty.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"problem {index} of {len(self)}")
@@ -141,7 +146,7 @@ class ProblemTable:
         try:
             return self._problem(row, name)
         except ProblemError as error:
-            raise ProblemError(error.reason, f"problem {name} of {self.source}: {error}") from error
+            raise error.of(name, self.source) from error
 
     @property
     def resolved_revision(self) -> str | None:
@@ -192,20 +197,22 @@ class ProblemTable:
             columns.append(self.id_column)
         rows: Rows
         if self.path is not None:
-            files = find_files(self.path, self.split)
+            files = find_files(self.path, self.split, section=self.section)
             if files[0].suffix == ".jsonl":
                 rows = JsonLinesRows(files[0])
             else:
                 rows = ParquetRows(files, columns)
         else:
-            rows = HubRows(str(self.hub_id), revision=self.revision, split=self.split)
+            rows = HubRows(
+                str(self.hub_id), revision=self.revision, split=self.split, section=self.section
+            )
             published = self.num_rows.get(self.split)
             if published is not None and len(rows) != published:
                 raise ValueError(
                     f"split {self.split!r} of {self.hub_id} was published with {published} problems; "
-                    f"got {len(rows)}. Was it changed? Pin the commit that had them (data.revision=) "
-                    "or accept these (data.num_rows=null; of a benchmark, "
-                    "benchmark.sets.KEY.problems.num_rows=null)."
+                    f"got {len(rows)}. Was it changed? Pin the commit that had them "
+                    f"({key_in(self.section, 'revision')}=) or accept these "
+                    f"({key_in(self.section, 'num_rows')}=null)."
                 )
         if len(rows) == 0:
             raise ValueError(f"{self.path or self.hub_id} holds no problem in split {self.split!r}")
@@ -216,7 +223,7 @@ class ProblemTable:
             if column not in rows.column_names:
                 raise ValueError(
                     f"{self.path or self.hub_id} has no column {column!r}, only "
-                    f"{', '.join(rows.column_names)}. Set data.{key}="
+                    f"{shown(', '.join(rows.column_names), 300)}. Set {key_in(self.section, key)}="
                 )
         return rows
 

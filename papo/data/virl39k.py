@@ -6,7 +6,7 @@ from typing import Any
 from papo.data.file_problems import Contents, Entry, FileProblems
 from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
 from papo.data.parquet_and_archive import ParquetAndArchive
-from papo.types import Problem
+from papo.types import Problem, shown
 
 
 class Virl39kProblems(FileProblems):
@@ -15,7 +15,7 @@ class Virl39kProblems(FileProblems):
     A row without images is a text-only problem. Ids are the rows' qid.
 
     Args:
-        key, num_rows, prompt_suffix, limit: see `FileProblems`.
+        key, num_rows, prompt_suffix, limit, section: see `FileProblems`.
         parquet: name of the file of rows.
         archive: name of the zip of pictures.
         path, hub_id, revision, max_archive_gb: see `ParquetAndArchive`.
@@ -38,8 +38,15 @@ class Virl39kProblems(FileProblems):
         max_prompt_tokens: int,
         strict: bool,
         num_threads: int,
+        section: str = "data",
     ) -> None:
-        super().__init__(key=key, num_rows=num_rows, prompt_suffix=prompt_suffix, limit=limit)
+        super().__init__(
+            key=key,
+            num_rows=num_rows,
+            prompt_suffix=prompt_suffix,
+            limit=limit,
+            section=section,
+        )
         self.files = ParquetAndArchive(
             name=key,
             parquet=parquet,
@@ -48,6 +55,7 @@ class Virl39kProblems(FileProblems):
             hub_id=hub_id,
             revision=revision,
             max_archive_gb=max_archive_gb,
+            section=section,
         )
         self.max_prompt_tokens = max_prompt_tokens
         self.strict = strict
@@ -75,6 +83,7 @@ class Virl39kProblems(FileProblems):
             prompt_length=prompt_length,
             max_prompt_tokens=self.max_prompt_tokens,
             strict=self.strict,
+            section=self.section,
             num_threads=self.num_threads,
         )
 
@@ -84,7 +93,9 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     if isinstance(images, str):
         images = (images,)
     if not all(isinstance(image, str) for image in images):
-        raise ValueError(f"problem {row['qid']}: image should be paths; got {str(images)[:200]}")
+        raise ValueError(
+            f"problem {shown(row['qid'])}: image should be paths; got {shown(images, 200)}"
+        )
     return Entry(
         id=str(row["qid"]),
         question=str(row["question"] or "").strip(),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from papo.lab.grading import write_response
 from papo.lab.scene import scene_numbers
-from papo.types import Problem
+from papo.types import Problem, shown
 
 Reference = Callable[[str, Problem], str | None]
 """From a benchmark's key and a problem to a response; None where there is none."""
@@ -26,7 +26,7 @@ def flawless_lab_response(benchmark: str, problem: Problem) -> str:
     numbers = scene_numbers(problem.truth)
     if problem.truth is None or numbers is None:
         raise ValueError(
-            f"problem {problem.id!r} of {benchmark} is no drawn scene, so there is no flawless response "
+            f"problem {shown(problem.id)!r} of {benchmark} is no drawn scene, so there is no flawless response "
             "to it; set probe/references=answer"
         )
     return write_response(problem.truth["operation"], *numbers.values())
@@ -76,6 +76,6 @@ def _read_object(file: Path, number: int, line: str) -> dict[str, str]:
     ):
         raise ValueError(
             f"{file}, line {number}: an object with the texts problem_id and response is needed; got "
-            f"{line[:100]!r}"
+            f"{shown(line)!r}"
         )
     return row

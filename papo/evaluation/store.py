@@ -23,7 +23,7 @@ from PIL.Image import Image
 
 from papo.files import AppendOnlyFile, CutLines, DamagedFile, cut_lines
 from papo.provenance import image_hash
-from papo.types import Problem, ResponseRecord
+from papo.types import Problem, ResponseRecord, shown
 
 _RESTART = "Restore it, or start in another run_dir."
 TABLES = ("responses.jsonl", "problems.jsonl", "batches.csv")
@@ -132,18 +132,18 @@ class ResponseStore:
         if known is not None:
             if difference := known.difference(content):
                 raise ValueError(
-                    f"problem {problem.id!r} of {benchmark} had {difference} when this evaluation "
+                    f"problem {shown(problem.id)!r} of {benchmark} had {difference} when this evaluation "
                     "began; restore the data, or start in another run_dir"
                 )
             return
         if (benchmark, index) in self._taken:
             raise ValueError(
                 f"problem {index} of {benchmark} was another one when this evaluation began, and is "
-                f"{problem.id!r} now; restore the data, or start in another run_dir"
+                f"{shown(problem.id)!r} now; restore the data, or start in another run_dir"
             )
         if (benchmark, problem.id) in self._taken:
             raise ValueError(
-                f"{benchmark} holds two problems with the id {problem.id!r}; results are told apart by "
+                f"{benchmark} holds two problems with the id {shown(problem.id)!r}; results are told apart by "
                 "it. Give every row an id of its own, or number them: set the problems' id_column to null."
             )
         with self._says_how_to_go_on():

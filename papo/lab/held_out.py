@@ -2,6 +2,7 @@
 
 from papo.lab.scene import PerceptionLabProblems, held_out_sets
 from papo.lab.shapes import RECTANGLE
+from papo.types import key_in
 
 
 def held_out_set(
@@ -12,6 +13,7 @@ def held_out_set(
     size: int,
     limit: int | None,
     shape: str = RECTANGLE.name,
+    section: str = "benchmark.sets.KEY.problems",
 ) -> PerceptionLabProblems:
     """Returns the set of this name in `held_out_sets`, or its first `limit` problems.
 
@@ -19,12 +21,13 @@ def held_out_set(
         ValueError: there is no set of this name, or a number is impossible.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"benchmark.limit counts from 1; got {limit}")
+        raise ValueError(f"{key_in(section, 'limit')} counts from 1; got {limit}")
     sets = held_out_sets(
         zipf_exponent=zipf_exponent,
         difficulty=difficulty,
         size=size if limit is None else min(size, limit),
         shape=shape,
+        section=section,
     )
     if name not in sets:
         raise ValueError(f"PerceptionLab has the test sets {', '.join(sets)}; got {name!r}")

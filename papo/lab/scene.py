@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from papo.lab.shapes import NUMBERS, RECTANGLE, SHAPES, Shape, operate, shape_named, shape_of
-from papo.types import Problem, derive_seed
+from papo.types import Problem, derive_seed, key_in
 
 Prior = Literal["training", "uniform"]
 Box = tuple[int, int, int, int]
@@ -111,6 +111,7 @@ class PerceptionLabProblems:
         difficulty: 0 (clean) to 1 (see `draw_scene`).
         size: how many problems there are.
         shape: "rectangle" (two readings, one step) or "quadrilateral" (four readings, three steps).
+        section: where these settings stand in the configuration; messages name keys of it.
     """
 
     def __init__(
@@ -122,28 +123,33 @@ class PerceptionLabProblems:
         difficulty: float,
         size: int,
         shape: str = RECTANGLE.name,
+        section: str = "data",
     ) -> None:
         if prior not in get_args(Prior):
             raise ValueError(
                 f"PerceptionLab knows the priors {', '.join(get_args(Prior))}; got {prior!r}. "
-                "Set data.prior."
+                f"Set {key_in(section, 'prior')}."
             )
         if not 0.0 <= difficulty <= 1.0:
             raise ValueError(
-                f"a scene's difficulty lies between 0 and 1; got {difficulty}. Set data.difficulty."
+                f"a scene's difficulty lies between 0 and 1; got {difficulty}. "
+                f"Set {key_in(section, 'difficulty')}."
             )
         if not 0.0 <= zipf_exponent < float("inf"):
             raise ValueError(
                 "the training prior falls with the rank, so its exponent is at least 0 and finite; "
-                f"got {zipf_exponent}. Set data.zipf_exponent."
+                f"got {zipf_exponent}. Set {key_in(section, 'zipf_exponent')}."
             )
         if size < 1:
-            raise ValueError(f"PerceptionLab needs at least 1 problem; got {size}. Set data.size.")
+            raise ValueError(
+                f"PerceptionLab needs at least 1 problem; got {size}. Set {key_in(section, 'size')}."
+            )
         if seed < 0:
             raise ValueError(
-                f"PerceptionLab needs a seed of at least 0; got {seed}. Set data.seed."
+                f"PerceptionLab needs a seed of at least 0; got {seed}. "
+                f"Set {key_in(section, 'seed')}."
             )
-        self.shape = shape_named(shape)
+        self.shape = shape_named(shape, key=key_in(section, "shape"))
         self.seed = seed
         self.prior: Prior = prior
         self.zipf_exponent = zipf_exponent
@@ -199,7 +205,12 @@ def scene_numbers(truth: Mapping[str, Any] | None) -> dict[str, int] | None:
 
 
 def held_out_sets(
-    *, zipf_exponent: float, difficulty: float, size: int, shape: str = RECTANGLE.name
+    *,
+    zipf_exponent: float,
+    difficulty: float,
+    size: int,
+    shape: str = RECTANGLE.name,
+    section: str = "data",
 ) -> dict[str, PerceptionLabProblems]:
     """Returns the two fixed test sets: "training prior" and "counter-prior" (uniform numbers).
 
@@ -214,6 +225,7 @@ def held_out_sets(
             difficulty=difficulty,
             size=size,
             shape=shape,
+            section=section,
         )
         for name, prior in priors.items()
     }

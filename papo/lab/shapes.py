@@ -142,12 +142,11 @@ _SHAPE_OF: Mapping[str, Shape] = {
 }
 
 
-def shape_named(name: str) -> Shape:
+def shape_named(name: str, *, key: str = "data.shape") -> Shape:
     """Returns the shape of this name; raises ValueError where there is none."""
     if name not in SHAPES:
         raise ValueError(
-            f"PerceptionLab draws the shapes {', '.join(SHAPES)}; got {name!r}. Set data.shape "
-            "(of an evaluation benchmark.shape)."
+            f"PerceptionLab draws the shapes {', '.join(SHAPES)}; got {name!r}. Set {key}."
         )
     return SHAPES[name]
 

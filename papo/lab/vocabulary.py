@@ -110,11 +110,23 @@ def shortest_response(shape: Shape) -> int:
     return 1 + min(len(write_response(name, *numbers).split()) for name in shape.operations)
 
 
-def check_model_speaks(folder: str | Path, shape: Shape) -> None:
+def check_model_speaks(
+    folder: str | Path,
+    shape: Shape,
+    *,
+    key: str = "data.shape",
+    remedy: str = "set data.shape to the model's",
+) -> None:
     """Refuses a model of whole words that lacks words of the shape's questions and answers.
 
     To it they would all be one unknown word, and training would go on with a reward of 0. A tokenizer
     that cuts words into pieces knows them all.
+
+    Args:
+        folder: of the model.
+        shape: of the problems.
+        key: the command's key of the shape.
+        remedy: what else to do, in the words of the command.
 
     Raises:
         ValueError: names the missing words and the config keys.
@@ -125,8 +137,7 @@ def check_model_speaks(folder: str | Path, shape: Shape) -> None:
         return
     if missing := [word for word in vocabulary(shape) if word not in model["vocab"]]:
         raise ValueError(
-            f"the model in {folder} was made for another world than data.shape={shape.name}: it does "
+            f"the model in {folder} was made for another world than {key}={shape.name}: it does "
             f"not know {', '.join(missing[:4])}. Set model.path to a warm start of this shape (python "
-            f"scripts/warm_start_lab.py --output FOLDER --shape {shape.name}), or data.shape to the "
-            "model's; of an evaluation choose benchmark=lab or benchmark=lab_quadrilateral."
+            f"scripts/warm_start_lab.py --output FOLDER --shape {shape.name}), or {remedy}."
         )

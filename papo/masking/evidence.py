@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from papo.masking.black import image_patches, like_patches
-from papo.types import Problem, PromptGroup
+from papo.types import Problem, PromptGroup, shown
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom exclusive."""
@@ -92,7 +92,7 @@ class EvidenceControlMask:
             place = _free_place(taken, right - left, bottom - top, generator)
             if place is None:
                 raise ValueError(
-                    f"problem {group.problem.id!r} has no room for a control as large as its evidence; "
+                    f"problem {shown(group.problem.id)!r} has no room for a control as large as its evidence; "
                     "choose masking=evidence or masking=random"
                 )
             _fill(taken, place)
@@ -116,7 +116,7 @@ def evidence_boxes(problem: Problem) -> tuple[Box, ...]:
         if not (isinstance(box, Sequence) and len(box) == 4 and all(type(e) is int for e in box)):
             raise ValueError(
                 "a box is (left, top, right, bottom) in whole pixels; problem "
-                f"{problem.id!r} of {problem.source!r} has {str(box)[:80]}. Choose masking=random."
+                f"{shown(problem.id)!r} of {problem.source!r} has {shown(box)}. Choose masking=random."
             )
     width, height = problem.images[0].size if len(problem.images) == 1 else (0, 0)
     boxes = tuple(
@@ -127,7 +127,7 @@ def evidence_boxes(problem: Problem) -> tuple[Box, ...]:
     if not boxes:
         raise ValueError(
             "masking=evidence and masking=control need problems with one picture whose truth names "
-            f"boxes in it, as PerceptionLab's do; problem {problem.id!r} of {problem.source!r} has "
+            f"boxes in it, as PerceptionLab's do; problem {shown(problem.id)!r} of {problem.source!r} has "
             f"{len(problem.images)} pictures and {len(known)} boxes, {len(boxes)} of them in a single "
             "picture. Choose masking=random."
         )

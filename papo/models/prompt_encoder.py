@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from papo.types import IMAGE_MARKER, Problem
+from papo.types import IMAGE_MARKER, Problem, shown
 
 # A chat template for reasoning models opens the thought in the prompt; graders want to see it.
 _OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
@@ -50,7 +50,7 @@ class PromptEncoder:
         segments = problem.question.split(IMAGE_MARKER)
         if len(segments) - 1 != len(problem.images):
             raise ValueError(
-                f"problem {problem.id!r} of {problem.source!r}: one {IMAGE_MARKER} per image is needed; "
+                f"problem {shown(problem.id)!r} of {problem.source!r}: one {IMAGE_MARKER} per image is needed; "
                 f"got {len(segments) - 1} markers for {len(problem.images)} images"
             )
         content: list[Any] = []
@@ -123,7 +123,7 @@ class PromptEncoder:
         ids: list[int] = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
         if ids.count(self.image_token_id) != len(num_image_tokens):
             raise ValueError(
-                f"problem {problem.id!r} of {problem.source!r}: the prompt must hold one image token per "
+                f"problem {shown(problem.id)!r} of {problem.source!r}: the prompt must hold one image token per "
                 f"image; got {ids.count(self.image_token_id)} for {len(num_image_tokens)} images. Either the "
                 "question contains the text of the image token, or the chat template does not write it."
             )

@@ -31,7 +31,9 @@ class AnswerGrader:
                 "Set benchmark.grader."
             )
         self._grader = grader
-        self._pool = GradingPool(num_workers=num_workers, deadline_seconds=deadline_seconds)
+        self._pool = GradingPool(
+            num_workers=num_workers, deadline_seconds=deadline_seconds, section="benchmark"
+        )
 
     def __call__(
         self, problems: Sequence[Problem], texts: Sequence[str]

@@ -58,6 +58,7 @@ class GradingPool:
     Args:
         num_workers: processes that grade at the same time.
         deadline_seconds: processor time one grading may take before its worker is killed.
+        section: where these settings stand in the configuration; messages name keys of it.
 
     Attributes:
         retries: gradings that were asked again because their worker had ended, over all calls.
@@ -66,16 +67,18 @@ class GradingPool:
         ValueError: there is no worker, or no time.
     """
 
-    def __init__(self, *, num_workers: int, deadline_seconds: float) -> None:
+    def __init__(
+        self, *, num_workers: int, deadline_seconds: float, section: str = "reward"
+    ) -> None:
         if num_workers < 1:
             raise ValueError(
                 f"grading runs in worker processes, so it needs at least 1; got "
-                f"num_workers={num_workers}. Set reward.num_workers."
+                f"num_workers={num_workers}. Set {section}.num_workers."
             )
         if not 0.0 < deadline_seconds < float("inf"):
             raise ValueError(
                 f"a grading needs a positive, finite deadline; got "
-                f"deadline_seconds={deadline_seconds}. Set reward.deadline_seconds."
+                f"deadline_seconds={deadline_seconds}. Set {section}.deadline_seconds."
             )
         self._num_workers = num_workers
         self._deadline_seconds = deadline_seconds

@@ -1,5 +1,6 @@
 """The words of the project: frozen dataclasses and Protocols; torch and the standard library."""
 
+from papo.types.message import key_in, shown
 from papo.types.problem import IMAGE_MARKER, Problem, PromptGroup, View
 from papo.types.protocols import (
     Grader,
@@ -35,4 +36,6 @@ __all__ = [
     "View",
     "derive_seed",
     "derive_seeds",
+    "key_in",
+    "shown",
 ]

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from papo.data import ProblemError, filter_problems
+from papo.data import CheckedProblems, ProblemError, filter_problems
 from papo.types import Problem
 
 
@@ -65,6 +65,39 @@ def test_a_prompt_that_cannot_be_encoded_is_left_out():
     _, report = run(Source("ok", "ok"), length=length)
     assert report.dropped == {"cannot_encode": 1}
     assert "aspect ratio" in report.summary()
+
+
+def test_checked_problems_refuse_what_the_filter_leaves_out_and_for_the_same_reason():
+    def length(problem):
+        if problem.id == "2":
+            raise ValueError("absolute aspect ratio must be smaller than 200")
+        return words(problem)
+
+    source = Source("ok", "broken_image", "ok", "ok", "ok", "empty_answer")
+    source.max_prompt_tokens, source.section = 3, "benchmark.sets.own.problems"
+    kept, report = filter_problems(
+        source,
+        prompt_length=length,
+        max_prompt_tokens=3,
+        strict=False,
+        num_threads=2,
+        section=source.section,
+    )
+    checked, found, reasons = CheckedProblems(source, prompt_length=length), [], {}
+    for index in range(len(checked)):
+        try:
+            found.append(checked[index].id)
+        except ProblemError as error:
+            reasons[error.reason] = str(error)
+    assert found == [kept[i].id for i in range(len(kept))] == ["0", "3"]
+    assert set(reasons) == set(report.dropped)
+    assert reasons == {reason: example for reason, (example,) in report.examples.items()}
+    assert "benchmark.sets.own.problems.max_prompt_tokens=3" in reasons["prompt_too_long"]
+
+
+def test_checked_problems_of_a_source_without_a_limit_may_be_of_any_length():
+    checked = CheckedProblems(Source(*["ok"] * 3), prompt_length=lambda problem: 10**9)
+    assert (len(checked), checked[2].id, checked.strict) == (3, "2", False)
 
 
 def test_more_problems_than_a_chunk_are_all_read_once():

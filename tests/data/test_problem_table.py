@@ -96,6 +96,55 @@ def test_shards_follow_one_another(tmp_path):
     assert [problems[i].answer for i in range(len(problems))] == ["3", "A", "2"]
 
 
+def test_the_answers_of_one_shard_may_be_numbers_and_those_of_another_text(tmp_path):
+    for number, answers in enumerate(([3, 12], ["A", "x+1"], [None, None])):
+        rows = [{**ROWS[0], "answer": answer} for answer in answers]
+        write_parquet(tmp_path, rows, f"train-{number:05d}-of-00003.parquet")
+    problems = table(path=str(tmp_path))
+    assert len(problems) == 6
+    assert [problems[i].answer for i in range(4)] == ["3", "12", "A", "x+1"]
+    with pytest.raises(
+        ProblemError, match="problem train-4 of test: the reference answer is empty"
+    ):
+        problems[4]
+
+
+def test_a_column_that_one_shard_lacks_is_refused_with_both_shards(tmp_path):
+    write_parquet(tmp_path, ROWS, "train-00000-of-00002.parquet")
+    rows = [{key: value for key, value in row.items() if key != "answer"} for row in ROWS]
+    write_parquet(tmp_path, rows, "train-00001-of-00002.parquet")
+    with pytest.raises(ValueError, match=r"train-00000.*has a column 'answer' and .*train-00001"):
+        len(table(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("folder", [".", "data"])
+@pytest.mark.parametrize(
+    ("here", "missing"),
+    [
+        ((0,), "holds 1 of the 3 files .*train-00001-of-00003.parquet, train-00002-of"),
+        ((0, 2), "holds 2 of the 3 files .*missing: train-00001-of-00003.parquet"),
+        ((1, 3), "holds 2 of the 3 files .*missing: train-00002-of-00003.parquet"),
+    ],
+)
+def test_a_shard_that_is_missing_is_named_before_anything_is_read(tmp_path, folder, here, missing):
+    for number in here:
+        write_parquet(tmp_path, name=f"{folder}/train-{number:05d}-of-00003.parquet")
+    with pytest.raises(ValueError, match=missing):
+        table(path=str(tmp_path)).preflight()
+    alone = tmp_path / folder / f"train-{here[0]:05d}-of-00003.parquet"
+    assert len(table(path=str(alone))) == 3
+
+
+def test_shards_of_two_downloads_and_of_another_split_are_told_apart(tmp_path):
+    for number in (1, 2):  # counted from 1
+        write_parquet(tmp_path, name=f"train-0000{number}-of-00002.parquet")
+    write_parquet(tmp_path, name="train-hard-00000-of-00001.parquet")
+    assert len(table(path=str(tmp_path))) == 6
+    write_parquet(tmp_path, name="train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="cut into 1 and into 2 files"):
+        table(path=str(tmp_path)).preflight()
+
+
 def test_the_original_virl39k_layout_reads_paths_and_unwraps_boxed_answers(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").write_bytes(png())
@@ -132,6 +181,26 @@ def test_a_line_of_json_may_hold_what_other_programs_call_a_line_end(tmp_path):
     row = {"problem": "One\u2028two\x85three?", "answer": "1"}
     (tmp_path / "train.jsonl").write_bytes(json.dumps(row, ensure_ascii=False).encode() + b"\r\n")
     assert table(path=str(tmp_path))[0].question.startswith(row["problem"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"])
+def test_text_in_another_encoding_is_named_with_its_file_and_the_remedy(tmp_path, encoding):
+    rows = [{"problem": "How large is the circle?", "answer": "1"}] * 3
+    rows.append({"problem": "Wie groß ist der Kreis?", "answer": "1"})
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "train.jsonl").write_bytes(text.encode(encoding))
+    with pytest.raises(ValueError, match=r"train\.jsonl is no text in UTF-8: .*iconv -f") as error:
+        len(table(path=str(tmp_path)))
+    wide = encoding.startswith("utf")
+    assert ("looks like UTF-16" if wide else "line 4 holds the byte 0xdf") in str(error.value)
+
+
+def test_a_mark_of_the_byte_order_before_the_first_line_is_no_part_of_it(tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps(ROW_OF_TEXT), encoding="utf-8-sig")
+    assert table(path=str(tmp_path))[0].answer == "2"
+
+
+ROW_OF_TEXT = {"problem": "One and one?", "answer": "2"}
 
 
 def hub_dataset(rows=ROWS, **extra_columns):
@@ -287,6 +356,50 @@ def test_a_bad_row_says_which_problem_and_what(tmp_path, row, reason, message):
     assert "problem train-0 of test" in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["What is \ud83d?", "\ude00", "a\ud800\ud800"])
+@pytest.mark.parametrize("column", ["problem", "answer", "id"])
+def test_half_of_a_character_is_a_broken_text_that_can_be_printed(tmp_path, column, text):
+    row = {**ROW_OF_TEXT, "id": "7", column: text}
+    problems = table(path=str(write_jsonl(tmp_path, [row])), id_column="id")
+    with pytest.raises(ProblemError, match=r"holds \\ud[0-9a-f]{3}, half of a character") as error:
+        problems[0]
+    assert error.value.reason == "broken_text"
+    str(error.value).encode("utf-8")
+    whole = {**ROW_OF_TEXT, "problem": "What is \ud83d\ude00?"}
+    assert table(path=str(write_jsonl(tmp_path, [whole])))[0].question.startswith("What is 😀?")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": ["iVBORw0KGgo" * 200_000]},
+        {"images": [{"bytes": None, "path": "data:image/png;base64," + "A" * 2_000_000}]},
+        {"images": [{"bytes": b"GIF" * 700_000, "path": None}]},
+        {"id": "x" * 2_000_000, "answer": ""},
+        {"problem": "\ud800" * 2_000_000},
+        {"images": ["a\x1b[31m\n.png"], "id": "\x1b]0;title\x07"},
+    ],
+)
+def test_a_message_never_prints_the_whole_of_a_long_value(tmp_path, change):
+    row = {**ROWS[0], "images": ["none.png"], "id": "7", **change}
+    # As it comes from a file: JSON has no bytes, parquet no half characters.
+    if any(isinstance(image, dict) for image in row["images"]):
+        write_parquet(tmp_path, [row])
+    else:
+        write_jsonl(tmp_path, [row])
+    with pytest.raises(ValueError, match="no usable problem is left") as error:
+        table(path=str(tmp_path), id_column="id").usable(lambda problem: 1)
+    message = str(error.value)
+    assert len(message) < 1200
+    assert all(character.isprintable() or character == "\n" for character in message)
+
+
+def test_pictures_in_base64_are_told_what_to_become(tmp_path):
+    row = {**ROWS[0], "images": ["iVBORw0KGgo" * 10_000]}
+    with pytest.raises(ProblemError, match=r"iVBOR.*110,000 characters.*base64 are not read"):
+        table(path=str(write_jsonl(tmp_path, [row])))[0]
+
+
 def test_an_image_path_cannot_leave_the_data_folder(tmp_path):
     (tmp_path / "secret.png").write_bytes(png())
     folder = tmp_path / "data"
@@ -297,14 +410,52 @@ def test_an_image_path_cannot_leave_the_data_folder(tmp_path):
             table(path=str(folder))[0]
 
 
-def test_linked_images_inside_the_data_folder_are_read(tmp_path):
+def test_absolute_paths_into_a_folder_that_is_given_relatively_are_read(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    picture = tmp_path / "data" / "a.png"
+    picture.write_bytes(png())
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    row = {"problem": "<image>?", "answer": "1"}
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for written in (picture, tmp_path / "link" / "a.png", "a.png", "x/../a.png"):
+        write_jsonl(tmp_path / "data", [{**row, "images": [str(written)]}])
+        for folder in ("../data", "../link", str(tmp_path / "link"), "../data/train.jsonl"):
+            assert table(path=folder)[0].images[0].size == (30, 20), (written, folder)
+
+
+def test_no_way_of_writing_the_folder_lets_a_path_leave_it(tmp_path, monkeypatch):
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    (tmp_path / "data-2").mkdir()
+    for outside in ("secret.png", "data-2/secret.png"):
+        (tmp_path / outside).write_bytes(png())
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    for written in (
+        "../secret.png",
+        "inner/../../secret.png",
+        str(tmp_path / "secret.png"),
+        str(tmp_path / "data-2" / "secret.png"),
+        "../data/../secret.png",
+    ):
+        row = {"problem": "<image>?", "answer": "1", "images": [written]}
+        write_jsonl(tmp_path / "data", [row])
+        for folder in (".", "../link", str(tmp_path / "data")):
+            with pytest.raises(ProblemError, match="leaves the data folder"):
+                table(path=folder)[0]
+
+
+def test_linked_images_inside_the_data_folder_are_read(tmp_path, monkeypatch):
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "b1").write_bytes(png())
     folder = tmp_path / "snapshot"
     folder.mkdir()
     (folder / "a.png").symlink_to(tmp_path / "blobs" / "b1")
-    write_jsonl(folder, [{"problem": "<image>?", "answer": "1", "images": ["./a.png"]}])
-    assert table(path=str(folder))[0].images[0].size == (30, 20)
+    monkeypatch.chdir(tmp_path)
+    for written in ("./a.png", str(folder / "a.png")):
+        write_jsonl(folder, [{"problem": "<image>?", "answer": "1", "images": [written]}])
+        for path in (str(folder), "snapshot"):
+            assert table(path=path)[0].images[0].size == (30, 20)
 
 
 def test_a_decompression_bomb_is_a_broken_image(tmp_path, monkeypatch):
