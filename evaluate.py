@@ -8,7 +8,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rich.console import Console
 import front_door
 import policy_source
 from front_door import instantiate
+from papo.data import CheckedProblems
 from papo.evaluation import (
     Benchmark,
     EvaluationFolder,
@@ -217,6 +218,7 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
             # Not Module.to: the frequencies of the positions are buffers and stay exact.
             parameter.data = parameter.data.to(plan.dtype)
     policy.to(plan.device)
+    plan = replace(plan, benchmarks=checked_benchmarks(plan.benchmarks, policy))
     runner = Runner(
         policy=policy,
         engine=plan.make_engine(policy=policy),
@@ -275,6 +277,19 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
         grade_seconds=round(sum(batch.grade_seconds for batch in store.batches), 3),
     )
     return show_end(folder)
+
+
+def checked_benchmarks(benchmarks: tuple[Benchmark, ...], policy: Any) -> tuple[Benchmark, ...]:
+    """The benchmarks; a problem of which the policy's prompt cannot be made counts as not readable."""
+    return tuple(
+        replace(
+            benchmark,
+            problems=CheckedProblems(
+                benchmark.problems, prompt_length=policy.encoder.prompt_length
+            ),
+        )
+        for benchmark in benchmarks
+    )
 
 
 def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder) -> None:

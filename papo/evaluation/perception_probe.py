@@ -31,6 +31,7 @@ from papo.types import (
     ResponseRecord,
     TokenScores,
     derive_seed,
+    shown,
 )
 
 _log = logging.getLogger(__name__)
@@ -288,8 +289,12 @@ class PerceptionProbe:
                 )
         text = self.references(benchmark, problem) if self.references is not None else None
         if text is not None:
-            ids = tokenize_response(policy, problem, text, ends=True)
-            found.append(_Response(kind="reference", index=0, ids=ids, num_sampled=None))
+            try:
+                ids = tokenize_response(policy, problem, text, ends=True)
+            except ValueError as error:
+                _log.warning("left out of the probe: the reference, %s", error)
+            else:
+                found.append(_Response(kind="reference", index=0, ids=ids, num_sampled=None))
         # A cut response of special tokens alone has no text, so nothing is left of it.
         return [response for response in found if response.ids]
 
@@ -367,7 +372,7 @@ def tokenize_response(
         ids = [*ids, encoder.tokenizer.eos_token_id]
     if banned := set(ids) & set(policy.banned_token_ids):
         raise ValueError(
-            f"a response to {problem.id!r} holds the image token "
+            f"a response to {shown(problem.id)!r} holds the image token "
             f"{encoder.tokenizer.decode([min(banned)])!r}, which no policy writes; take it out"
         )
     return ids

@@ -145,7 +145,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     for one in (*summary["sets"], *summary["empty"]):
         if one["num_left_out"]:
             found.append(
-                f"{one['label']}, {one['view']}: {one['num_left_out']} problems left out (not readable, "
+                f"{one['label']}, {one['view']}: {one['num_left_out']} problems left out (not readable or not to be shown, "
                 "or without a picture to change)"
             )
     missing = {

@@ -76,6 +76,8 @@ class Runner:
             try:
                 problem = benchmark.problems[index]
             except ProblemError as error:
+                if getattr(benchmark.problems, "strict", False):
+                    raise
                 _log.warning("left out of %s: %s", benchmark.key, error)
                 yield Shown(index=index, item=None, prompts=())
                 continue

@@ -313,10 +313,14 @@ def test_an_own_response_that_spells_an_image_token_is_left_out_and_named(policy
     assert "left out of the probe: response 0, a response to 'a'" in caplog.text
 
 
-def test_a_reference_with_an_image_token_is_refused(policy):
-    probe = make_probe(references=lambda benchmark, one: "look: <|image_pad|>")
-    with pytest.raises(ValueError, match="holds the image token"):
-        probed(policy, probe, some_problems())
+def test_a_reference_that_spells_an_image_token_is_left_out_and_named(policy, caplog):
+    probe = make_probe(
+        num_responses=1,
+        references=lambda benchmark, one: "1 2" if one.id == "b" else "look: <|image_pad|>",
+    )
+    found = probed(policy, probe, some_problems(), [record("a", 0, "1 2 3")])
+    assert [(one.problem_id, one.kind) for one in found] == [("a", "own"), ("b", "reference")]
+    assert "left out of the probe: the reference, a response to 'a'" in caplog.text
 
 
 @pytest.mark.parametrize(
