@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 import front_door
+from constructors import read_config
 from papo.analysis import (
     AnalysisFolder,
     GeometryLabels,
@@ -156,8 +157,11 @@ def evaluation_overrides(run: Path, config: DictConfig) -> list[str]:
     """
     settings = dict(flat(OmegaConf.to_container(config.evaluate, resolve=True)))
     if "benchmark" not in settings:
-        trained_on = OmegaConf.load(run / "config.yaml").get("data", {})
-        if not str(trained_on.get("_target_")).startswith("papo.lab."):
+        # Only looked at: evaluate.py constructs what it reads of the run itself.
+        trained_on = read_config(run / "config.yaml").get("data")
+        if not (
+            isinstance(trained_on, dict) and str(trained_on.get("_target_")).startswith("papo.lab.")
+        ):
             raise ValueError(
                 f"{run} is a training run, which is evaluated first: name the problems, e.g. "
                 "evaluate.benchmark=geo3k (evaluate.data.path=FOLDER where they are not on the hub)"

@@ -19,13 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from constructors import CONF, check_targets
 from papo.files import write_atomically
 from papo.lab import WARM_START
 
-CONFIG_FOLDER = str(Path(__file__).resolve().parent / "conf")
-
-ALLOWED_TARGETS = ("papo.", "torch.optim.", "lightning.pytorch.", "transformers.")
-"""What a configuration may construct. Loading a file by configuration (torch.load) is not among it."""
+CONFIG_FOLDER = str(CONF)
 
 MAY_BE_INFINITE = ("training.max_grad_norm",)
 """The keys, also below the arm of a sweep, for which infinity is a setting: clipping is off."""
@@ -92,11 +90,11 @@ def instantiate(node: DictConfig, *, without: tuple[str, ...] = ()) -> Any:
         without: keys that are not the constructor's.
 
     Raises:
-        ValueError: a `_target_` outside `ALLOWED_TARGETS`.
+        ValueError: a `_target_` that no configuration may name (constructors.py).
         Exception: what the constructor raised, not Hydra's wrapping of it.
     """
     plain = OmegaConf.to_container(node, resolve=True)
-    _check_targets(plain)
+    check_targets(plain)
     try:
         return hydra.utils.instantiate(
             {key: value for key, value in plain.items() if key not in without}, _convert_="all"
@@ -113,14 +111,14 @@ def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
     """Refuses keys that nothing reads: a silently ignored setting is a bug.
 
     Raises:
-        ValueError: an unknown key at the top level of the configuration, a number that is not finite, or a
-            `_target_` outside `ALLOWED_TARGETS` anywhere in it.
+        ValueError: an unknown key at the top level of the configuration, a number that is not finite, or
+            anywhere in it a `_target_` that no configuration may name (constructors.py).
     """
     # As it was written: an interpolation would name the key that reads it, not the one to set.
     for key, value in _settings(OmegaConf.to_container(config, resolve=False)):
         if not _is_finite(value) and not (value == math.inf and key.endswith(MAY_BE_INFINITE)):
             raise ValueError(f"a setting is a finite number; got {value}. Set {key}.")
-    _check_targets(OmegaConf.to_container(config, resolve=True))
+    check_targets(OmegaConf.to_container(config, resolve=True))
     if unknown := sorted(set(config) - set(known)):
         raise ValueError(
             f"unknown key {unknown[0]}; known: {', '.join(sorted(known))}. "
@@ -272,23 +270,3 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, str):
         return value.lower().lstrip("+-") not in (".inf", ".nan")
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _check_targets(node: Any) -> None:
-    for target in _targets(node):
-        if not target.startswith(ALLOWED_TARGETS):
-            raise ValueError(
-                f"a configuration constructs only objects of {', '.join(ALLOWED_TARGETS)}; "
-                f"got _target_: {target}"
-            )
-
-
-def _targets(node: Any) -> Iterable[str]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _targets(item)

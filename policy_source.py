@@ -3,7 +3,7 @@
 Shared by evaluate.py and the scripts; knows Hydra's nodes, so it belongs to the front doors.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from constructors import read_run_config
 from front_door import instantiate
 from papo.evaluation import check_hugging_face_folder
 from papo.models import check_model
@@ -45,7 +46,8 @@ def find_policy(
 
     Raises:
         FileNotFoundError: nothing of the kind is there, or a file of it is missing.
-        ValueError: a training run brings its own model, and another one was chosen.
+        ValueError: a training run brings its own model, and another one was chosen; or what the run
+            brings constructs what it must not.
     """
     if checkpoint is None:
         path = model.get("path")
@@ -56,9 +58,8 @@ def find_policy(
     path = Path(checkpoint).expanduser()
     if path.is_file() or (path / "checkpoints").is_dir():
         trained = trained_checkpoint(path)
-        node = run_model(trained)
-        for key in ("temperature", *changed):
-            OmegaConf.update(node, key, OmegaConf.select(model, key), force_add=True)
+        changes = {key: OmegaConf.select(model, key) for key in ("temperature", *changed)}
+        node = folder_model(trained.parent.parent, changes)
         return PolicySource(model=node, trained=trained, location=str(trained))
     check_hugging_face_folder(path, key="checkpoint")
     if "path" not in model:
@@ -93,10 +94,24 @@ def trained_checkpoint(path: Path) -> Path:
     return path
 
 
-def run_model(trained: Path) -> DictConfig:
-    """Returns the `model` node of the training run a checkpoint belongs to."""
-    config = OmegaConf.load(trained.parent.parent / "config.yaml")
-    node: DictConfig = config.model
+def folder_model(folder: Path, changes: Mapping[str, Any]) -> DictConfig:
+    """Returns the `model` node of a folder that train.py or evaluate.py wrote.
+
+    Args:
+        folder: may be a stranger's.
+        changes: keys of the node that the user sets; what the folder says of them is not looked at.
+
+    Raises:
+        FileNotFoundError, ValueError: its configuration is missing, or refused (constructors.py).
+    """
+    config = read_run_config(
+        folder / "config.yaml", keys=("model",), given=[f"model.{key}" for key in changes]
+    )
+    if not isinstance(config["model"], dict) or "_target_" not in config["model"]:
+        raise ValueError(f"{folder / 'config.yaml'} does not say how to build its model")
+    node: DictConfig = OmegaConf.create(config["model"])
+    for key, value in changes.items():
+        OmegaConf.update(node, key, value, force_add=True)
     return node
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from constructors import read_run_config
 from evaluate import choose_device, choose_dtype
 from papo.analysis.attention_page import attention_page
 from papo.analysis.evaluated_run import EvaluatedRun, ItemKey, read_evaluated_runs
@@ -25,11 +25,16 @@ from papo.evaluation import ResponseAttention, response_attention, write_attenti
 from papo.files import read_object, write_atomically
 from papo.training.base_weights import fingerprint
 from papo.types import Problem, derive_seed
-from policy_source import PolicySource, check_policy, load_policy
+from policy_source import PolicySource, check_policy, folder_model, load_policy
 
 
 def measure(
-    run: EvaluatedRun, keys: Sequence[ItemKey], *, device: torch.device, dtype: str
+    run: EvaluatedRun,
+    keys: Sequence[ItemKey],
+    *,
+    device: torch.device,
+    dtype: str,
+    trust_remote_code: bool = False,
 ) -> Iterator[ResponseAttention | str]:
     """Yields what the first response to each problem paid to its pictures, or why that is unknown.
 
@@ -40,12 +45,13 @@ def measure(
     facts = read_object(
         run.folder / "run.json", fields={"checkpoint": dict}, remedy="Evaluate again."
     )["checkpoint"]
-    config = OmegaConf.load(run.folder / "config.yaml")
+    config = read_run_config(run.folder / "config.yaml", keys=("evaluation",))
     location = Path(facts["location"])
     trained = location if location.suffix == ".ckpt" else None
     if trained is not None and not trained.is_file():
         raise FileNotFoundError(f"{run.folder} is of the checkpoint {trained}, which is not there")
-    source = PolicySource(model=config.model, trained=trained, location=str(location))
+    model = folder_model(run.folder, {"trust_remote_code": True} if trust_remote_code else {})
+    source = PolicySource(model=model, trained=trained, location=str(location))
     check_policy(source)
     policy = load_policy(source)
     if facts.get("weights") not in (None, fingerprint(dict(policy.named_parameters()))):
@@ -59,7 +65,9 @@ def measure(
         known = run.problems[key]
         pictures = [open_picture(path, max_side=sys.maxsize) for path in known.images]
         images = tuple(picture for picture in pictures if picture is not None)
-        num_largest += any(max(image.size) >= config.evaluation.picture_side for image in images)
+        num_largest += any(
+            max(image.size) >= config["evaluation"]["picture_side"] for image in images
+        )
         problem = Problem(
             id=key[1], question=known.question, answer="-", images=images, source=key[0]
         )
@@ -106,6 +114,9 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--output", type=Path, help="folder to write (default: A/attention)")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that comes with the models"
+    )
     arguments = parser.parse_args()
     output = arguments.output or arguments.first / "attention"
     transformers.logging.disable_progress_bar()
@@ -115,7 +126,15 @@ def main() -> int:
         runs = read_evaluated_runs(folders, view="image", require_finished=True)
         keys = draw(runs, count=arguments.count, seed=arguments.seed)
         results = [
-            one for run in runs for one in measure(run, keys, device=device, dtype=arguments.dtype)
+            one
+            for run in runs
+            for one in measure(
+                run,
+                keys,
+                device=device,
+                dtype=arguments.dtype,
+                trust_remote_code=arguments.trust_remote_code,
+            )
         ]
         found = [one for one in results if not isinstance(one, str)]
         text = attention_page(

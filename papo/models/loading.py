@@ -145,14 +145,19 @@ def load_policy(
         lora: see papo.models.lora.lora_parts; None trains all weights.
 
     Raises:
-        ValueError: an impossible setting; the vision tower both frozen and given adapters.
+        ValueError: an impossible setting or type of weights; the vision tower both frozen and given adapters.
     """
+    precision = getattr(torch, dtype, None)
+    if not isinstance(precision, torch.dtype):
+        raise ValueError(
+            f"weights are of a type of PyTorch, e.g. float32; got model.dtype={dtype!r}"
+        )
     location, _ = _find_config(path, hub_id, revision, trust_remote_code)
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if path is not None:
         source["revision"] = None
     model = AutoModelForImageTextToText.from_pretrained(
-        location, dtype=getattr(torch, dtype), attn_implementation=attn_implementation, **source
+        location, dtype=precision, attn_implementation=attn_implementation, **source
     )
     tokenizer = AutoTokenizer.from_pretrained(location, **source)
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(

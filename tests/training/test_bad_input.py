@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from functools import wraps
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ def no_model(monkeypatch):
     """Fails where a model would be loaded."""
     import papo.models
 
+    @wraps(papo.models.load_policy)
     def load(**_):
         raise AssertionError("a model was loaded before the settings were checked")
 

@@ -1,0 +1,214 @@
+"""What a configuration may construct; it depends on who wrote it.
+
+The command line and conf/ are the user's own: they name what `papo` defines, and classes of
+torch.optim, lightning.pytorch and transformers. A configuration that came with a folder may be a
+stranger's: it is read as data, and names what conf/ names and nothing else.
+"""
+
+import inspect
+import re
+from collections.abc import Collection, Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+# Package -> where what it offers is defined: Lightning's loggers and plugins are partly Fabric's.
+ALLOWED_PACKAGES = {
+    "papo": "papo",
+    "torch.optim": "torch.optim",
+    "lightning.pytorch": "lightning",
+    "transformers": "transformers",
+}
+
+_MAX_CONFIG_BYTES = 1_000_000  # a resolved configuration has about 10,000
+_INTERPOLATION = "${"
+
+
+def check_targets(node: Any) -> None:
+    """Checks what a configuration of the user's own constructs, nested objects included.
+
+    Args:
+        node: plain values, interpolations resolved.
+
+    Raises:
+        ValueError: a `_target_` that `find_constructor` refuses, or an interpolation that is left:
+            it would be resolved once more while constructing, into what nobody checked.
+    """
+    for target in _targets(node):
+        find_constructor(target)
+    for key, value in _texts(node):
+        if _INTERPOLATION in value:
+            raise ValueError(f"{key} still has an interpolation after all are resolved: {value!r}")
+
+
+def find_constructor(target: Any) -> Any:
+    """Returns the class, or the function of `papo`, that a `_target_` names.
+
+    Each part of its path but the last is a module of the allowed package itself, and the last is
+    defined there: `papo.training.checkpoints.torch.load` is no name of papo's.
+
+    Raises:
+        ValueError: it names anything else.
+    """
+    package = next(
+        (
+            one
+            for one in ALLOWED_PACKAGES
+            if isinstance(target, str) and target.startswith(f"{one}.")
+        ),
+        None,
+    )
+    if package is None:
+        raise _refusal(target, f"it is in none of {', '.join(ALLOWED_PACKAGES)}")
+    *inner, name = target.removeprefix(f"{package}.").split(".")
+    if any(not part.isidentifier() or part.startswith("_") for part in (*inner, name)):
+        raise _refusal(target, "a name in it is private, or is none")
+    try:
+        module, path = import_module(package), package
+        for part in inner:
+            path = f"{path}.{part}"
+            module = getattr(module, part, None) or import_module(path)
+            if not isinstance(module, ModuleType) or module.__name__ != path:
+                raise _refusal(target, f"{path} is no module of {package}")
+        found = getattr(module, name)
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise _refusal(target, f"it cannot be imported ({error})") from error
+    home = ALLOWED_PACKAGES[package]
+    if not f"{getattr(found, '__module__', '')}.".startswith(f"{home}."):
+        raise _refusal(target, f"it is not defined in {home}")
+    if not (inspect.isclass(found) or (package == "papo" and inspect.isfunction(found))):
+        raise _refusal(target, "it is no class")
+    return found
+
+
+@cache
+def shipped_targets(group: str = ".") -> frozenset[str]:
+    """The `_target_`s that files of conf/ name.
+
+    Args:
+        group: a folder of conf/; `.` is all of it.
+    """
+    return frozenset(
+        target
+        for file in (CONF / group).rglob("*.yaml")
+        for line in file.read_text("utf-8").splitlines()
+        for target in re.findall(r"_target_:\s*([\w.]+)", line.partition("#")[0])
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the configuration in a folder as plain values; nothing of it is resolved or run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not what a run writes, i.e. a mapping in YAML without interpolations.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; a run writes it when it starts")
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} is no configuration of a run: it has more than 1 MB")
+    try:
+        text = path.read_text("utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            # A few lines of them unpack to more than fits into memory.
+            raise ValueError("it has YAML aliases, which no run writes")
+        # OmegaConf's reading of numbers (1e-6), without its resolving of interpolations.
+        config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        message = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} cannot be read as the configuration of a run: {message}"
+        ) from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is no configuration of a run: it holds no mapping")
+    for key, value in _texts(config):
+        if _INTERPOLATION in value:
+            raise ValueError(
+                f"{path} is refused: {key} holds the interpolation {value[:80]!r}. A run writes its "
+                "configuration resolved, and one that came with a folder may not read this machine."
+            )
+    return config
+
+
+def read_run_config(
+    path: Path, *, keys: Collection[str] | None = None, given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Returns the configuration that came with a run, checked as a stranger's.
+
+    Args:
+        path: its config.yaml.
+        keys: top-level keys that are wanted, each of which then names only what conf/KEY names; None
+            wants all, which name what conf/ names.
+        given: dotted keys that the command line sets itself. What the file says there is left out.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_config`; a wanted key is missing; the file names a
+            constructor that conf/ does not, or wants to run code that comes with a model.
+    """
+    config = read_config(path)
+    if keys is not None:
+        if missing := sorted(set(keys) - set(config)):
+            raise ValueError(f"{path} is no configuration of a run: it has no {missing[0]}")
+        config = {key: config[key] for key in keys}
+    for key in given:
+        _leave_out(config, key)
+    for key, node in config.items():
+        shipped = shipped_targets() if keys is None else shipped_targets(key)
+        for target in _targets(node):
+            if not isinstance(target, str) or target not in shipped:
+                raise ValueError(
+                    f"{path} is refused: a configuration that came with a folder constructs only what "
+                    f"conf/ of this project names; got _target_: {target!r:.200}. If you trust it, say "
+                    f"so on the command line ({key}._target_=...)."
+                )
+    for key, value in _nodes(config):
+        name = key.rpartition(".")[2]
+        runs_code = (name == "trust_remote_code" and value not in (False, None)) or (
+            name == "attn_implementation" and "/" in str(value)  # a kernel of the hub
+        )
+        if runs_code:
+            raise ValueError(
+                f"{path} is refused: it has {key}: {value!s:.80}, which runs code that comes with a model. "
+                f"If you trust its author, say so on the command line ({key}={value!s:.80})."
+            )
+    return config
+
+
+def _refusal(target: Any, reason: str) -> ValueError:
+    return ValueError(
+        f"a configuration constructs only what {', '.join(ALLOWED_PACKAGES)} themselves define; "
+        f"got _target_: {target!s:.200} ({reason})"
+    )
+
+
+def _leave_out(config: Any, key: str) -> None:
+    first, _, rest = key.partition(".")
+    if isinstance(config, dict) and first in config:
+        if rest:
+            _leave_out(config[first], rest)
+        else:
+            del config[first]
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    return (value for key, value in _nodes(node) if key.rpartition(".")[2] == "_target_")
+
+
+def _texts(node: Any) -> Iterator[tuple[str, str]]:
+    return ((key, value) for key, value in _nodes(node) if isinstance(value, str))
+
+
+def _nodes(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields everything below a node, containers too, with its dotted key."""
+    yield key, node
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _nodes(value, f"{key}.{name}" if key else str(name))
