@@ -4,14 +4,15 @@ from pathlib import Path
 
 from PIL import Image
 
+from papo.pictures import PictureError, opened_picture
+
 
 def open_picture(path: Path, *, max_side: int) -> Image.Image | None:
     """Returns the RGB picture shrunk to `max_side` pixels; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             picture = image.convert("RGB")
-    # Pillow raises the first three for damaged files, by their kind.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except PictureError:
         return None
     picture.thumbnail((max_side, max_side))
     return picture

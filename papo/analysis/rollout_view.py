@@ -2,14 +2,12 @@
 
 import io
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from papo.analysis.html import Markup, data_uri, join, paragraph
 from papo.analysis.run_files import ChosenGroup, ShownResponse
+from papo.pictures import opened_picture
 
 MAX_RESPONSES, MAX_PICTURES = 5, 3
 """Shown of one group."""
@@ -205,20 +203,9 @@ def read_picture(folder: Path, path: str) -> bytes | None:
         file = (folder / path).resolve()
         if not file.is_relative_to(folder.resolve()):
             return None
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures before it refuses huge ones; here they are refused.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=["PNG"]) as opened:
-                if opened.width * opened.height > MAX_PICTURE_PIXELS:
-                    return None
-                picture = opened.convert("RGB")
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ):
+        with opened_picture(file, formats=("PNG",), max_pixels=MAX_PICTURE_PIXELS) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, ValueError):  # no such path, or no such picture
         return None
     picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))
     encoded = io.BytesIO()

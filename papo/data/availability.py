@@ -38,7 +38,8 @@ def find_files(path: Path, split: str, *, section: str = "data") -> tuple[Path, 
         f"data/{split}-*.parquet",
         f"{split}.jsonl",
     ):
-        if files := tuple(sorted(path.glob(pattern))):
+        # A fifo of that name would be waited for.
+        if files := tuple(sorted(file for file in path.glob(pattern) if file.is_file())):
             return _all_shards(files, split, path_key)
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
     raise ValueError(

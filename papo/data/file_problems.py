@@ -149,5 +149,5 @@ class FileProblems(ABC):
 
 
 def first_existing(candidates: Sequence[Path]) -> Path | None:
-    """Returns the first of the paths that is there; None where none is."""
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+    """Returns the first of the paths that is a file or a folder; None where none is."""
+    return next((one for one in candidates if one.is_file() or one.is_dir()), None)

@@ -1,14 +1,14 @@
 """A stored picture becomes an RGB image; whatever is wrong with it becomes a ProblemError."""
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from papo.data.problem_error import ProblemError
+from papo.pictures import PictureError, opened_picture
 from papo.types import shown
 
 _LONGEST_PATH = 4096
@@ -34,13 +34,11 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
     if path:
         name = shown(path, 300 if len(path) <= _LONGEST_PATH else 30)
     try:
-        if encoded is None:
-            encoded = _inside(path, folder).read_bytes()
-        with Image.open(io.BytesIO(encoded)) as image:
+        with opened_picture(_inside(path, folder) if encoded is None else encoded) as image:
             return _rgb(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError as error:
-        raise ProblemError("broken_image", f"{name} is not a picture of a known format") from error
-    except Exception as error:  # Decoders fed hostile bytes raise more than OSError.
+    except PictureError as error:
+        raise ProblemError("broken_image", f"{name} {error}") from error
+    except (ValueError, TypeError) as error:
         raise ProblemError(
             "broken_image", f"{name} cannot be read as a picture: {shown(str(error), 300)}"
         ) from error

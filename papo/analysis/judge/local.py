@@ -1,6 +1,5 @@
 """A judge in this process: a Hugging Face vision-language model, decoded greedily."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 from PIL import Image
@@ -9,6 +8,7 @@ from papo.analysis.judge.judge import Failure, Judge, Keep
 from papo.analysis.judge.prompt import JudgePrompt
 from papo.analysis.judge.replies import Reply
 from papo.models import VisionLanguagePolicy
+from papo.pictures import opened_picture
 from papo.rollout import SharedPrefillSampler
 from papo.types import IMAGE_MARKER, Problem
 
@@ -81,7 +81,7 @@ class LocalJudge(Judge):
 
 
 def _as_problem(prompt: JudgePrompt) -> Problem:
-    pictures = tuple(Image.open(io.BytesIO(image)).convert("RGB") for image in prompt.images)
+    pictures = tuple(_decoded(image) for image in prompt.images)
     markers = IMAGE_MARKER * len(pictures)
     return Problem(
         id=prompt.key,
@@ -90,3 +90,8 @@ def _as_problem(prompt: JudgePrompt) -> Problem:
         images=pictures,
         source="judge",
     )
+
+
+def _decoded(image: bytes) -> Image.Image:
+    with opened_picture(image, formats=("PNG",)) as picture:
+        return picture.convert("RGB")
