@@ -1,7 +1,8 @@
 """Does the hub have it, and does the hub answer? Asked before anything is downloaded."""
 
-import threading
 from typing import Literal
+
+from papo.deadline import within
 
 ANSWER_SECONDS = 5.0
 
@@ -27,26 +28,19 @@ def check_hub_answers(
         raise FileNotFoundError(
             f"the {kind} {repository} is not in the local cache and HF_HUB_OFFLINE is set. {remedy}"
         )
-    answer: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            HfApi().repo_info(repository, repo_type=kind, revision=revision, timeout=ANSWER_SECONDS)
-            answer.append(None)
-        except Exception as error:  # handed over to the asking thread, which raises
-            answer.append(error)
-
-    # Resolving a host name has no timeout of its own, hence the thread.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWER_SECONDS)
-    error = answer[0] if answer else TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
-    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
+    try:
+        within(
+            ANSWER_SECONDS,
+            lambda: HfApi().repo_info(
+                repository, repo_type=kind, revision=revision, timeout=ANSWER_SECONDS
+            ),
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise FileNotFoundError(
             f"the hub has no {kind} {repository!r} (revision {revision or 'main'}) that this account "
             f"may read. {remedy}"
         ) from error
-    if error is not None:
+    except Exception as error:
         raise FileNotFoundError(
             f"the {kind} {repository} is not in the local cache and the hub cannot be reached "
             f"({error}). {remedy}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -61,11 +62,11 @@ def opened_picture(
         raise PictureError(f"cannot be read as a picture: {error}") from error
 
 
-def _open(stream: io.BufferedIOBase, formats: Sequence[str]) -> Image.Image:
+def _open(stream: Any, formats: Sequence[str]) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns of what is refused here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(stream, formats=formats)
+        return Image.open(stream, formats=tuple(formats))
 
 
 def _stream(source: Path | bytes) -> io.BufferedIOBase:

@@ -208,6 +208,11 @@ def judge_sentences(one: Mapping[str, Any]) -> list[str]:
         f"{one['judge']}: {one['requests']} replies asked for, {one['from_cache']} kept from before, "
         f"{one['prompt_tokens']} + {one['completion_tokens']} tokens{cost}."
     ]
+    if damaged := one.get("left_out_of_cache"):
+        sentences.append(
+            f"{one['judge']}: {len(damaged)} lines of replies.jsonl in judge.cache hold no reply and were "
+            f"left out, the first is line {damaged[0]}."
+        )
     for way in one["asked_with"]:
         sent = ", ".join(f"{name}={value}" for name, value in way["parameters"].items())
         sampled = "" if way["greedy"] else "; not greedy, so that asking again may label otherwise"

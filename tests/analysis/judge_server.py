@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Behave = Callable[[dict[str, Any], int], tuple[int, dict[str, Any] | str]]
-"""(request, how many came before it) -> (status, body)."""
+Answer = dict[str, Any] | str | Iterator[bytes]
+Behave = Callable[[dict[str, Any], int], tuple[int, Answer]]
+"""(request, how many came before it) -> (status, body); pieces are sent as they come, headers included."""
 
 
 @dataclass
@@ -78,6 +79,9 @@ def running_judge_server(behave: Behave) -> Iterator[JudgeServer]:
             finally:
                 with lock:
                     server.under_way -= 1
+            if isinstance(answer, Iterator):
+                self.send_pieces(answer)
+                return
             encoded = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             try:
                 self.send_response(status)
@@ -89,6 +93,13 @@ def running_judge_server(behave: Behave) -> Iterator[JudgeServer]:
                 self.wfile.write(encoded)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the client gave up waiting
+
+        def send_pieces(self, pieces: Iterator[bytes]) -> None:
+            for piece in pieces:
+                try:
+                    self.wfile.write(piece)
+                except (BrokenPipeError, ConnectionResetError):
+                    return
 
         def log_message(self, *arguments: Any) -> None:
             pass
@@ -109,7 +120,7 @@ def running_judge_server(behave: Behave) -> Iterator[JudgeServer]:
 def slowly(seconds: float, behave: Behave) -> Behave:
     """The same, after a while."""
 
-    def wait_first(request: dict[str, Any], before: int) -> tuple[int, dict[str, Any] | str]:
+    def wait_first(request: dict[str, Any], before: int) -> tuple[int, Answer]:
         time.sleep(seconds)
         return behave(request, before)
 

@@ -1,7 +1,10 @@
 """The judge over HTTP, against a local server that speaks the protocol and misbehaves."""
 
+import gzip
 import json
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -228,6 +231,153 @@ def test_a_server_that_does_not_answer_in_time_is_counted(tmp_path, picture):
         (exclusion,) = judge.label([make_case(picture)])
         assert len(server.requests) == 2
     assert exclusion.reason == "timeout"
+
+
+def pieces(head: bytes, body: bytes, count: int, pause: float) -> Iterator[bytes]:
+    """A head, then so many times the body, each after a pause."""
+    yield head
+    for _ in range(count):
+        time.sleep(pause)
+        yield body
+
+
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
+ERROR_HEAD = b"HTTP/1.0 500 Oops\r\nContent-Type: application/json\r\n\r\n"
+DRIPS = {
+    "headers": (b"HTTP/1.0 200 OK\r\nX-Long: ", b"x"),
+    "body": (HEAD, b" "),
+    "body of an error": (ERROR_HEAD, b" "),
+}
+
+
+@pytest.mark.parametrize("part", DRIPS)
+def test_an_answer_that_drips_ends_with_the_time_it_is_given(tmp_path, picture, part):
+    head, body = DRIPS[part]
+    # Each byte comes long before a time-out of single reads would.
+    with running_judge_server(lambda *_: (0, pieces(head, body, 60, 0.05))) as server:
+        judge = make_judge(server.url, tmp_path, timeout_seconds=0.5, max_retries=0)
+        started = time.monotonic()
+        (exclusion,) = judge.label([make_case(picture)])
+        assert time.monotonic() - started < 1.5
+    assert exclusion.reason == "timeout"
+
+
+def bomb() -> bytes:
+    """A body of kilobytes that unpacks to 40 MB."""
+    return gzip.compress(b" " * 40_000_000)
+
+
+@pytest.mark.parametrize("head", [HEAD, ERROR_HEAD])
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_answer_without_end_is_given_up_on_at_a_size(tmp_path, picture, head, packed):
+    if packed:
+        head = head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    body, count = (bomb(), 1) if packed else (b" " * 1_000_000, 40)
+    with running_judge_server(lambda *_: (0, pieces(head, body, count, 0))) as server:
+        judge = make_judge(server.url, tmp_path, max_retries=0)
+        (exclusion,) = judge.label([make_case(picture)])
+    assert (exclusion.reason, exclusion.detail) == (
+        "bad_reply",
+        "the answer is larger than 4,000,000 bytes",
+    )
+
+
+def test_a_packed_answer_is_read(tmp_path, picture):
+    head = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    body = gzip.compress(json.dumps(verdict("perception", "I see 5 cubes")).encode())
+    with running_judge_server(lambda *_: (0, pieces(head, body, 1, 0))) as server:
+        (label,) = make_judge(server.url, tmp_path).label([make_case(picture)])
+    assert label.category is ErrorCategory.PERCEPTION
+
+
+def test_an_answer_does_not_lead_elsewhere(tmp_path, picture):
+    with running_judge_server(see_cubes) as other:
+        head = f"HTTP/1.0 307 There\r\nLocation: {other.url}/chat/completions\r\n\r\n".encode()
+        with running_judge_server(lambda *_: (0, pieces(head, b"", 0, 0))) as server:
+            judge = make_judge(server.url, tmp_path, max_retries=0)
+            with pytest.raises(ValueError, match=r"status 307.*judge\.base_url"):
+                judge.label([make_case(picture)])
+        assert not other.requests
+
+
+def replying(**message) -> dict:
+    return {"choices": [{"message": message, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        *((replying(content=content), "bad_reply") for content in (["a"], 5, {"a": 1}, None, True)),
+        (replying(), "bad_reply"),
+        ("[" * 100_000, "bad_reply"),
+        ('{"choices": ', "bad_reply"),
+        ("[]", "server_error"),
+        ("5", "server_error"),
+        ("null", "server_error"),
+        *(
+            ({"choices": choices}, "server_error")
+            for choices in ({"0": 1}, "text", [[1]], [None], 5, [{"message": None}])
+        ),
+        ({"choices": [{"message": "text"}]}, "bad_reply"),
+    ],
+)
+def test_what_is_no_reply_never_enters_the_cache_and_is_asked_again(
+    tmp_path, picture, body, reason
+):
+    with running_judge_server(lambda request, before: (200, body)) as server:
+        judge = make_judge(server.url, tmp_path, max_retries=0)
+        (exclusion,) = judge.label([make_case(picture)])
+        assert exclusion.reason == reason
+        assert not (tmp_path / "cache" / "replies.jsonl").exists()
+        server.behave = see_cubes
+        assert isinstance(judge.label([make_case(picture)])[0], ErrorLabel)
+
+
+@pytest.mark.parametrize(
+    "usage", ["x", [], 5, {"prompt_tokens": "many"}, {"prompt_tokens": -1}, {"prompt_tokens": [1]}]
+)
+def test_what_is_no_count_of_tokens_counts_nothing(tmp_path, picture, usage):
+    def miscount(request, before):
+        status, body = see_cubes(request, before)
+        return status, body | {"usage": usage}
+
+    with running_judge_server(miscount) as server:
+        judge = make_judge(server.url, tmp_path)
+        assert isinstance(judge.label([make_case(picture)])[0], ErrorLabel)
+    assert (judge.usage.prompt_tokens, judge.usage.completion_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"content": ["a"]},
+        {"content": 5},
+        {"content": None},
+        {"prompt_tokens": None},
+        {"refused": "no"},
+        {"sent": {"temperature": ["x"]}},
+        {"sent": [1]},
+        {"unknown": 1},
+        "not json",
+        "[" * 100_000,
+        "[]",
+        "5",
+        '"text"',
+        "{}",
+    ],
+)
+def test_a_kept_line_that_is_no_reply_is_asked_again(tmp_path, picture, kept):
+    case = make_case(picture)
+    with running_judge_server(see_cubes) as server:
+        make_judge(server.url, tmp_path).label([case])
+        file = tmp_path / "cache" / "replies.jsonl"
+        row = json.loads(file.read_text())
+        file.write_text((kept if isinstance(kept, str) else json.dumps(row | kept)) + "\n")
+        judge = make_judge(server.url, tmp_path)
+        assert isinstance(judge.label([case])[0], ErrorLabel)
+        assert len(server.requests) == 2
+        sentences = " ".join(judge_sentences(judge.facts()))
+        assert "1 lines of replies.jsonl in judge.cache hold no reply" in sentences
 
 
 def test_a_server_without_schemas_is_asked_without(tmp_path, picture):

@@ -66,6 +66,7 @@ class Judge(ABC):
         self.cache_folder = Path(cache)
         self.usage = Usage()
         self._used: list[Reply] = []
+        self._left_out: list[int] = []
 
     @property
     def name(self) -> str:
@@ -91,8 +92,8 @@ class Judge(ABC):
         it. Reasons of exclusions are those of `read_reply`, of `ask`, and "unreadable_image".
 
         Raises:
-            ValueError: another process uses the cache, it is damaged, or the judge cannot be asked at
-                all; what it replied until then is kept.
+            ValueError: another process uses the cache, or the judge cannot be asked at all; what it
+                replied until then is kept.
         """
         prompts: dict[str, JudgePrompt] = {}
         unreadable: set[str] = set()
@@ -110,6 +111,7 @@ class Judge(ABC):
         keys = {prompt.key: prompt for prompt in prompts.values()}
         with locked(self.cache_folder):
             cache = ReplyCache(self.cache_folder)
+            self._left_out = cache.left_out
             missing = {key: prompt for key, prompt in keys.items() if cache.get(key) is None}
             failures = self.ask(list(missing.values()), cache.keep) if missing else {}
         came = [reply for key in missing if (reply := cache.get(key)) is not None]
@@ -148,7 +150,8 @@ class Judge(ABC):
     def facts(self) -> dict[str, Any]:
         """Returns what summary.json says of the last `label`: usage, cost, and how it was asked.
 
-        `asked_with` lists the parameters of the requests whose replies were used, kept ones included.
+        `asked_with` lists the parameters of the requests whose replies were used, kept ones included;
+        `left_out_of_cache` the lines of replies.jsonl that hold no reply.
         """
         ways = Counter((tuple(sorted(reply.sent.items())), reply.is_greedy) for reply in self._used)
         return {
@@ -157,6 +160,7 @@ class Judge(ABC):
             "from_cache": self.usage.from_cache,
             "prompt_tokens": self.usage.prompt_tokens,
             "completion_tokens": self.usage.completion_tokens,
+            "left_out_of_cache": self._left_out,
             "dollars": self.cost(),
             "asked_with": [
                 {"parameters": dict(sent), "greedy": is_greedy, "replies": count}

@@ -1,8 +1,11 @@
 """A judge behind any server that speaks the OpenAI protocol: OpenAI, vLLM, SGLang, Ollama, ..."""
 
 import base64
+import json
 import os
 import re
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -11,11 +14,14 @@ from typing import Any
 from papo.analysis.judge.judge import Failure, Judge, Keep
 from papo.analysis.judge.prompt import JudgePrompt
 from papo.analysis.judge.replies import Reply
+from papo.deadline import within
 
 _MAX_SERVER_TEXT = 4_000
 _MAX_DETAIL = 300
 _KEY_PIECE = 4
 _TOO_LARGE = 413
+_MAX_BODY_BYTES = 4_000_000
+"""Of an answer, unpacked: a label has some hundred bytes, and the reasoning around it some 100,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +57,7 @@ class RemoteJudge(Judge):
         api_key_variable: environment variable that holds the key; None where the server wants none.
         temperature: of the judge's decoding; 0 is greedy, None leaves it to the server.
         max_tokens: of a reply.
-        timeout_seconds: of one request.
+        timeout_seconds: of one request, from its start to the last byte of its answer.
         max_retries: of one request.
         max_concurrency: requests under way at once.
         seed, max_image_side, cache: see `Judge`.
@@ -106,6 +112,7 @@ class RemoteJudge(Judge):
             token_limit="max_tokens", temperature=temperature is not None, schema=True
         )
         self._openai = openai
+        self._http = _http_library(openai.DefaultHttpxClient)
         self._key = _api_key(api_key_variable)
         self._client = openai.OpenAI(
             # The client insists on a key; servers without keys ignore it.
@@ -113,6 +120,7 @@ class RemoteJudge(Judge):
             base_url=base_url,
             timeout=timeout_seconds,
             max_retries=max_retries,
+            http_client=_bounded_client(openai.DefaultHttpxClient, self._http, timeout_seconds),
         )
 
     def cost(self) -> float | None:
@@ -126,8 +134,8 @@ class RemoteJudge(Judge):
     def ask(self, prompts: Sequence[JudgePrompt], keep: Keep) -> Mapping[str, Failure]:
         """Asks about several cases at once.
 
-        Reasons of failures are "timeout", "rate_limited", "server_error" and "bad_request", with the
-        server's words; the next run asks about these cases again.
+        Reasons of failures are "timeout", "rate_limited", "server_error", "bad_request" and "bad_reply",
+        with the server's words; the next run asks about these cases again.
 
         Raises:
             ValueError: the server cannot be reached, speaks another protocol, or refuses the key or
@@ -160,6 +168,8 @@ class RemoteJudge(Judge):
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return Failure(reason="bad_request", detail=self._words_of(error))
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, self._http.DecodingError):
+                return Failure(reason="bad_reply", detail=self._words_of(error.__cause__))
             raise ValueError(
                 f"no judge can be reached at judge.base_url={self.base_url}; replies that came are "
                 f"kept in {self.cache_folder}, and the same command asks for the rest"
@@ -211,27 +221,48 @@ class RemoteJudge(Judge):
             {"role": "system", "content": prompt.system},
             {"role": "user", "content": [*pictures, {"type": "text", "text": prompt.text}]},
         ]
-        completion = self._client.chat.completions.create(
-            model=self.model, messages=messages, **parameters
-        )
+        try:
+            completion = self._client.chat.completions.create(
+                model=self.model, messages=messages, **parameters
+            )
+        except (json.JSONDecodeError, RecursionError) as error:
+            return Failure(reason="bad_reply", detail=f"no JSON: {error}"[:_MAX_DETAIL])
         # The client hands a page of HTML through as text.
-        if not isinstance(completion, self._openai.types.chat.ChatCompletion):
+        if isinstance(completion, str):
             raise ValueError(
                 f"what stands at judge.base_url={self.base_url} does not speak the OpenAI protocol; "
                 "most servers do at an address that ends in /v1"
             )
-        choice = completion.choices[0] if completion.choices else None
+        return self._read_completion(completion, sent)
+
+    def _read_completion(self, completion: Any, sent: Mapping[str, Any]) -> Reply | Failure:
+        """Checked by hand: the client builds what a server sends into its types without a look."""
+        choices = getattr(completion, "choices", None)
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = getattr(choice, "message", None)
         # Some servers answer 200 with an error inside, or with no reply at all.
-        if choice is None or choice.message is None:
-            error = (completion.model_extra or {}).get("error", "")
+        if message is None:
+            extra = getattr(completion, "model_extra", None)
+            error = extra.get("error", "") if isinstance(extra, dict) else ""
             return Failure(reason="server_error", detail=self._words_of(error))
-        usage = completion.usage
+        finish_reason = getattr(choice, "finish_reason", None)
+        refused = bool(getattr(message, "refusal", None) or finish_reason == "content_filter")
+        was_cut = finish_reason == "length"
+        content = getattr(message, "content", None)
+        if content is None and (refused or was_cut):
+            content = ""
+        if not isinstance(content, str):
+            return Failure(
+                reason="bad_reply",
+                detail=f"the content of a reply is text; got {type(content).__name__}",
+            )
+        usage = getattr(completion, "usage", None)
         return Reply(
-            content=choice.message.content or "",
-            refused=bool(choice.message.refusal or choice.finish_reason == "content_filter"),
-            was_cut=choice.finish_reason == "length",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
+            content=content,
+            refused=refused,
+            was_cut=was_cut,
+            prompt_tokens=_count(getattr(usage, "prompt_tokens", 0)),
+            completion_tokens=_count(getattr(usage, "completion_tokens", 0)),
             sent=sent,
         )
 
@@ -242,6 +273,62 @@ class RemoteJudge(Judge):
             for word in str(error)[:_MAX_SERVER_TEXT].split()
         ]
         return " ".join(words)[:_MAX_DETAIL]
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _http_library(client_class: type) -> Any:
+    """The library below the OpenAI client: httpx, or what came after it under another name."""
+    names = (base.__module__.partition(".")[0] for base in client_class.__mro__)
+    return sys.modules[next(name for name in names if name.startswith("httpx"))]
+
+
+def _bounded_client(client_class: Any, http: Any, seconds: float) -> Any:
+    """The HTTP client of the OpenAI client; its answers end in time and below a size.
+
+    Args:
+        client_class: the OpenAI client's own, which finds proxies and certificates.
+        http: the library it is of; the OpenAI client tries again after its errors.
+        seconds: of one request with its answer.
+    """
+
+    class BoundedClient(client_class):
+        def send(self, request: Any, **options: Any) -> Any:
+            try:
+                return within(seconds, lambda: self._receive(request, options))
+            except TimeoutError as error:
+                raise http.ReadTimeout(str(error), request=request) from error
+
+        def _receive(self, request: Any, options: Mapping[str, Any]) -> Any:
+            end = time.monotonic() + seconds
+            # A redirect's body would be read by the client itself, without a limit.
+            options = {**options, "stream": True, "follow_redirects": False}
+            response = super().send(request, **options)
+            body = bytearray()
+            try:
+                for piece in response.iter_bytes():
+                    body += piece
+                    if len(body) > _MAX_BODY_BYTES:
+                        raise http.DecodingError(
+                            f"the answer is larger than {_MAX_BODY_BYTES:,} bytes", request=request
+                        )
+                    if time.monotonic() > end:
+                        raise TimeoutError("nobody waits for the answer any more")
+            finally:
+                response.close()
+            headers = [
+                (name, value)
+                for name, value in response.headers.multi_items()
+                # The body is unpacked and whole by now.
+                if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+            ]
+            return type(response)(
+                response.status_code, headers=headers, content=bytes(body), request=request
+            )
+
+    return BoundedClient()
 
 
 def _shares_characters(word: str, key: str) -> bool:

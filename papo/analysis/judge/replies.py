@@ -50,27 +50,27 @@ class Reply:
 class ReplyCache:
     """Replies by the key of their prompt, in one file of JSON lines that survives a crash.
 
+    A line that holds no reply (damaged, or kept by a version that did not look) is left out, so that
+    its prompt is asked again.
+
     Args:
         folder: holds replies.jsonl; made if it is not there.
 
-    Raises:
-        ValueError: a line of the file is not a reply.
+    Attributes:
+        left_out: numbers of the lines that hold no reply, from 1.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = AppendOnlyFile(folder / "replies.jsonl")
         self._lock = threading.Lock()
         self._replies: dict[str, Reply] = {}
+        self.left_out: list[int] = []
         for number, line in enumerate(self._file.read_lines(), start=1):
-            try:
-                row = json.loads(line)
-                key = row.pop("key")
-                self._replies[key] = Reply(**row)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise ValueError(
-                    f"{folder / 'replies.jsonl'}, line {number} is not a judge's reply ({error}); "
-                    "remove the line or set judge.cache to another folder"
-                ) from error
+            if (found := _kept_reply(line)) is None:
+                self.left_out.append(number)
+            else:
+                key, reply = found
+                self._replies[key] = reply
 
     def get(self, key: str) -> Reply | None:
         """The reply to a prompt, if there is one."""
@@ -81,6 +81,30 @@ class ReplyCache:
         with self._lock:
             self._file.append(json.dumps({"key": key, **asdict(reply)}) + "\n")
             self._replies[key] = reply
+
+
+def _kept_reply(line: str) -> tuple[str, Reply] | None:
+    """The key and the reply of a line; None where it holds anything else."""
+    try:
+        row = json.loads(line)
+        key = row.pop("key")
+        kinds = {
+            "content": str,
+            "refused": bool,
+            "was_cut": bool,
+            "prompt_tokens": int,
+            "completion_tokens": int,
+            "sent": dict,
+        }
+        # bool is an int for Python, and no count.
+        if type(key) is not str or any(
+            type(value) is not kinds[name] for name, value in row.items()
+        ):
+            return None
+        hash(tuple(row.get("sent", {}).values()))  # parameters are counted by their values
+        return key, Reply(**row)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def read_reply(case: Case, reply: Reply, *, labeller: str) -> ErrorLabel | Exclusion:
