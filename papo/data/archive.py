@@ -1,5 +1,6 @@
 """A zip of pictures becomes a folder, once, and nothing else: what it holds is not trusted."""
 
+import errno
 import fcntl
 import hashlib
 import lzma
@@ -7,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import time
 import zipfile
@@ -17,6 +19,9 @@ from pathlib import Path, PurePosixPath
 
 # Pictures are compressed already: an archive of them that shrinks so far is none.
 MAX_COMPRESSION_RATIO = 100
+MAX_MEMBERS = 1_000_000
+MAX_DEPTH, MAX_PATH_BYTES, _MAX_NAME_BYTES = 32, 1024, 255
+"""Of a member's path: what every file system takes below a folder, and far more than data sets have."""
 _SMALL_BYTES = 64 * 1024**2
 """Below this size no ratio is suspicious: it fits everywhere."""
 _DISK_BLOCK_BYTES = 4096
@@ -24,8 +29,8 @@ STALE_SECONDS = 60
 """So old, an unfinished folder that nobody holds is a dead process's: making one and holding it takes less."""
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(UnicodeDecodeError, IndexError, struct.error),  # names and fields
     NotImplementedError,  # a way of compressing that this Python does not know
-    NotADirectoryError,  # one member is a file, another lies in it
 )
 
 
@@ -115,7 +120,13 @@ def _extract(archive: Path, folder: Path, max_archive_gb: float) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
+            if len(opened.infolist()) > MAX_MEMBERS:
+                raise ValueError(
+                    f"{archive} is refused, nothing was extracted: it has {len(opened.infolist()):,} "
+                    f"members, more than {MAX_MEMBERS:,}"
+                )
             paths = [_checked_path(member, archive) for member in members]
+            _check_names(paths, archive)
             _check_size(members, archive, max_archive_gb)
             for member, path in zip(members, paths, strict=True):
                 target = folder / path
@@ -125,7 +136,10 @@ def _extract(archive: Path, folder: Path, max_archive_gb: float) -> None:
                     shutil.copyfileobj(source, copy)
     except FileExistsError as error:
         raise ValueError(f"{archive} holds the same file twice: {error.filename}") from error
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        # A place in the file that cannot be; other errors of the system, a full disk, are not its fault.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise ValueError(
             f"{archive} cannot be read as a zip archive: {error}. Is the download complete?"
         ) from error
@@ -137,6 +151,14 @@ def _checked_path(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         problem = "would be written outside of its folder"
+    elif not path.parts:
+        problem = "has no name"
+    elif len(path.parts) > MAX_DEPTH:
+        problem = f"lies {len(path.parts):,} folders deep, more than {MAX_DEPTH}"
+    elif len(name.encode()) > MAX_PATH_BYTES or any(
+        len(part.encode()) > _MAX_NAME_BYTES for part in path.parts
+    ):
+        problem = "has a longer name than file systems take"
     elif kind not in (0, stat.S_IFREG):
         problem = "is a link or a special file"
     elif member.flag_bits & 0x1:
@@ -144,9 +166,30 @@ def _checked_path(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
     else:
         return path
     raise ValueError(
-        f"{archive} is refused, nothing was extracted: its member {name!r} {problem}. "
+        f"{archive} is refused, nothing was extracted: its member {_shown(name)} {problem}. "
         "Download the archive again, from where its authors published it."
     )
+
+
+def _check_names(paths: list[PurePosixPath], archive: Path) -> None:
+    files: set[PurePosixPath] = set()
+    for path in paths:
+        if path in files:
+            raise ValueError(
+                f"{archive} is refused, nothing was extracted: it holds the same file twice: "
+                f"{_shown(str(path))}"
+            )
+        files.add(path)
+    for path in paths:
+        if inner := files.intersection(path.parents):
+            raise ValueError(
+                f"{archive} is refused, nothing was extracted: its member {_shown(str(path))} lies in "
+                f"{_shown(str(inner.pop()))}, which is a file"
+            )
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 120 else f"{name[:80]}...{name[-30:]}")
 
 
 def _check_size(members: list[zipfile.ZipInfo], archive: Path, max_archive_gb: float) -> None:

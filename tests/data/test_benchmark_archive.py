@@ -1,6 +1,7 @@
 """A zip of pictures is extracted whole, once, inside its folder, or not at all."""
 
 import os
+import shutil
 import stat
 import time
 import zipfile
@@ -193,3 +194,68 @@ def test_a_file_where_a_folder_should_be_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a\.zip"):
         extract(archive)
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("d/" * 2000 + "1.png", "lies 2,001 folders deep, more than 32"),
+        ("d/" * 32 + "1.png", "lies 33 folders deep, more than 32"),
+        ("n" * 256, "has a longer name than file systems take"),
+        ("é" * 128, "has a longer name than file systems take"),
+        ("/".join(["n" * 200] * 6), "has a longer name than file systems take"),
+        (".", "has no name"),
+    ],
+)
+def test_a_path_that_no_file_system_takes_is_one_line_that_names_archive_and_member(
+    tmp_path, name, problem
+):
+    archive = write_zip(tmp_path / "a.zip", {"good.png": b"good", name: b"bad"})
+    with pytest.raises(ValueError, match=problem) as error:
+        extract(archive)
+    message = str(error.value)
+    assert str(archive) in message
+    assert repr(name[:30])[:-1] in message
+    assert len(message) < 500
+    assert "\n" not in message
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_paths_as_deep_and_long_as_allowed_are_extracted(tmp_path):
+    deep = "d/" * 31 + "1.png"
+    archive = write_zip(tmp_path / "a.zip", {deep: b"deep", "n" * 255: b"long"})
+    folder = extract(archive)
+    assert (folder / deep).read_bytes() == b"deep"
+
+
+def test_too_many_members_are_refused(tmp_path, monkeypatch):
+    zipped = write_zip(tmp_path / "a.zip", {f"{index}/": b"" for index in range(4)})
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    with pytest.raises(ValueError, match="it has 4 members, more than 3"):
+        extract(zipped)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("again", ["a/1.png", "a//1.png", "./a/1.png", "a/./1.png"])
+def test_two_names_of_one_file_are_refused_before_anything_is_written(tmp_path, again):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("a/1.png", b"one")
+        zipped.writestr(again, b"another")
+    with pytest.raises(ValueError, match=r"nothing was extracted: it holds the same file twice"):
+        extract(tmp_path / "a.zip")
+
+
+def test_every_flipped_byte_is_a_whole_archive_or_one_line_that_names_it(tmp_path):
+    whole = write_zip(tmp_path / "whole.zip", {"a/1.png": b"one" * 9, "é.png": b"two"}).read_bytes()
+    damaged = tmp_path / "damaged.zip"
+    messages = []
+    for index in range(len(whole)):
+        content = bytearray(whole)
+        content[index] ^= 0xFF
+        damaged.write_bytes(content)
+        try:
+            shutil.rmtree(extract(damaged))
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > len(whole) / 2
+    assert all("damaged.zip" in message for message in messages)
