@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from papo.hub import check_hub_answers
+from papo.deadline import within
+from papo.hub import ANSWER_SECONDS, check_hub_answers, download_in_time
 
 
 def cached_hub_file(hub_id: str, filename: str, *, revision: str | None) -> Path | None:
@@ -34,11 +35,20 @@ def check_hub_file(hub_id: str, filename: str, *, revision: str | None, remedy: 
         )
 
 
-def fetch_hub_file(hub_id: str, filename: str, *, revision: str | None, remedy: str) -> Path:
-    """Returns the file, downloading it if it is not in the local cache; arguments as above.
+def fetch_hub_file(
+    hub_id: str, filename: str, *, revision: str | None, remedy: str, max_gb: float
+) -> Path:
+    """Returns the file, downloading it if it is not in the local cache.
+
+    Args:
+        hub_id: data set id of the hub.
+        filename: path of the file in it.
+        revision: commit, branch or tag; None is the newest.
+        remedy: the sentence of the message that says where to put the file.
+        max_gb: the most it may have, in 1e9 bytes; `max_archive_gb` for the messages.
 
     Raises:
-        FileNotFoundError: it cannot be had; the message names the file, and what the data set has
+        FileNotFoundError: it cannot be had, is larger, or does not come in time; the message names the file, and what the data set has
             instead.
     """
     from huggingface_hub import HfApi, hf_hub_download
@@ -48,9 +58,22 @@ def fetch_hub_file(hub_id: str, filename: str, *, revision: str | None, remedy: 
         return cached
     check_hub_file(hub_id, filename, revision=revision, remedy=remedy)
     try:
-        return Path(hf_hub_download(hub_id, filename, repo_type="dataset", revision=revision))
+        return download_in_time(
+            hub_id,
+            kind="dataset",
+            revision=revision,
+            file=filename,
+            max_bytes=max_gb * 1e9,
+            key=f"max_archive_gb={max_gb}",
+            load=lambda: Path(
+                hf_hub_download(hub_id, filename, repo_type="dataset", revision=revision)
+            ),
+        )
     except RemoteEntryNotFoundError as error:
-        files = HfApi().list_repo_files(hub_id, repo_type="dataset", revision=revision)
+        files = within(
+            ANSWER_SECONDS,
+            lambda: HfApi().list_repo_files(hub_id, repo_type="dataset", revision=revision),
+        )
         raise FileNotFoundError(
             f"{hub_id} (revision {revision or 'main'}) has no file {filename}, only "
             f"{', '.join(sorted(files)[:30])}. {remedy}"

@@ -77,7 +77,13 @@ class ParquetAndArchive:
             parquet, pictures = self._find_in(self.path)
         else:
             parquet, pictures = (
-                fetch_hub_file(self.hub_id, filename, revision=self.revision, remedy=self._remedy)
+                fetch_hub_file(
+                    self.hub_id,
+                    filename,
+                    revision=self.revision,
+                    remedy=self._remedy,
+                    max_gb=self.max_archive_gb,
+                )
                 for filename in (self.parquet, self.archive)
             )
         rows = ParquetRows([parquet], columns)

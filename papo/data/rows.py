@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from papo.hub import download_in_time
 from papo.types import key_in, shown
 
 
@@ -135,8 +136,14 @@ class HubRows:
         import datasets
 
         try:
-            dataset = datasets.load_dataset(hub_id, revision=revision, split=split)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            dataset = download_in_time(
+                hub_id,
+                kind="dataset",
+                revision=revision,
+                load=lambda: datasets.load_dataset(hub_id, revision=revision, split=split),
+            )
+        # RuntimeError: a data set that is a script, which the library does not run.
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise ValueError(
                 f"split {split!r} of the data set {hub_id} cannot be loaded: {error}. "
                 f"Set {key_in(section, 'split')}= or {key_in(section, 'revision')}=, or point "

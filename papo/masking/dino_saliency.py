@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Dinov2Model
 
-from papo.hub import check_hub_answers
+from papo.hub import check_hub_answers, fetch_model
 from papo.masking.black import image_patches
 from papo.types import PromptGroup
 
@@ -139,6 +139,8 @@ class DinoSaliency:
     def _model(self) -> Dinov2Model:
         self.preflight()
         source: dict[str, Any] = {} if self.path else {"revision": self.revision}
+        if not self.path:
+            fetch_model(self.hub_id, revision=self.revision)
         model = Dinov2Model.from_pretrained(
             self.path or self.hub_id,
             attn_implementation="eager",  # the others do not hand out attention

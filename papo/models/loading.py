@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from papo.hub import check_hub_answers
+from papo.hub import check_hub_answers, fetch_model
 from papo.models.adapter import SUPPORTED_FAMILIES
 from papo.models.lora import add_adapters, lora_parts
 from papo.models.policy import VisionLanguagePolicy
@@ -153,6 +153,8 @@ def load_policy(
             f"weights are of a type of PyTorch, e.g. float32; got model.dtype={dtype!r}"
         )
     location, _ = _find_config(path, hub_id, revision, trust_remote_code)
+    if path is None:
+        fetch_model(location, revision=revision)
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if path is not None:
         source["revision"] = None

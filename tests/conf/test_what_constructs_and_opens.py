@@ -57,6 +57,7 @@ PICTURES = "formats, pixels, bytes and kind of file, tests/data/test_pictures.py
 ARCHIVE = "paths, sizes, ratio and kinds, tests/data/test_benchmark_archive.py"
 ANSWER = "a deadline and a size, tests/analysis/test_judge.py"
 HUB = "asked within seconds (papo/hub.py)"
+DOWNLOAD = "a deadline, and neither scripts nor pickles, tests/data/test_downloads.py"
 OWN = "the program's own command, settings and files; nothing in it is data"
 NAMED = "names of fields that papo itself lists"
 
@@ -112,12 +113,12 @@ PLACES = {
     "papo/data/availability.py": {"datasets.naming.camelcase_to_snakecase": HUB},
     "papo/data/hub_file.py": {
         "huggingface_hub.HfApi": HUB,
-        "huggingface_hub.hf_hub_download": HUB,
+        "huggingface_hub.hf_hub_download": DOWNLOAD,
         "huggingface_hub.try_to_load_from_cache": HUB,
     },
-    "papo/data/rows.py": {"datasets.load_dataset": "tables alone: the library runs no scripts"},
+    "papo/data/rows.py": {"datasets.load_dataset": DOWNLOAD},
     "papo/evaluation/attention.py": {"getattr": NAMED},
-    "papo/hub.py": {"huggingface_hub.HfApi": HUB},
+    "papo/hub.py": {"huggingface_hub.HfApi": HUB, "huggingface_hub.snapshot_download": DOWNLOAD},
     "papo/masking/dino_saliency.py": {
         ".from_pretrained": TRUST,
         "huggingface_hub.try_to_load_from_cache": HUB,
