@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from papo.processes import children_left_alone
+
 logger = logging.getLogger(__name__)
 
 WORKER_MEMORY_BYTES = 2 * 1024**3
@@ -220,21 +222,23 @@ class _Worker:
     """One grading process and what it is busy with."""
 
     def __init__(self, deadline_seconds: float) -> None:
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                # Without -P a file `sympy.py` in the working directory would be imported.
-                "-P",
-                "-m",
-                "papo.rewards.grading_worker",
-                str(deadline_seconds),
-                str(WORKER_MEMORY_BYTES),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_worker_environment(os.environ),
-        )
+        # A worker that a signal to the whole job ended would turn a right answer into a wrong one.
+        with children_left_alone():
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    # Without -P a file `sympy.py` in the working directory would be imported.
+                    "-P",
+                    "-m",
+                    "papo.rewards.grading_worker",
+                    str(deadline_seconds),
+                    str(WORKER_MEMORY_BYTES),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_worker_environment(os.environ),
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests = self._process.stdin

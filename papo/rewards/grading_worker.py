@@ -17,8 +17,6 @@ from typing import TextIO
 def main(cpu_seconds: float, memory_bytes: int) -> None:
     """Answers requests until stdin ends."""
     replies = _take_stdout()
-    # Ctrl-C goes to the whole process group; the parent decides what becomes of its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         from papo.rewards.graders import GRADERS
 

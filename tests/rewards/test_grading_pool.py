@@ -215,6 +215,15 @@ def test_workers_end_when_their_parent_is_killed():
     assert not is_running(worker)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_whole_job_turns_no_right_answer_into_a_wrong_one(pool, number):
+    pool.grade([RIGHT])
+    worker = pool._workers[0]
+    os.kill(worker._process.pid, number)
+    assert pool.grade([RIGHT]) == [Verdict.CORRECT]
+    assert pool._workers == [worker]
+
+
 def test_an_interrupted_call_does_not_shift_the_verdicts_of_the_next(pool, monkeypatch):
     pool.grade([RIGHT])
     monkeypatch.setattr(pool, "_collect", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
