@@ -9,6 +9,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from papo.training.aliases import Formula, aliased, choose_aliases
 
+_FLUSH, _FLUSH_SECONDS = "x_transaction_log_flush_interval", 0.2
+
 
 class RolloutWandbLogger(WandbLogger):
     """W&B whose step counts rollouts, with further names for the same numbers.
@@ -21,10 +23,15 @@ class RolloutWandbLogger(WandbLogger):
     def __init__(self, *, aliases: Mapping[str, Formula], **settings: Any) -> None:
         super().__init__(**settings)
         self.aliases = aliases
+        self.waiting: dict[str, float | int] = {}
 
     def log_metrics(self, metrics: Mapping[str, float | int], step: int | None = None) -> None:
-        """Logs the metrics of a rollout and closes its row."""
-        row = {**aliased(self.aliases, metrics), **metrics}
+        """Logs the metrics of a rollout and closes its row; what others log waits for that row."""
+        if "rollout_step" not in metrics:
+            self.waiting.update(metrics)
+            return
+        row = {**self.waiting, **aliased(self.aliases, metrics), **metrics}
+        self.waiting = {}
         self.experiment.log(row, step=step, commit=True)
 
 
@@ -50,12 +57,17 @@ def wandb_logger(
         alias_tables: for each table, alias -> formula (papo.training.aliases).
 
     Raises:
-        ValueError: an unknown mode, or aliases that cannot be chosen together.
+        ValueError: an unknown mode, aliases that cannot be chosen together, or W&B refuses the run.
     """
     if mode not in ("offline", "online", "disabled"):
         raise ValueError(
             f"W&B runs offline, online or disabled; got {mode!r}. Set logger.wandb.mode."
         )
+    # Here, because importing it takes a second that few runs need.
+    import wandb
+
+    has_setting = _FLUSH in wandb.Settings.model_fields
+    flush: dict[str, Any] = {_FLUSH: _FLUSH_SECONDS} if has_setting else {}
     folder = Path(run_dir).resolve()
     logger = RolloutWandbLogger(
         aliases=choose_aliases(alias_tables or {}, aliases),
@@ -69,10 +81,18 @@ def wandb_logger(
         save_dir=folder,
         mode=mode,
         resume="allow",
+        # A killed run leaves the rows that metrics.csv has. Versions without the setting keep up to a buffer.
+        settings=wandb.Settings(**flush),
     )
-    # Rollouts are the x-axis of everything.
-    logger.experiment.define_metric("rollout_step")
-    logger.experiment.define_metric("*", step_metric="rollout_step")
+    try:
+        # Rollouts are the x-axis of everything.
+        logger.experiment.define_metric("rollout_step")
+        logger.experiment.define_metric("*", step_metric="rollout_step")
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"W&B does not start the run: {reason} Set logger.wandb.project, or logger.wandb.mode=offline."
+        ) from error
     return logger
 
 

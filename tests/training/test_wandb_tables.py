@@ -2,12 +2,20 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 
 import pytest
 from command import REPOSITORY, run_command
 from PIL import Image
-from wandb_file import exit_code, history, read_finished, run_record, staged_tables
+from wandb_file import (
+    exit_code,
+    history,
+    read_finished,
+    read_records,
+    run_record,
+    staged_tables,
+)
 
 from papo.training.aliases import aliased, choose_aliases, parse_formula
 from papo.training.callbacks.heat_map import heat_map
@@ -268,3 +276,31 @@ def test_one_name_with_two_meanings_is_refused():
         choose_aliases(alias_tables(), ["easyr1", "official"])
     with pytest.raises(ValueError, match="there are alias tables easyr1, official, trl"):
         choose_aliases(alias_tables(), ["verl"])
+
+
+def test_a_row_is_on_disk_before_the_next_rollout_ends(tmp_path):
+    """A killed run leaves no other: W&B keeps rows for 15 seconds where it is not told otherwise."""
+    from papo.training import finish_loggers, wandb_logger
+
+    logger = wandb_logger(run_dir=str(tmp_path), project="papo", group=None, mode="offline")
+    logger.log_metrics({"rollout_step": 1, "reward/mean": 0.5}, step=1)
+    [file] = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 8
+    while not (rows := history(read_records(file))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    finish_loggers([logger])
+    assert [row["reward/mean"] for row in rows] == [0.5]
+
+
+def test_what_other_callbacks_log_joins_the_row_of_the_next_rollout(tmp_path):
+    from papo.training import finish_loggers, wandb_logger
+
+    logger = wandb_logger(run_dir=str(tmp_path), project="papo", group=None, mode="offline")
+    for step in (1, 2):
+        # As LearningRateMonitor does, with the number of the rollouts before.
+        logger.log_metrics({"lr-AdamW": 0.1 * step}, step=step - 1)
+        logger.log_metrics({"rollout_step": step, "reward/mean": 0.5}, step=step)
+    finish_loggers([logger])
+    [file] = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    rows = history(read_finished(file))
+    assert [(row["step"], row["lr-AdamW"]) for row in rows] == [(1, 0.1), (2, 0.2)]
