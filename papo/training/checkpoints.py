@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from papo.processes import stop, stop_is_asked
 from papo.training.failures import CheckpointNotWritten
 
 _NAME = re.compile(r"rollout_(\d{6})\.ckpt")
@@ -155,7 +156,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class RolloutCheckpoint(Checkpoint):
-    """Saves after every n-th rollout and after the last one, and keeps the newest few.
+    """Saves after every n-th rollout, after the last one and before a requested end; keeps the newest few.
 
     Args:
         every_rollouts: n.
@@ -174,18 +175,30 @@ class RolloutCheckpoint(Checkpoint):
         self.every_rollouts = every_rollouts
         self.keep_last = keep_last
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        step = module.rollout_step
-        if step % self.every_rollouts and step != module.num_rollouts:
+        step, asked = module.rollout_step, stop_is_asked()
+        is_last = step == module.num_rollouts or trainer.should_stop
+        if step % self.every_rollouts and not is_last and not asked:
             return
         folder = Path(trainer.default_root_dir) / "checkpoints"
         trainer.save_checkpoint(checkpoint_path(folder, step))
         # Older ones go only after the newest is safely in place.
         for path in list(checkpoints(folder).values())[: -self.keep_last]:
             path.unlink()
+        if asked:
+            stop()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["ended_early"] = trainer.should_stop
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # A rule that ended the run, which was killed before it could say so, is not asked twice.
+        trainer.should_stop = checkpoint.get("ended_early", False)
 
 
 def put_aside(checkpoint: Path) -> Path:

@@ -2,24 +2,72 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from papo.processes import postponed_until_saved
 from papo.training.callbacks import RecordMetrics
-from papo.training.checkpoints import AtomicCheckpointIO
+from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint
 from papo.training.papo import PAPOModule
 
 # The model stays in evaluation mode on purpose (papo.models.policy: it has no dropout, and training
-# mode drops the cache), torch 2.13 deprecates a name that Lightning 2.6 uses, and a run that was killed after
-# its last rollout has none left.
+# mode drops the cache), torch 2.13 deprecates a name that Lightning 2.6 uses, and a resumed run's folder is
+# never empty.
 _IGNORED_WARNINGS = (
     ".*in eval mode at the start of training",
     ".*LeafSpec",
-    "Total length of .* across ranks is zero",
+    "Checkpoint directory .* exists and is not empty",
 )
+
+
+_TRAINER_KEYS = {
+    *("accelerator", "devices", "precision"),
+    *("deterministic", "benchmark", "detect_anomaly", "profiler"),
+}
+_INSTEAD = {
+    "training.num_rollouts": ("max_epochs", "min_epochs", "max_steps", "min_steps", "fast_dev_run"),
+    "training.prompts_per_microbatch": ("accumulate_grad_batches",),
+    "training.max_grad_norm": ("gradient_clip_val", "gradient_clip_algorithm"),
+    "logger": ("logger", "log_every_n_steps"),
+    "callbacks": ("callbacks", "enable_checkpointing", "enable_progress_bar"),
+    "run_dir": ("default_root_dir",),
+}
+
+
+def check_trainer_keys(names: Iterable[str]) -> None:
+    """Refuses settings of Lightning's Trainer that the run sets itself, or that nothing of it reads.
+
+    Args:
+        names: keys of the section `trainer` of the configuration.
+
+    Raises:
+        ValueError: names the key and what to set instead.
+    """
+    for name in names:
+        if name in _TRAINER_KEYS or name.startswith("_"):
+            continue
+        instead = [key for key, names in _INSTEAD.items() if name in names]
+        raise ValueError(
+            f"trainer.{name} is not a run's to set: "
+            + (f"set {instead[0]}" if instead else f"known are {', '.join(sorted(_TRAINER_KEYS))}")
+        )
+
+
+def check_accelerator(accelerator: str | None) -> None:
+    """Raises ValueError where a GPU is asked for and none is here."""
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            "there is no GPU here, or PyTorch does not see it; set trainer=cpu, or trainer=auto, which takes "
+            "a GPU where there is one"
+        )
 
 
 def build_trainer(
@@ -29,25 +77,56 @@ def build_trainer(
     callbacks: Sequence[Callback],
     loggers: Sequence[Any],
 ) -> Trainer:
-    """Returns a Trainer whose one epoch is the run, with all its files below `folder`."""
+    """Returns a Trainer whose epochs are rollouts, with all its files below `folder`."""
     # Lightning announces devices and products; the run says what matters itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            # Lightning would choose a folder of the first logger's, from which nothing can be evaluated.
+            callback.dirpath = str(folder / "checkpoints")
     return make_trainer(
         logger=list(loggers),
-        # Last: its row of W&B holds what the others have logged of the rollout.
-        callbacks=[*callbacks, RecordMetrics()],
-        plugins=[AtomicCheckpointIO()],
+        # RecordMetrics comes last: its row of W&B holds what the others have logged of the rollout. Lightning
+        # moves what saves behind it, where the state to resume from is last: it holds that of the others.
+        callbacks=[
+            *sorted(callbacks, key=lambda callback: isinstance(callback, RolloutCheckpoint)),
+            RecordMetrics(),
+        ],
+        # One process, whatever the variables of a scheduler say: no handlers of Lightning's for its signals.
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
         default_root_dir=str(folder),
-        max_epochs=1,
+        max_epochs=-1,
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
-def fit(trainer: Trainer, module: PAPOModule, checkpoint: Path | None) -> None:
-    """Trains from the checkpoint, or from the start, to the last rollout."""
-    with warnings.catch_warnings():
+def fit(trainer: Trainer, module: PAPOModule, checkpoint: Path | None) -> str | None:
+    """Trains from the checkpoint, or from the start, to the last rollout.
+
+    Returns:
+        Why training ended before its last rollout, by a rule of a callback; None where it did not.
+
+    Raises:
+        ValueError: a callback does not fit the run.
+    """
+    trainer.fit_loop.max_epochs = module.num_rollouts
+    with warnings.catch_warnings(), ExitStack() as stack:
         for message in _IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, ckpt_path=checkpoint)
+        if any(isinstance(one, RolloutCheckpoint) for one in trainer.checkpoint_callbacks):
+            stack.enter_context(postponed_until_saved())
+        try:
+            trainer.fit(module, ckpt_path=checkpoint)
+        except MisconfigurationException as error:
+            raise ValueError(
+                f"Lightning refuses a setting of trainer or callbacks: {' '.join(str(error).split())}"
+            ) from error
+    if module.rollout_step == module.num_rollouts:
+        return None
+    rules = [f"EarlyStopping on {one.monitor}" for one in trainer.early_stopping_callbacks]
+    return (
+        f"{' or '.join(rules) or 'a callback'} ended training after rollout {module.rollout_step} of "
+        f"{module.num_rollouts}"
+    )

@@ -85,10 +85,11 @@ class PAPOModule(LightningModule):
         return self.settings.num_rollouts
 
     def train_dataloader(self) -> range:
-        """The rollouts still to do. Problems are drawn by position inside the step: a loader that
-        held them would be prefetched, and would have a state of its own to save.
+        """One batch: an epoch of Lightning's is a rollout, so that what it does after epochs (EarlyStopping,
+        ModelCheckpoint) is done after rollouts. Problems are drawn by position inside the step: a loader
+        that held them would be prefetched, and would have a state of its own to save.
         """
-        return range(self.rollout_step, self.num_rollouts)
+        return range(1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.policy_module.configure_optimizers()
@@ -97,7 +98,7 @@ class PAPOModule(LightningModule):
         if self.collector.reference is not None:
             self.collector.reference.to(self.device)
 
-    def training_step(self, rollout_index: int, batch_index: int) -> None:
+    def training_step(self, batch: int, batch_index: int) -> None:
         rollout = self.collector.collect(self.rollout_step, self.prompts_drawn)
         started = perf_counter()
         update_metrics = self._update(rollout.batch)
@@ -116,6 +117,8 @@ class PAPOModule(LightningModule):
             },
             seconds=seconds,
         )
+        # For callbacks that monitor a metric; RecordMetrics writes them, to the loggers too.
+        self.log_dict(self.last_step.metrics, logger=False)
 
     def _update(self, batch: RolloutBatch) -> dict[str, float]:
         """One optimiser step per minibatch. Terms are normalised by the minibatch, so gradients of
@@ -212,9 +215,9 @@ class PAPOModule(LightningModule):
         self.update_step = state["update_step"]
         self.prompts_drawn = state["prompts_drawn"]
         self.collector.microbatches.halvings = state["microbatch_halvings"]
-        # Lightning's own loop state would count these rollouts a second time: the loader already
-        # begins at rollout_step, and nothing here reads the trainer's global_step.
+        # What Lightning saved of its counters is of the middle of an epoch.
         checkpoint.pop("loops")
+        _set_progress(self.trainer.fit_loop, self.rollout_step, self.update_step)
         _restore_random_state(checkpoint["random_state"])
 
 
@@ -260,6 +263,16 @@ def write_batch(
         },
         file,
     )
+
+
+def _set_progress(loop: Any, rollout_step: int, update_step: int) -> None:
+    """Lets Lightning count on from these: files of ModelCheckpoint are named after them."""
+    epochs, updates = loop.epoch_progress, loop.epoch_loop.manual_optimization.optim_step_progress
+    for progress in (epochs.total, epochs.current):
+        progress.ready = progress.started = rollout_step
+        progress.processed = progress.completed = rollout_step
+    updates.total.ready = updates.total.completed = update_step
+    loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": rollout_step})
 
 
 def _random_state() -> dict[str, Any]:

@@ -10,7 +10,11 @@ from papo.training.tables import append_csv
 
 
 class RecordMetrics(Callback):
-    """Writes a row per rollout; the loggers' x-axis counts rollouts, not optimiser steps."""
+    """Writes a row per rollout; the loggers' x-axis counts rollouts, not optimiser steps.
+
+    Raises:
+        ValueError: a callback monitors what the run does not measure.
+    """
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -20,6 +24,13 @@ class RecordMetrics(Callback):
         append_csv(folder / "metrics.csv", step.metrics)
         append_csv(folder / "timings.csv", {"rollout_step": step.rollout_step, **step.seconds})
         timings = {f"seconds/{phase}": value for phase, value in step.seconds.items()}
+        known = {*step.metrics, *trainer.callback_metrics}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if (monitor := getattr(callback, "monitor", None)) is not None and monitor not in known:
+                raise ValueError(
+                    f"{type(callback).__name__} monitors {monitor!r}, which this run does not measure; "
+                    f"callbacks.*.monitor is one of {', '.join(sorted(known))}"
+                )
         for logger in trainer.loggers:
             logger.log_metrics({**step.metrics, **timings}, step=step.rollout_step)
 
