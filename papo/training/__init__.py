@@ -8,12 +8,13 @@ from papo.training.checkpoints import check_checkpoint, newest_checkpoint
 from papo.training.collect import Collector, Rollout
 from papo.training.data_fingerprint import DataFingerprint
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
-from papo.training.fit import build_trainer, fit
+from papo.training.fit import build_trainer, check_accelerator, check_trainer_keys, fit
 from papo.training.loggers import finish_loggers, wandb_logger
 from papo.training.memory import MemoryEstimate, estimate_memory, largest_pass
 from papo.training.microbatches import cut
 from papo.training.papo import FinishedStep, PAPOModule
-from papo.training.policy import PolicyModule
+from papo.training.policy import PolicyModule, try_optimizer
+from papo.training.precision import check_updates_arrive
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
 from papo.training.run_folder import LENGTH_KEY, RunFolder, Start
@@ -43,11 +44,14 @@ __all__ = [
     "Start",
     "TrainingSettings",
     "build_trainer",
+    "check_accelerator",
     "check_checkpoint",
     "check_group_size",
     "check_one_process",
     "check_seed",
     "check_threads",
+    "check_trainer_keys",
+    "check_updates_arrive",
     "cut",
     "estimate_memory",
     "finish_loggers",
@@ -56,5 +60,6 @@ __all__ = [
     "load_trained_policy",
     "newest_checkpoint",
     "training_settings",
+    "try_optimizer",
     "wandb_logger",
 ]

@@ -11,6 +11,19 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """An optimiser that lacks only its parameters."""
 
 
+def try_optimizer(make_optimizer: MakeOptimizer) -> torch.optim.Optimizer:
+    """Returns an optimiser of one weight that made a step: what it refuses, it refuses before a run.
+
+    Raises:
+        Exception: whatever the optimiser raises.
+    """
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = make_optimizer([weight])
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    return optimizer
+
+
 class PolicyModule(LightningModule):
     """pi_theta: the only module whose parameters an optimiser sees.
 
