@@ -29,6 +29,7 @@ ALLOWED_PACKAGES = {
 }
 
 _MAX_CONFIG_BYTES = 1_000_000  # a resolved configuration has about 10,000
+_MAX_DEPTH = 100  # one has about 6
 _INTERPOLATION = "${"
 
 
@@ -117,9 +118,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no configuration of a run: it has more than 1 MB")
     try:
         text = path.read_text("utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            # A few lines of them unpack to more than fits into memory.
-            raise ValueError("it has YAML aliases, which no run writes")
+        _check_events(yaml.parse(text))
         # OmegaConf's reading of numbers (1e-6), without its resolving of interpolations.
         config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
@@ -180,6 +179,18 @@ def read_run_config(
                 f"If you trust its author, say so on the command line ({key}={value!s:.80})."
             )
     return config
+
+
+def _check_events(events: Iterator[yaml.Event]) -> None:
+    """Raises ValueError for a few lines of YAML that take more memory or time than there is."""
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has YAML aliases, which no run writes")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
 
 
 def _refusal(target: Any, reason: str) -> ValueError:

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ FORMATS = (
 MAX_PIXELS = 89_478_485
 """As Pillow: 256 MiB at three bytes a pixel; a photograph of 9,459 pixels a side."""
 
-MAX_BYTES = 4 * MAX_PIXELS
-"""No picture within the limit of pixels is encoded in more."""
+MAX_BYTES = 8 * MAX_PIXELS
+"""As many as that takes uncompressed, at 16 bits in four channels."""
+
+_FILTERS = threading.Lock()
 
 
 class PictureError(ValueError):
@@ -63,8 +66,8 @@ def opened_picture(
 
 
 def _open(stream: Any, formats: Sequence[str]) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns of what is refused here.
+    # Pillow warns of what is refused here. The filters of warnings are all threads'.
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(stream, formats=tuple(formats))
 

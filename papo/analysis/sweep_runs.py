@@ -323,7 +323,9 @@ def _arm_order(folder: Path, jobs: Sequence[_Job], arms: set[str]) -> tuple[str,
         return tuple(map(str, table))
     try:
         multirun = yaml.safe_load((folder / "multirun.yaml").read_text("utf-8"))
-        lists = [str(value).split(",") for value in multirun["hydra"]["sweeper"]["params"].values()]
+        params = multirun["hydra"]["sweeper"]["params"].values()
+        # Written out, what a damaged record holds instead of a value may be longer than memory.
+        lists = [str(one).split(",") for one in params if isinstance(one, str | int | float)]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         # No multirun of Hydra's, or a damaged record of one: it only decides the order of rows.
         return ()

@@ -503,8 +503,12 @@ def test_values_that_a_multirun_varied_give_its_arms_their_order(tmp_path):
         "hydra: {sweeper: {params: {seed: '1,2', fidelity: 'official,paper,exact'}}}"
     )
     assert read_sweep(tmp_path).arms == ("official", "paper", "exact")
-    (tmp_path / "multirun.yaml").write_text("hydra: [")
-    assert read_sweep(tmp_path).arms == ("exact", "official", "paper")
+    # Written out, the last of these has 9 ** 12 letters.
+    layers = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    record = ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *layers]
+    for damaged in ("hydra: [", "\n".join([*record, "hydra: {sweeper: {params: {seed: *a11}}}"])):
+        (tmp_path / "multirun.yaml").write_text(damaged)
+        assert read_sweep(tmp_path).arms == ("exact", "official", "paper")
 
 
 def test_numbers_in_the_names_of_arms_are_in_order(tmp_path):
