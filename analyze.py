@@ -5,9 +5,6 @@ labeller that knows enough label it, and ends with a table. docs/error_analysis.
 """
 
 import hashlib
-import importlib.util
-import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,7 +56,7 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 @hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="analyze", version_base="1.3")
-@front_door.clear_errors
+@front_door.clear_errors(reached=lambda _: "is not whole", resumes_alone=False)
 def main(config: DictConfig) -> None:
     """One analysis."""
     check_settings(config)
@@ -136,7 +133,7 @@ def evaluate_first(run: Path, config: DictConfig) -> Path:
     ended = subprocess.run(
         [
             *command,
-            *(quoted(name, value) for name, value in paths.items()),
+            *(front_door.quoted(name, value) for name, value in paths.items()),
             "resume=true",
             *settings,
         ]
@@ -168,7 +165,7 @@ def evaluation_overrides(run: Path, config: DictConfig) -> list[str]:
             )
         shape = trained_on.get("shape", "rectangle")
         settings["benchmark"] = "lab" if shape == "rectangle" else f"lab_{shape}"
-    return [quoted(name, value) for name, value in settings.items()]
+    return [front_door.quoted(name, value) for name, value in settings.items()]
 
 
 def is_training_run(folder: Path) -> bool:
@@ -185,15 +182,6 @@ def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def quoted(name: str, value: Any) -> str:
-    """Returns an override that Hydra reads back as it is: paths may hold commas and spaces."""
-    if not isinstance(value, str | Path):
-        return f"{name}={json.dumps(value)}"
-    # Within quotes a backslash speaks for itself, except before a quote.
-    text = re.sub(r"(\\+)('|$)", r"\1\1\2", str(value)).replace("'", "\\'")
-    return f"{name}='{text}'"
-
-
 def check_settings(config: DictConfig) -> None:
     """Raises ValueError for a setting that no analysis can have, naming its key."""
     front_door.check_known_keys(config, KNOWN_KEYS)
@@ -204,7 +192,7 @@ def check_settings(config: DictConfig) -> None:
         )
     if config.judge and OmegaConf.is_missing(config.judge, "model"):
         raise ValueError("the judge has no name; set judge.model= as its server calls it")
-    check_wandb(config.wandb.mode)
+    front_door.check_wandb(config.wandb.mode, key="wandb.mode")
     for key in ("runs", "human_labels"):
         if not isinstance(config[key], ListConfig):
             raise ValueError(f"{key} is a list of paths; got {config[key]!r}. Write {key}=[A,B].")
@@ -216,26 +204,6 @@ def check_settings(config: DictConfig) -> None:
             f"seed and report_cases are at least 0; got seed={config.seed}, "
             f"report_cases={config.report_cases}"
         )
-
-
-def check_wandb(mode: str) -> None:
-    """Raises ValueError where nothing could be logged in the end: mode, package or login is missing."""
-    if mode not in ("disabled", "offline", "online"):
-        raise ValueError(f"W&B runs offline, online or disabled; got wandb.mode={mode!r}")
-    if mode == "disabled":
-        return
-    if importlib.util.find_spec("wandb") is None:
-        raise ValueError(
-            f"wandb.mode={mode} needs the package wandb: pip install wandb, or leave wandb.mode=disabled"
-        )
-    if mode == "online":
-        import wandb
-
-        if not wandb.login(prompt=False):
-            raise ValueError(
-                "wandb.mode=online needs an account: wandb login, or the variable WANDB_API_KEY. "
-                "wandb.mode=offline needs none."
-            )
 
 
 def log_to_wandb(config: DictConfig, folder: AnalysisFolder, summary: dict[str, Any]) -> None:
@@ -307,5 +275,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    sys.exit(front_door.exit_code())
+    sys.exit(front_door.command(main))

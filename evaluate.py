@@ -94,7 +94,7 @@ class Plan:
 
 
 @hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="evaluate", version_base="1.3")
-@front_door.clear_errors
+@front_door.clear_errors(reached=lambda _: "keeps what is graded", resumes_alone=False)
 def main(config: DictConfig) -> float:
     """One evaluation. Returns the mean accuracy over benchmarks in the first view, for sweepers."""
     run_dir = front_door.run_dir()
@@ -126,12 +126,6 @@ def main(config: DictConfig) -> float:
             # On a full disk the reason of the failure matters more than its record.
             with suppress(OSError):
                 folder.write_result(status, error=f"{type(error).__name__}: {error}")
-            if isinstance(error, KeyboardInterrupt):
-                print(
-                    f"interrupted; what is graded is kept. Go on with run_dir={run_dir} resume=true",
-                    file=sys.stderr,
-                )
-                raise SystemExit(130) from None
             raise
 
 
@@ -355,19 +349,18 @@ def make_benchmarks(node: DictConfig) -> list[Benchmark]:
                 label=one.label,
                 group=one.group,
                 published_column=one.published_column,
-                # Its messages name the keys of this command.
-                problems=instantiate(
-                    OmegaConf.create(
-                        {
-                            **OmegaConf.to_container(one.problems, resolve=True),
-                            "section": f"benchmark.sets.{key}.problems",
-                        }
-                    )
-                ),
+                problems=make_problems(one.problems),
                 grader=instantiate(one.grader),
             )
         )
     return found
+
+
+def make_problems(node: DictConfig) -> Any:
+    """Builds the problems of a set; the project's own sources are told where their settings stand."""
+    if not str(node.get("_target_")).startswith("papo."):
+        return instantiate(node)
+    return instantiate(node, section=front_door.key_of(node))
 
 
 def make_views(node: DictConfig) -> tuple[View, ...]:
@@ -488,5 +481,4 @@ if __name__ == "__main__":
     # The workers of joblib and submitit import the task; in __main__ they could not find it.
     from evaluate import main as importable_main
 
-    importable_main()
-    sys.exit(front_door.exit_code())
+    sys.exit(front_door.command(importable_main))

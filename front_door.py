@@ -1,8 +1,11 @@
 """What train.py, evaluate.py and analyze.py share: the only code that knows Hydra."""
 
+import importlib.util
 import json
 import math
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -11,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from constructor_arguments import check_arguments, refusals_named
 from constructors import CONF, check_targets
+from constructors import read_run_config as read_run_config
 from papo.files import write_atomically
 from papo.lab import WARM_START
+from papo.processes import Interrupted, interruptible, require_one_process
 
 CONFIG_FOLDER = str(CONF)
 
@@ -82,29 +87,41 @@ OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True
 OmegaConf.register_new_resolver("lab_warm_start", lambda: str(WARM_START), replace=True)
 
 
-def instantiate(node: DictConfig, *, without: tuple[str, ...] = ()) -> Any:
+def instantiate(node: DictConfig, *, without: tuple[str, ...] = (), **arguments: Any) -> Any:
     """Constructs what a node of the configuration describes; the one call of Hydra's instantiate.
 
     Args:
         node: with a `_target_`; with `_partial_: true` the result still wants arguments.
         without: keys that are not the constructor's.
+        arguments: for the constructor, where the node does not set them itself.
 
     Raises:
-        ValueError: a `_target_` that no configuration may name (constructors.py).
-        Exception: what the constructor raised, not Hydra's wrapping of it.
+        ValueError: a `_target_` that no configuration may name (constructors.py), or arguments that it does not
+            take.
+        Exception: what a constructor of papo raised, not Hydra's wrapping of it.
+    """
+    key, plain = key_of(node), OmegaConf.to_container(node, resolve=True)
+    check_targets(plain)
+    arguments |= {name: value for name, value in plain.items() if name not in without}
+    check_arguments(arguments, key)
+    with refusals_named(arguments, key):
+        return hydra.utils.instantiate(arguments, _convert_="all")
+
+
+def check_node(node: DictConfig) -> None:
+    """Checks what `instantiate` will hand to a constructor that is called later.
+
+    Raises:
+        ValueError: as of `instantiate`.
     """
     plain = OmegaConf.to_container(node, resolve=True)
     check_targets(plain)
-    try:
-        return hydra.utils.instantiate(
-            {key: value for key, value in plain.items() if key not in without}, _convert_="all"
-        )
-    except InstantiationException as error:
-        if isinstance(error.__cause__, TypeError) and "unexpected keyword" in str(error.__cause__):
-            raise ValueError(f"unknown key: {error.__cause__}") from error
-        if error.__cause__ is not None:
-            raise error.__cause__ from None
-        raise
+    check_arguments(plain, key_of(node))
+
+
+def key_of(node: DictConfig) -> str:
+    """Returns where a node stands in the configuration, e.g. `callbacks.progress`."""
+    return str(node._get_full_key(None))
 
 
 def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
@@ -126,15 +143,48 @@ def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
         )
 
 
+def check_wandb(mode: str, *, key: str) -> None:
+    """Says what is missing before anything is done that W&B could not log in the end.
+
+    Args:
+        mode: offline, online or disabled.
+        key: where it is set.
+
+    Raises:
+        ValueError: another mode, or the package or a login is missing.
+    """
+    if mode not in ("disabled", "offline", "online"):
+        raise ValueError(f"W&B runs offline, online or disabled; got {key}={mode!r}")
+    if mode == "disabled":
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise ValueError(
+            f"{key}={mode} needs the package wandb: pip install wandb, or set {key}=disabled"
+        )
+    if mode == "online":
+        import wandb
+
+        try:
+            logged_in = wandb.login(prompt=False)
+        except (wandb.Error, ValueError) as error:
+            raise ValueError(f"{key}=online: {error}. {key}=offline needs no account.") from error
+        if not logged_in:
+            raise ValueError(
+                f"{key}=online needs an account: wandb login, or the variable WANDB_API_KEY. "
+                f"{key}=offline needs none."
+            )
+
+
 def apply_arm(config: DictConfig) -> None:
     """Writes the settings of the sweep's arm, `sweep.arms[sweep.arm]`, into the configuration.
 
     Arms of several settings cannot be written as Hydra's choices, and must win over the experiment's.
 
     Raises:
-        ValueError: an arm of another name, one that sets a key nothing has, or one that would overrule
-            the command line.
+        ValueError: a sweep outside a multirun; an arm of another name, one that sets a key nothing has, or
+            one that would overrule the command line.
     """
+    _require_multirun_of_sweep()
     arms = OmegaConf.select(config, "sweep.arms") or {}
     if not arms:
         return
@@ -158,34 +208,16 @@ def apply_arm(config: DictConfig) -> None:
         OmegaConf.update(config, str(key), value)
 
 
-def read_run_config(file: Path, *, given: Iterable[str]) -> dict[str, Any]:
-    """Returns the configuration that came with a run folder, checked.
-
-    Args:
-        file: config.yaml of the folder.
-        given: dotted keys that the command line sets itself; what the file says of them is left out.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or constructs what only the command line may ask for.
-    """
-    try:
-        config = OmegaConf.load(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing; restore it, or name every setting") from None
-    except (yaml.YAMLError, ValueError, RecursionError, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+def _require_multirun_of_sweep() -> None:
+    """A single run reads nothing of hydra.sweeper.params: it would bear an arm's name, and not be it."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.RUN:
+        return
+    if sweep := HydraConfig.get().runtime.choices.get("sweep"):
         raise ValueError(
-            f"{file} is damaged: {reason}. Restore it, or name every setting."
-        ) from error
-    if not isinstance(config, DictConfig):
-        raise ValueError(f"{file} is damaged: it holds no settings. Restore it.")
-    for key in given:
-        delete(config, key)
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    _check_targets(plain)
-    return {str(key): value for key, value in plain.items()}
+            f"+sweep={sweep} sets its arms in a multirun alone, so without -m this would be another run under "
+            f"an arm's name. Start the sweep with: {_shell_command(['-m', *sys.argv[1:]])} (one job of it: "
+            "give the values of its arm and seed=N as well)"
+        )
 
 
 def overridden_keys() -> list[tuple[str, bool]]:
@@ -210,32 +242,120 @@ def run_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def clear_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Prints one message for a user's error and lets the other jobs of a multirun go on.
+def command(main: Callable[[], Any]) -> int:
+    """Runs a front door; returns the exit code: 1 where a job failed, 128 + n where signal n ended it."""
+    try:
+        # Before Hydra makes a folder.
+        require_one_process(os.environ)
+        with interruptible():
+            main()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        # Outside a job: before the first, between two, or in a launcher that waits for their processes.
+        print(f"interrupted by {stop.signal.name}. {_way_on_outside_jobs()}", file=sys.stderr)
+        return stop.exit_code
+    return exit_code()
 
-    HYDRA_FULL_ERROR=1 shows the traceback.
+
+def clear_errors(
+    *, reached: Callable[[Path], str], resumes_alone: bool
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[DictConfig], Any]]:
+    """Prints one message for a user's error or a signal; an error lets the other jobs of a multirun go on.
+
+    HYDRA_FULL_ERROR=1 shows the traceback of an error.
+
+    Args:
+        reached: says of a folder that was begun what it holds, e.g. "is saved up to rollout_000012".
+        resumes_alone: whether run_dir and resume are all it takes to go on.
     """
 
-    @wraps(task)
-    def wrapped(config: DictConfig) -> Any:
-        is_job = HydraConfig.get().mode is RunMode.MULTIRUN
-        if is_job:
-            (run_dir() / FAILURE_FILE).unlink(missing_ok=True)
-        try:
-            return task(config)
-        except USER_ERRORS as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            message = str(error) or type(error).__name__
-            print(f"error: {message}", file=sys.stderr)
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+        @wraps(task)
+        def wrapped(config: DictConfig) -> Any:
+            is_job = HydraConfig.get().mode is RunMode.MULTIRUN
             if is_job:
-                _note_failure(message)
-                # A job may run in another process, whose exit code is not the command's.
-                raise JobFailed(message) from None
-            _failures.append(message)
-            return None
+                (run_dir() / FAILURE_FILE).unlink(missing_ok=True)
+            try:
+                require_one_process(os.environ)
+                with interruptible():
+                    return task(config)
+            except Interrupted as stop:
+                print(
+                    f"interrupted by {stop.signal.name}: "
+                    + _way_on(config, reached=reached, resumes_alone=resumes_alone),
+                    file=sys.stderr,
+                )
+                raise SystemExit(stop.exit_code) from None
+            except USER_ERRORS as error:
+                if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                    raise
+                message = str(error) or type(error).__name__
+                print(f"error: {message}", file=sys.stderr)
+                if is_job:
+                    _note_failure(message)
+                    # A job may run in another process, whose exit code is not the command's.
+                    raise JobFailed(message) from None
+                _failures.append(message)
+                return None
 
-    return wrapped
+        return wrapped
+
+    return decorate
+
+
+def _way_on(config: DictConfig, *, reached: Callable[[Path], str], resumes_alone: bool) -> str:
+    """Says what an interrupted command leaves, and the command that goes on."""
+    hydra_config, folder = HydraConfig.get(), run_dir()
+    begun = (folder / "run.json").exists()
+    held = f"{folder} {reached(folder)}" if begun else f"nothing was begun in {folder}"
+    if hydra_config.mode is RunMode.MULTIRUN:
+        arguments = _without(sys.argv[1:], "resume")
+        if OmegaConf.select(config, "sweep.name") is None:
+            sweep_dir = Path(hydra_config.sweep.dir).absolute()
+            arguments = [
+                *_without(arguments, "run_dir", "hydra.sweep.dir"),
+                quoted("hydra.sweep.dir", sweep_dir),
+            ]
+        arguments += ["resume=true"]
+    elif begun and "resume" in config:
+        rest = () if resumes_alone else _without(hydra_config.overrides.task, "run_dir", "resume")
+        arguments = [*rest, quoted("run_dir", folder), "resume=true"]
+    else:
+        # What cannot be continued starts in another folder.
+        arguments = _without(sys.argv[1:], *(("run_dir",) if begun else ()))
+    return f"{held}. Go on with: {_shell_command(arguments)}"
+
+
+def _way_on_outside_jobs() -> str:
+    arguments = sys.argv[1:]
+    if not {"-m", "--multirun"} & {*arguments}:
+        return f"Nothing was begun. Go on with: {_shell_command(arguments)}"
+    arguments = [*_without(arguments, "resume"), "resume=true"]
+    # Of a folder named after the time, nothing is known here.
+    is_named = len(_without(arguments, "run_dir", "hydra.sweep.dir", "sweep")) < len(arguments)
+    rest = "" if is_named else " and hydra.sweep.dir=FOLDER, where its jobs are"
+    return f"Go on with: {_shell_command(arguments)}{rest}"
+
+
+def _without(overrides: Iterable[str], *keys: str) -> list[str]:
+    return [text for text in overrides if text.lstrip("+").partition("=")[0] not in keys]
+
+
+def _shell_command(arguments: Iterable[str]) -> str:
+    return shlex.join(["python", sys.argv[0], *arguments])
+
+
+def quoted(name: str, value: Any) -> str:
+    """Returns an override that Hydra reads back as it is: paths may hold commas and spaces."""
+    if not isinstance(value, str | Path):
+        return f"{name}={json.dumps(value)}"
+    if re.fullmatch(r"/[\w/.@-]+", str(value), re.ASCII):
+        return f"{name}={value}"
+    # Within quotes a backslash speaks for itself, except before a quote.
+    text = re.sub(r"(\\+)('|$)", r"\1\1\2", str(value)).replace("'", "\\'")
+    return f"{name}='{text}'"
 
 
 def _note_failure(message: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import front_door
+from constructors import read_run_config
 from front_door import instantiate
 from papo.files import locked
 from papo.lab import (
@@ -48,15 +50,20 @@ from papo.training import (
     Start,
     TrainingSettings,
     build_trainer,
+    check_accelerator,
     check_group_size,
     check_one_process,
     check_seed,
     check_threads,
+    check_trainer_keys,
+    check_updates_arrive,
     estimate_memory,
     finish_loggers,
     fit,
     largest_pass,
+    newest_checkpoint,
     training_settings,
+    try_optimizer,
 )
 
 KNOWN_KEYS = (
@@ -107,12 +114,19 @@ class Plan:
     source: Any
     make_engine: Callable[..., Any]
     make_optimizer: Callable[..., Any]
+    learning_rate: float
     make_trainer: Callable[..., Trainer]
     callbacks: list[Callback]
 
 
+def saved_rollouts(folder: Path) -> str:
+    """Says how far the run in a folder can be continued from."""
+    newest = newest_checkpoint(folder / "checkpoints")
+    return f"is saved up to {newest.stem}" if newest else "holds no checkpoint yet"
+
+
 @hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="train", version_base="1.3")
-@front_door.clear_errors
+@front_door.clear_errors(reached=saved_rollouts, resumes_alone=True)
 def main(config: DictConfig) -> float:
     """One run. Returns the mean reward of the last rollout, for sweepers."""
     front_door.apply_arm(config)
@@ -179,7 +193,7 @@ def own_settings(config: DictConfig, folder: RunFolder) -> DictConfig:
     """
     keys = front_door.overridden_keys()
     given = ("run_dir", "resume", *(key for key, _ in keys))
-    before = front_door.read_run_config(folder.path / "config.yaml", given=given)
+    before = read_run_config(folder.path / "config.yaml", given=given)
     if missing := sorted({*KNOWN_KEYS} & {*config} - {*before, *given}):
         raise ValueError(
             f"{folder.path / 'config.yaml'} was written by another version and lacks {missing[0]}; continue "
@@ -235,6 +249,13 @@ def make_plan(config: DictConfig) -> Plan:
     settings = training_settings(OmegaConf.to_container(config.training, resolve=True))
     check_one_process(config.trainer.devices)
     check_threads(config.num_threads)
+    check_trainer_keys(config.trainer)
+    check_built_later(config)
+    make_optimizer = instantiate(config.optimizer)
+    with front_door.refusals_named(config.optimizer, "optimizer"):
+        [group] = try_optimizer(make_optimizer).param_groups
+    if group.get("lr") is None:
+        raise ValueError("the learning rate is part of a run's metrics; set optimizer.lr")
     plan = Plan(
         config=config,
         settings=settings,
@@ -245,7 +266,8 @@ def make_plan(config: DictConfig) -> Plan:
         reward=instantiate(config.reward),
         source=instantiate(config.data),
         make_engine=instantiate(config.rollout, without=("num_responses",)),
-        make_optimizer=instantiate(config.optimizer),
+        make_optimizer=make_optimizer,
+        learning_rate=float(group["lr"]),
         make_trainer=instantiate(config.trainer),
         callbacks=[instantiate(node) for node in config.callbacks.values()],
     )
@@ -260,6 +282,15 @@ def make_plan(config: DictConfig) -> Plan:
         require_enough(plan.source, settings)
         require_room(plan.source, config.rollout.max_response_tokens)
     return plan
+
+
+def check_built_later(config: DictConfig) -> None:
+    """Checks the arguments of what is built once the run has begun: the model and the loggers."""
+    front_door.check_node(config.model)
+    for node in config.logger.values():
+        front_door.check_node(node)
+        if "mode" in node:
+            front_door.check_wandb(node.mode, key=f"{front_door.key_of(node)}.mode")
 
 
 def check_labels(plan: Plan) -> None:
@@ -300,6 +331,23 @@ def preflight(plan: Plan) -> None:
         )
     if is_lab(plan) and model.get("path"):
         check_model_speaks(model.path, plan.source.shape)
+    check_accelerator(plan.config.trainer.get("accelerator"))
+    make_trainer(plan, [])
+
+
+def make_trainer(plan: Plan, loggers: list[Any]) -> Trainer:
+    """Returns Lightning's Trainer.
+
+    Raises:
+        ValueError: Lightning refuses its settings.
+    """
+    with front_door.refusals_named(plan.config.trainer, "trainer"):
+        return build_trainer(
+            plan.make_trainer,
+            folder=Path(plan.config.run_dir),
+            callbacks=plan.callbacks,
+            loggers=loggers,
+        )
 
 
 def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> float:
@@ -311,9 +359,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> floa
     loggers.extend(instantiate(node) for node in config.logger.values())
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    trainer = build_trainer(
-        plan.make_trainer, folder=folder.path, callbacks=plan.callbacks, loggers=loggers
-    )
+    trainer = make_trainer(plan, loggers)
     policy = instantiate(config.model)
     engine = plan.make_engine(policy=policy)
     module = PAPOModule(
@@ -336,12 +382,21 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> floa
         failure_folder=folder.path / "non_finite",
     )
     console.print(memory_estimate(plan, module).summary(), highlight=False, soft_wrap=True)
+    lost = check_updates_arrive(
+        (p for p in policy.parameters() if p.requires_grad),
+        learning_rate=plan.learning_rate,
+        precision=str(trainer.precision),
+    )
+    if lost:
+        console.print(lost, highlight=False, soft_wrap=True)
     reports = {}
     if is_lab(plan):
         reports["before"] = evaluate(plan, policy, engine)
     for note in folder.go_on(start):
         say(note)
-    fit(trainer, module, folder.checkpoint)
+    ended_early = fit(trainer, module, folder.checkpoint)
+    if ended_early:
+        say(ended_early)
     if is_lab(plan):
         reports["after"] = evaluate(plan, policy, engine)
         console.print(compare_reports(reports))
@@ -349,6 +404,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> floa
         "finished",
         metrics=folder.last_metrics(),
         evaluation={moment: report.to_dict() for moment, report in reports.items()},
+        **({"ended_early": ended_early} if ended_early else {}),
     )
     return show_end(folder)
 
@@ -460,5 +516,4 @@ if __name__ == "__main__":
     # The workers of joblib and submitit import the task; in __main__ they could not find it.
     from train import main as importable_main
 
-    importable_main()
-    sys.exit(front_door.exit_code())
+    sys.exit(front_door.command(importable_main))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from papo.rewards import MathReward
 from papo.rewards.grader_names import GRADER_NAMES
-from papo.types import Problem
+from papo.types import Problem, shown
 
 SHIPPED = "tests/golden/grader_cases.jsonl"
 
@@ -93,7 +93,7 @@ def check(cases: list[Case], grader: str, deadline_seconds: float) -> list[Case]
     for case in wrong:
         kind = "rejects" if case.expected else "accepts"
         box = case.prediction if len(case.prediction) < 80 else "..." + case.prediction[-77:]
-        print(f"  line {case.line}: {kind} {box!r} for {case.answer!r} ({case.note})")
+        print(f"  line {case.line}: {kind} {box!r} for {shown(case.answer)!r} ({case.note})")
     return wrong
 
 

@@ -16,7 +16,7 @@ import torch
 
 from papo.lab.scene import scene_numbers
 from papo.lab.shapes import OPERATORS, SHAPES, Shape, results, shape_of
-from papo.types import Problem, Rewards
+from papo.types import Problem, Rewards, shown
 
 MAX_CHARACTERS = 256
 """A longer response cannot follow the grammar (at most about 120 characters, spaces included)."""
@@ -189,7 +189,7 @@ def grade_responses(problems: Sequence[Problem], texts: Sequence[str]) -> list[G
         truth = problem.truth
         if truth is None or scene_numbers(truth) is None:
             raise ValueError(
-                f"the lab's reward grades drawn scenes of known truth; problem {problem.id!r} of "
+                f"the lab's reward grades drawn scenes of known truth; problem {shown(problem.id)!r} of "
                 f"{problem.source!r} carries none. Set data=perception_lab, or another reward."
             )
         grades.append(grade_response(truth, text))

@@ -4,6 +4,8 @@ import contextlib
 import csv
 import io
 import json
+import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from analysis.evaluation_fixtures import lab_record, record, write_evaluation
 from analysis.judge_server import running_judge_server, text_of, verdict
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from training.command import contents
+from training.command import contents, sent_on_call
 from training.command import run_command as train_command
 
 import analyze
@@ -392,7 +394,7 @@ def training_run(folder: Path, data: str = "papo.lab.PerceptionLabProblems") -> 
     ["a b, c", "it's", "C:\\runs", "ends\\", "two\\\\", "both\\'s", "both\\\\'", "{a: 1}", "null"],
 )
 def test_any_path_comes_back_from_an_override(text):
-    (override,) = OverridesParser.create().parse_overrides([analyze.quoted("path", text)])
+    (override,) = OverridesParser.create().parse_overrides([front_door.quoted("path", text)])
     assert override.value() == text
 
 
@@ -460,9 +462,21 @@ def test_from_a_finished_run_to_what_it_misreads_in_one_command(tmp_path, capfd)
 def test_wandb_that_is_not_there_is_said_before_anything_is_done(
     tmp_path, two_runs, monkeypatch, mode, message
 ):
-    monkeypatch.setattr(analyze.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(front_door.importlib.util, "find_spec", lambda name: None)
     assert message in fail(two_runs, f"run_dir={tmp_path / 'out'}", f"wandb.mode='{mode}'")
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_signal_ends_the_analysis_with_its_code_and_the_command_for_another_one(
+    tmp_path, two_runs, monkeypatch
+):
+    sent_on_call(monkeypatch, analyze, "label_sample", signal.SIGTERM)
+    outcome = run_command(two_runs, f"run_dir={tmp_path / 'out'}")
+    assert outcome.code == 143
+    [line] = outcome.stderr.splitlines()
+    assert line.startswith(f"interrupted by SIGTERM: {tmp_path / 'out'} ")
+    assert line.endswith(f"Go on with: {shlex.join(['python', 'analyze.py', two_runs])}")
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "interrupted"
 
 
 def test_misread_numbers_and_facts_are_printed_and_on_the_page(tmp_path, two_runs):

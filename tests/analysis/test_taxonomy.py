@@ -56,7 +56,7 @@ def test_runs_of_one_folder_name_are_told_apart_by_their_paths(tmp_path):
         (lambda folder: (folder / "problems.jsonl").write_text("[1]\n"), "describes no problem"),
         (lambda folder: (folder / "result.json").unlink(), "unfinished"),
         (lambda folder: (folder / "result.json").write_text('{"status": "failed"}'), "is failed"),
-        (lambda folder: (folder / "result.json").write_text("[]"), "unfinished"),
+        (lambda folder: (folder / "result.json").write_text("[]"), "is damaged: it holds list"),
     ],
 )
 def test_a_spoiled_folder_is_named_with_what_is_wrong(tmp_path, spoil, message):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import OmegaConf
-from training.command import contents, result, run_command
+from omegaconf import OmegaConf, read_write
+from training.command import SHORT, contents, result, run_command
 
 import front_door
 import train
@@ -200,6 +201,25 @@ def test_every_job_makes_a_plan_with_the_settings_of_its_arm(sweep, experiment, 
         if hasattr(plan.reward, "close"):
             plan.reward.close()
     assert set(arms) == set(ARMS[sweep]) or not in_full
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_without_multirun_is_refused_with_the_command_that_is_meant(sweep, hydra_config):
+    job = jobs_of(f"+sweep={sweep}", "seed=7", only_first=(sweep, "lab") not in IN_FULL)[0].copy()
+    # A single run composes the same choices, and nothing of hydra.sweeper.params.
+    with read_write(job.hydra):
+        job.hydra.mode = RunMode.RUN
+    with pytest.raises(ValueError, match=rf"\+sweep={sweep} .* python .* -m "):
+        hydra_config(job)
+
+
+def test_nothing_is_trained_under_the_name_of_an_arm(tmp_path):
+    overrides = ("+sweep=lab_gamma", f"run_dir={tmp_path}", f"hydra.sweep.dir={tmp_path}")
+    outcome = run_command(*overrides)
+    assert outcome.code == 1
+    [line] = outcome.stderr.splitlines()
+    assert shlex.join(("python", "train.py", "-m", *SHORT, *overrides)) in line
+    assert contents(tmp_path) == {}
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)

@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import runpy
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -322,17 +324,20 @@ def test_an_interrupted_evaluation_says_how_to_go_on_and_does(tmp_path, monkeypa
     def interrupted(*arguments):
         calls.append(None)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner, "sample_prompts", interrupted)
         outcome = run_evaluation(f"run_dir={tmp_path}")
-    assert outcome.code == 130
-    assert "resume=true" in outcome.stderr
+    assert outcome.code == 143
+    [line] = outcome.stderr.splitlines()
+    assert f"interrupted by SIGTERM: {tmp_path} " in line
     assert read_json(tmp_path, "result.json")["status"] == "interrupted"
     assert records(tmp_path)
-    assert run_evaluation(f"run_dir={tmp_path}", "resume=true").code == 0
+    command = shlex.split(line.rpartition("with: ")[2])
+    assert command[:2] == ["python", "evaluate.py"]
+    assert run_evaluation(*command[2:], short=False).code == 0
     assert records(tmp_path) == records(finished[0])
 
 

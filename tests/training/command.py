@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,19 @@ def run_command(*overrides, short=True, multirun=False):
             except SystemExit as exit:
                 code = int(exit.code or 0)
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
+
+
+def sent_on_call(monkeypatch, owner, name, number, *, call=1):
+    """Sends this process a signal before the so-manieth call of `owner.name`."""
+    original, calls = getattr(owner, name), []
+
+    def signalled(*arguments, **keywords):
+        calls.append(None)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, signalled)
 
 
 def result(run_dir):

@@ -140,4 +140,4 @@ if __name__ == "__main__":
     cases = {name: [sabotage] for name, sabotage in MOMENTS.items()}
     cases["killed_twice"] = [MOMENTS["between_two_updates"], MOMENTS["while_writing_a_checkpoint"]]
     run_cases(arguments.folder, "train.py", COMMAND, cases)
-    random_kills(arguments.folder, kills=5, seed=1)
+    random_kills(arguments.folder, kills=3, seed=1)

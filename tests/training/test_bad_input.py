@@ -49,6 +49,22 @@ IMPOSSIBLE = {
     "+traning.num_rollouts=1": "unknown key traning",
     "+training.rollouts=1": "unknown key training.rollouts",
     "+objective.gama=1": "unknown key: ",
+    "optimizer._target_=torch.optim.SGD": "unknown key: optimizer.betas",
+    "optimizer.lr=1e-3a": "optimizer.lr is a number",
+    "optimizer.lr=nan": "optimizer.lr",
+    "optimizer.lr=inf": "optimizer.lr",
+    "optimizer.lr=-1": "optimizer.lr=-1",
+    "optimizer.betas=[0.9,1.5]": "optimizer.betas=[0.9, 1.5]",
+    "trainer.precision=half": "trainer.precision=half",
+    "trainer.accelerator=quantum": "trainer.accelerator=quantum",
+    "+trainer.accumulate_grad_batches=2": "set training.prompts_per_microbatch",
+    "+trainer.max_epochs=3": "set training.num_rollouts",
+    "+trainer.gradient_clip_val=1": "set training.max_grad_norm",
+    "+trainer.strategy=ddp": "trainer.strategy",
+    "callbacks.checkpoint.every_rollouts=often": "callbacks.checkpoint.every_rollouts is a whole",
+    "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping": "callbacks.stop.monitor",
+    "+model.size=3": "unknown key: model.size",
+    "model.head_chunk_size=many": "model.head_chunk_size is a whole number",
     "optimizer._target_=os.system": "_target_: os.system",
     "masking._target_=torch.load": "_target_: torch.load",
     "model.path=no/such/folder": "model.path",
@@ -68,6 +84,54 @@ def test_an_impossible_setting_is_named_before_a_model_is_loaded(override, tmp_p
     assert IMPOSSIBLE[override] in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_gpu_that_is_not_here_is_said_in_one_line(tmp_path, no_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    outcome = run_command("trainer=gpu", f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    [line] = outcome.stderr.splitlines()
+    assert "no GPU here" in line
+    assert "trainer=cpu" in line
+    assert "trainer=auto" in line
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_wandb_online_without_a_key_is_told_before_anything_is_begun(
+    tmp_path, no_model, monkeypatch
+):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    run = tmp_path / "run"
+    outcome = run_command("logger=wandb", "logger.wandb.mode=online", f"run_dir={run}")
+    assert outcome.code == 1
+    line = outcome.stderr.splitlines()[-1]
+    assert "logger.wandb.mode=online" in line
+    assert "WANDB_API_KEY" in line
+    assert "Traceback" not in outcome.stderr
+    assert not (run / "run.json").exists()
+
+
+def test_a_fault_of_papo_itself_keeps_its_traceback(tmp_path, monkeypatch):
+    from papo.training import checkpoints
+
+    def broken(self, *, every_rollouts, keep_last):
+        raise TypeError("a fault of the code, not of the command")
+
+    monkeypatch.setattr(checkpoints.RolloutCheckpoint, "__init__", broken)
+    outcome = run_command(f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert "error: " not in outcome.stderr
+    assert "TypeError: a fault of the code" in outcome.stderr
+
+
+def test_weights_that_small_updates_would_not_move_are_refused(tmp_path):
+    outcome = run_command("trainer.precision=bf16-true", "optimizer.lr=1e-6", f"run_dir={tmp_path}")
+    assert outcome.code == 1
+    [line] = outcome.stderr.splitlines()
+    assert "% of the trained weights in bfloat16" in line
+    assert "trainer.precision=bf16-mixed" in line
+    assert not (tmp_path / "metrics.csv").exists()
 
 
 @pytest.mark.parametrize("masking", ["evidence", "control"])

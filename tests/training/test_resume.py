@@ -103,7 +103,7 @@ def test_runs_that_are_killed_at_random_end_as_the_uninterrupted_one(runs):
     """A hundred kills: crash_driver.py FOLDER --random 100 --seed 1, then this file with PAPO_CRASHED_RUNS=FOLDER."""
     said = json.loads((runs / "random.json").read_text())
     assert said["unexpected"] == []
-    assert sum(said["kills"].values()) >= 5
+    assert sum(said["kills"].values()) >= 3
     for name in said["runs"]:
         expected, got = final_state(runs / "uninterrupted"), final_state(runs / name)
         for part in ("state_dict", "optimizer_states", "papo", "random_state"):
