@@ -31,7 +31,7 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
     elif isinstance(stored, str):
         encoded, path = None, stored
     name = "an image"
-    if path:
+    if isinstance(path, str) and path:
         name = shown(path, 300 if len(path) <= _LONGEST_PATH else 30)
     try:
         with opened_picture(_inside(path, folder) if encoded is None else encoded) as image:
@@ -44,8 +44,8 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
         ) from error
 
 
-def _inside(path: str | None, folder: Path | None) -> Path:
-    if not path:
+def _inside(path: Any, folder: Path | None) -> Path:
+    if not isinstance(path, str) or not path:
         raise ValueError("neither bytes nor a path")
     if len(path) > _LONGEST_PATH:
         raise ValueError(
