@@ -12,7 +12,8 @@ from typing import TypeGuard
 _TAG_CHARACTERS = re.compile(r"([<>/])")
 _BRACES = re.compile(r"[{}]")
 _BRACES_OR_ESCAPES = re.compile(r"\\.|[{}]", re.DOTALL)
-_LENIENT_BOX = re.compile(r"\\(?:boxed|fbox)[ \t]?\{")
+_BOXES_AND_BRACES = re.compile(r"\\(?:boxed|fbox)[ \t]?\{|\\.|[{}]", re.DOTALL)
+_LONE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 
 
 def close_up_tags(text: str) -> str:
@@ -44,13 +45,47 @@ def last_boxed(text: str) -> str | None:
 
 
 def last_boxed_lenient(text: str) -> str | None:
-    r"""Like `last_boxed`, and reads `\boxed {4}` and `\fbox{4}`; `\{` and `\}` do not count."""
-    start = None
-    for match in _LENIENT_BOX.finditer(text):
-        start = match.end()
-    if start is None:
+    r"""Like `last_boxed`, and reads `\boxed {4}` and `\fbox{4}`; `\{` and `\}` do not count.
+
+    A box in a box is read with what stands around it, if anything does: `\boxed{\boxed{3} or \boxed{4}}`.
+    None where the last box stands in a comment of LaTeX or HTML: nobody who reads the response sees it.
+    """
+    open_boxes: list[tuple[int, int]] = []  # depth of braces outside it, where its content starts
+    depth = 0
+    begin = start = outermost = None
+    for match in _BOXES_AND_BRACES.finditer(text):
+        token = match.group()
+        if token == "}":
+            depth -= 1
+            if open_boxes and open_boxes[-1][0] == depth:
+                open_boxes.pop()
+        elif token == "{":
+            depth += 1
+        elif token.endswith("{"):
+            begin, start = match.span()
+            outermost = open_boxes[0][1] if open_boxes else None
+            open_boxes.append((depth, start))
+            depth += 1
+    if begin is None or start is None or _is_commented_out(text, begin):
         return None
-    return _up_to_closing_brace(text, start, _BRACES_OR_ESCAPES)
+    answer = _up_to_closing_brace(text, start, _BRACES_OR_ESCAPES)
+    if outermost is None or answer is None:
+        return answer
+    around = _up_to_closing_brace(text, outermost, _BRACES_OR_ESCAPES)
+    is_alone = around is None or _LONE_BOX.fullmatch(around.replace(answer, "", 1))
+    return answer if is_alone else around
+
+
+_COMMENT = re.compile(r"(?:^|[}.;$])[ \t]{0,40}%")
+
+
+def _is_commented_out(text: str, begin: int) -> bool:
+    """Whether a comment is open where the box begins. A percent sign behind a word or number is no comment."""
+    opened = text.rfind("<!--", 0, begin)
+    if opened >= 0 and text.find("-->", opened, begin) < 0:
+        return True
+    line = text[text.rfind("\n", 0, begin) + 1 : begin]
+    return bool(_COMMENT.search(line))
 
 
 READ_ANSWER = {

@@ -5,11 +5,11 @@ from pathlib import Path
 import mathruler.grader
 import pytest
 import sympy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy.parsing import sympy_parser
 
-from papo.rewards import canonical, sympy_guard
+from papo.rewards import sympy_guard
 from papo.rewards.extraction import close_up_tags, last_boxed, last_boxed_lenient
 from papo.rewards.graders import GRADERS
 
@@ -117,6 +117,23 @@ def test_golden_verdicts_differ_only_where_known(golden_cases, name):
     assert failures == KNOWN_FAILURES[name]
 
 
+def test_cases_from_public_reports_get_the_verdict_a_person_would_give():
+    cases = json_lines(GOLDEN / "grader_cases_reports.jsonl")
+    assert len(cases) == 78
+    verdicts = [
+        GRADERS["combined"](
+            last_boxed_lenient(close_up_tags(case["prediction"])) or "", case["answer"]
+        )
+        for case in cases
+    ]
+    paid = [c for c, verdict in zip(cases, verdicts, strict=True) if verdict and not c["expected"]]
+    refused = [
+        c for c, verdict in zip(cases, verdicts, strict=True) if c["expected"] and not verdict
+    ]
+    assert paid == []
+    assert refused == []
+
+
 def test_every_reference_of_real_data_sets_is_its_own_right_answer():
     references = [row["answer"] for row in json_lines(GOLDEN / "reference_answers.jsonl")]
     assert len(references) == 2193
@@ -191,19 +208,15 @@ def test_an_integer_or_fraction_equals_itself_and_not_its_successor(numerator, d
     assert not GRADERS["combined"](str(numerator + 1), str(numerator))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
-def test_canonical_form_of_any_text_is_computed_and_stable_under_repetition(text):
-    first = canonical.canonicalise(text)
-    assert canonical.canonicalise(text) == first
-    canonical.split_list(first)
-    canonical.split_unit(first)
-    canonical.split_assignment(first)
-    canonical.choice_letter(first)
-    canonical.choice_letters(first)
+def test_any_text_gets_a_verdict(text):
+    assert isinstance(GRADERS["combined"](text, "3"), bool)
+    assert isinstance(GRADERS["combined"]("3", text), bool)
 
 
 @pytest.mark.parametrize(
-    ("written", "canonical_form"),
+    ("written", "plain"),
     [
         ("4√3", r"4\sqrt{3}"),
         ("1{,}234,567", "1234567"),
@@ -218,5 +231,6 @@ def test_canonical_form_of_any_text_is_computed_and_stable_under_repetition(text
         (r"\$5.00", "5.00"),
     ],
 )
-def test_answers_are_spelled_one_way(written, canonical_form):
-    assert canonical.canonicalise(written) == canonical_form
+def test_answers_are_read_in_every_spelling(written, plain):
+    assert GRADERS["combined"](written, plain)
+    assert GRADERS["combined"](plain, written)

@@ -1,0 +1,515 @@
+r"""Whether two expressions are equal: by exact fractions where they can be, else to many digits.
+
+Variables are given the same random values on both sides; an identity of answers holds at all of them,
+and an accidental one at none. No text is evaluated: trees of `expression` are.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import mpmath
+
+from papo.rewards.expression import Node
+
+T = TypeVar("T")
+
+_DIGITS = 50
+_MAX_RANGE = 2_000
+_MAX_BITS = 20_000
+_MAX_FACTORIAL = 1_000
+_MAX_DEGREE = 100
+_POINTS = 4
+_NO_NUMBERS = frozenset({r"\infty", r"\emptyset", r"\ldots"})
+_DECIMAL_PLACES = 6
+
+
+class UndefinedError(ValueError):
+    """The expression has no value here, or none of a size that an answer has."""
+
+
+def equal(left: Node, right: Node) -> bool | None:
+    """Returns whether two expressions are equal; None where that cannot be computed.
+
+    A decimal of at least six places agrees with an exact value that rounds to it.
+    """
+    if dump(left) == dump(right):
+        return True
+    if left.holds("opaque") or right.holds("opaque"):
+        return None
+    if _is_symbol(left) or _is_symbol(right):
+        return False
+    structures = ("tuple", "set", "union", "matrix", "ratio")
+    if left.head in structures or right.head in structures:
+        return _equal_structures(left, right)
+    if any(side.holds(head) for side in (left, right) for head in (*structures, "pm", "mp")):
+        return None
+    left_value, right_value = _literal(left), _literal(right)
+    if left_value is not None and right_value is not None:
+        return left_value == right_value or _rounds(left, right) or _rounds(right, left)
+    names = left.names() | right.names()
+    verdict = _agree(lambda point: (value(left, point), value(right, point)), bool(_free(names)))
+    if verdict is False and not _free(names):
+        return _rounds(left, right) or _rounds(right, left)
+    return verdict
+
+
+def proportional(left: Node, right: Node, *, positive: bool) -> bool | None:
+    """Returns whether left = c * right for a number c that is not 0 (or above 0); None: unknown."""
+    if left.holds("opaque") or right.holds("opaque"):
+        return None
+    if not (_changing(left) and _changing(right)):
+        return None  # any two numbers are proportional: 3 = 4 is not 1 = 2
+    first: Any = None
+    seen = 0
+    for index in range(3 * _POINTS):
+        with mpmath.workdps(_DIGITS):
+            try:
+                point = Point(index)
+                top, bottom = value(left, point), value(right, point)
+            except (UndefinedError, ArithmeticError):
+                continue
+            if point.range > 12:
+                continue
+            if _is_zero(top) or _is_zero(bottom):
+                if _is_zero(top) != _is_zero(bottom):
+                    return False
+                continue
+            ratio = _fold([top, bottom], lambda a, b: a / b)
+            if first is None:
+                first = ratio
+            size = Fraction(10) ** int(mpmath.log10(abs(_mp(first))) + 2)
+            if not _close(first, ratio, size):
+                return False
+            if not _is_real(first) or (positive and mpmath.re(_mp(first)) <= 0):
+                return False
+            seen += 1
+            if seen == _POINTS:
+                return True
+    return None
+
+
+def dump(node: Node) -> str:
+    """Returns one spelling of a tree: operands of sums and products in one order."""
+    if node.head == "num":
+        return str(node.value)
+    if node.head in ("add", "mul"):
+        return f"{node.head}({','.join(sorted(_flat(node, node.head)))})"
+    parts = [dump(part) for part in node.parts]
+    if node.head == "neg" and node.parts[0].head == "num":
+        return str(-(node.parts[0].value or 0))
+    if node.head in ("set", "union"):
+        parts.sort()
+    return f"{node.head}[{node.text}]({','.join(parts)})"
+
+
+def _flat(node: Node, head: str) -> list[str]:
+    if node.head != head:
+        return [dump(node)]
+    return [item for part in node.parts for item in _flat(part, head)]
+
+
+def _equal_structures(left: Node, right: Node) -> bool | None:
+    if {left.head, right.head} == {"ratio", "div"} or "ratio" in (left.head, right.head):
+        return _equal_ratios(left, right)
+    if left.head != right.head or left.text != right.text or len(left.parts) != len(right.parts):
+        if left.head in ("tuple", "set", "union", "matrix") and right.head in (
+            "tuple",
+            "set",
+            "union",
+            "matrix",
+        ):
+            return False
+        whole = {left.head, right.head} & {"add", "mul", "div", "pow", "neg", "opaque"}
+        return None if whole and (left.holds("matrix") and right.holds("matrix")) else False
+    if left.head == "matrix":
+        return all_of(
+            False if len(a.parts) != len(b.parts) else all_of(map(equal, a.parts, b.parts))
+            for a, b in zip(left.parts, right.parts, strict=True)
+        )
+    if left.head == "tuple":
+        return all_of(map(equal, left.parts, right.parts))
+    return matches(left.parts, right.parts, equal)
+
+
+def all_of(verdicts: Any) -> bool | None:
+    """False if one is False, else None if one is None, else True."""
+    found = list(verdicts)
+    return False if False in found else None if None in found else True
+
+
+def matches(
+    left: Sequence[T], right: Sequence[T], same: Callable[[T, T], bool | None]
+) -> bool | None:
+    """Whether the members are the same in any order, each one as often."""
+    if len(left) != len(right):
+        return False
+    rest = list(left)
+    for wanted in right:
+        found = next((item for item in rest if same(item, wanted)), None)
+        if found is None:
+            return None if any(same(item, wanted) is None for item in rest) else False
+        rest.remove(found)
+    return True
+
+
+def _equal_ratios(left: Node, right: Node) -> bool | None:
+    lefts, rights = _terms(left), _terms(right)
+    if lefts is None or rights is None or len(lefts) != len(rights):
+        return False
+    is_exact = any(_literal(term) == 0 for term in (*lefts, *rights))
+    if is_exact or (_is_time(left) and _is_time(right)):
+        return all_of(map(equal, lefts, rights))
+    return all_of(
+        equal(
+            Node("mul", parts=(lefts[0], rights[index])),
+            Node("mul", parts=(rights[0], lefts[index])),
+        )
+        for index in range(1, len(lefts))
+    )
+
+
+def _is_time(node: Node) -> bool:
+    """`12:30` may be a time of day, which is not `6:15`; a ratio would be reduced."""
+    if node.head != "ratio" or len(node.parts) != 2:
+        return False
+    hours, minutes = (part.value for part in node.parts)
+    return (
+        hours is not None and minutes is not None
+        and hours <= 24 and 10 <= minutes < 60 and {hours.denominator, minutes.denominator} == {1}
+    )  # fmt: skip
+
+
+def _terms(node: Node) -> tuple[Node, ...] | None:
+    if node.head == "ratio":
+        return node.parts
+    if node.head in ("num", "div", "mul", "pow", "fn"):
+        return (node, Node("num", value=Fraction(1)))
+    return None
+
+
+class Point:
+    """Values for variables by their names: the same at every call, another at every index."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.range = 0.0
+
+    def __getitem__(self, name: str) -> Fraction:
+        digest = hashlib.blake2b(f"{self.index} {name}".encode(), digest_size=4).digest()
+        number = int.from_bytes(digest[:3], "big")
+        size = Fraction(number % 9_973 + 2_000, 4_001 if self.index % 4 < 2 else 173)
+        return -size if self.index % 2 and digest[3] % 2 else size
+
+
+def _free(names: frozenset[str]) -> frozenset[str]:
+    return names - {r"\pi", "e", "i"}
+
+
+def _changing(node: Node) -> bool:
+    return bool(_free(node.names()))
+
+
+def _is_symbol(node: Node) -> bool:
+    """Whether this is an infinity, the empty set or the like, which equals itself alone."""
+    if node.head == "neg":
+        return _is_symbol(node.parts[0])
+    return node.head == "var" and node.text in _NO_NUMBERS
+
+
+def _literal(node: Node) -> Fraction | None:
+    if node.head == "num":
+        return node.value
+    if node.head == "neg":
+        inside = _literal(node.parts[0])
+        return None if inside is None else -inside
+    return None
+
+
+def _decimal(node: Node) -> tuple[Fraction, int] | None:
+    """Returns a decimal's value and places, if it has at least six places and significant digits."""
+    if node.head == "neg":
+        inside = _decimal(node.parts[0])
+        return None if inside is None else (-inside[0], inside[1])
+    if node.head != "num" or "." not in node.text or not node.text.replace(".", "").isdigit():
+        return None
+    whole, _, places = node.text.partition(".")
+    is_long = min(len(places), len((whole + places).lstrip("0"))) >= _DECIMAL_PLACES
+    return (Fraction(node.text), len(places)) if is_long else None
+
+
+def _rounds(decimal: Node, exact: Node) -> bool:
+    rounded = _decimal(decimal)
+    if rounded is None or _has_decimal(exact) or _changing(exact):
+        return False
+    goal, places = rounded
+    try:
+        with mpmath.workdps(_DIGITS + places):
+            found = value(exact, Point(0))
+            if isinstance(found, Fraction):
+                if _terminates(found):
+                    return False
+                return abs(found - goal) * 2 <= Fraction(1, 10**places)
+            return bool(
+                _is_real(found)
+                and abs(mpmath.re(found) - _mp(goal)) * 2 <= mpmath.mpf(10) ** -places
+            )
+    except (UndefinedError, ArithmeticError):
+        return False
+
+
+def _terminates(number: Fraction) -> bool:
+    bottom = number.denominator
+    for prime in (2, 5):
+        while bottom % prime == 0:
+            bottom //= prime
+    return bottom == 1
+
+
+def _has_decimal(node: Node) -> bool:
+    return bool(node.head == "num" and node.text) or any(_has_decimal(part) for part in node.parts)
+
+
+def _agree(pair: Callable[[Point], tuple[Any, Any]], has_variables: bool) -> bool | None:
+    wanted = _POINTS if has_variables else 1
+    seen = 0
+    for index in range(3 * wanted):
+        try:
+            same = _same_at(pair, index)
+        except (UndefinedError, ArithmeticError):
+            continue
+        if not same:
+            return False
+        seen += 1
+        if seen == wanted:
+            return True
+    return None
+
+
+def _same_at(pair: Callable[[Point], tuple[Any, Any]], index: int) -> bool:
+    point = Point(index)
+    with mpmath.workdps(_DIGITS):
+        left, right = pair(point)
+        if _both_exact(left, right):
+            return bool(left == right)
+        if point.range < 12:
+            return _close(left, right, Fraction(10) ** int(point.range + 1))
+    if point.range > _MAX_RANGE:
+        raise UndefinedError("numbers of very different size")
+    reach = int(point.range) + 1
+    with mpmath.workdps(_DIGITS + 3 * reach):
+        left, right = pair(Point(index))
+        return (_both_exact(left, right) and left == right) or _close(
+            left, right, Fraction(10) ** reach
+        )
+
+
+def _both_exact(left: Any, right: Any) -> bool:
+    return isinstance(left, Fraction) and isinstance(right, Fraction)
+
+
+def _close(left: Any, right: Any, scale: Fraction) -> bool:
+    if _both_exact(left, right):
+        return bool(left == right)
+    difference = abs(_mp(left) - _mp(right))
+    return bool(difference <= _mp(scale) * mpmath.mpf(10) ** (15 - mpmath.mp.dps))
+
+
+def _is_zero(number: Any) -> bool:
+    if isinstance(number, Fraction):
+        return number == 0
+    return bool(abs(number) < mpmath.mpf(10) ** (15 - mpmath.mp.dps))
+
+
+def _is_real(number: Any) -> bool:
+    return isinstance(number, Fraction) or bool(
+        abs(mpmath.im(number)) <= abs(number) * mpmath.mpf(10) ** (10 - mpmath.mp.dps)
+    )
+
+
+def _mp(number: Any) -> Any:
+    if isinstance(number, Fraction):
+        return mpmath.mpf(number.numerator) / number.denominator
+    return number
+
+
+def value(node: Node, point: Point) -> Any:
+    """Returns the value at a point: a Fraction where it is exact, else an mpmath number.
+
+    Raises:
+        UndefinedError: there is none, or it is larger than any answer.
+    """
+    result = _value(node, point)
+    if isinstance(result, Fraction):
+        if result.numerator.bit_length() + result.denominator.bit_length() > _MAX_BITS:
+            raise UndefinedError("a number of too many digits")
+        size = result.numerator.bit_length() - result.denominator.bit_length() if result else 0
+    else:
+        if not (mpmath.isfinite(result)):
+            raise UndefinedError("no finite number")
+        size = int(mpmath.mag(result)) if result != 0 else 0
+    point.range = max(point.range, abs(size) * 0.30103)
+    if abs(size) > _MAX_BITS:
+        raise UndefinedError("a number of too many digits")
+    return result
+
+
+def _value(node: Node, point: Point) -> Any:
+    if node.head == "num":
+        assert node.value is not None
+        return node.value
+    if node.head == "var":
+        if node.text == r"\pi":
+            return +mpmath.pi
+        if node.text == "e":
+            return +mpmath.e
+        if node.text in _NO_NUMBERS:
+            raise UndefinedError(f"{node.text} is no number")
+        return mpmath.mpc(0, 1) if node.text == "i" else point[node.text]
+    parts = [value(part, point) for part in node.parts]
+    match node.head:
+        case "add":
+            return _fold(parts, lambda a, b: a + b)
+        case "mul":
+            return _fold(parts, lambda a, b: a * b)
+        case "neg":
+            return -parts[0]
+        case "div":
+            if _is_zero(parts[1]):
+                raise UndefinedError("division by zero")
+            return _fold(parts, lambda a, b: a / b)
+        case "pow":
+            return _power(parts[0], parts[1])
+        case "degree":
+            return _mp(parts[0]) * mpmath.pi / 180
+        case "fn":
+            return _function(node.text, parts)
+    raise UndefinedError(f"{node.head} has no value")
+
+
+def _fold(parts: list[Any], operation: Callable[[Any, Any], Any]) -> Any:
+    if not all(isinstance(part, Fraction) for part in parts):
+        parts = [_mp(part) for part in parts]
+    result = parts[0]
+    for part in parts[1:]:
+        result = operation(result, part)
+    return result
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
+        power = exponent.numerator
+        bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+        if bits * abs(power) <= _MAX_BITS:
+            if base == 0 and power <= 0:
+                raise UndefinedError("zero to a power below one")
+            return base**power
+    if _is_zero(base):
+        if _is_real(exponent) and mpmath.re(_mp(exponent)) > 0:
+            return Fraction(0)
+        raise UndefinedError("zero to a power below one")
+    is_root = isinstance(exponent, Fraction) and 1 < exponent.denominator <= _MAX_DEGREE
+    if is_root and abs(exponent.numerator) <= _MAX_DEGREE:
+        return _root(base, exponent)
+    number, power = _mp(base), _mp(exponent)
+    if abs(power) * abs(mpmath.log(number)) > _MAX_BITS:
+        raise UndefinedError("a number of too many digits")
+    return number**power
+
+
+def _root(base: Any, exponent: Fraction) -> Any:
+    """Odd roots of negative numbers are real, as schools have it; exact roots are exact."""
+    degree = exponent.denominator
+    if isinstance(base, Fraction) and base < 0 and degree % 2:
+        return _power(-_root(-base, Fraction(1, degree)), Fraction(exponent.numerator))
+    if isinstance(base, Fraction) and base > 0:
+        top, bottom = _whole_root(base.numerator, degree), _whole_root(base.denominator, degree)
+        if top and bottom:
+            return Fraction(top, bottom) ** exponent.numerator
+    number = _mp(base)
+    if not isinstance(base, Fraction) and _is_real(base) and mpmath.re(base) < 0 and degree % 2:
+        return (-(mpmath.re(-base) ** (mpmath.mpf(1) / degree))) ** exponent.numerator
+    return number ** (mpmath.mpf(exponent.numerator) / degree)
+
+
+def _whole_root(number: int, degree: int) -> int | None:
+    if number.bit_length() > 2_000:
+        return None
+    found = int(mpmath.nint(mpmath.root(mpmath.mpf(number), degree)))
+    return found if found**degree == number else None
+
+
+def _function(name: str, parts: list[Any]) -> Any:
+    match name:
+        case "root":
+            if not (isinstance(parts[1], Fraction) and parts[1] > 0):
+                return _power(parts[0], 1 / _mp(parts[1]))
+            if _is_zero(parts[0]):
+                return Fraction(0)
+            return _power(parts[0], 1 / parts[1])
+        case "abs":
+            return abs(parts[0])
+        case "floor" | "ceil":
+            if not _is_real(parts[0]):
+                raise UndefinedError("no real number")
+            if isinstance(parts[0], Fraction):
+                up = -(-parts[0].numerator // parts[0].denominator)
+                return Fraction(
+                    parts[0].numerator // parts[0].denominator if name == "floor" else up
+                )
+            return Fraction(
+                int((mpmath.floor if name == "floor" else mpmath.ceil)(mpmath.re(parts[0])))
+            )
+        case "factorial":
+            return _factorial(parts[0])
+        case "binom":
+            top, bottom = parts
+            if not (
+                _both_exact(top, bottom)
+                and bottom.denominator == 1
+                and 0 <= bottom <= _MAX_FACTORIAL
+            ):
+                return mpmath.binomial(_mp(top), _mp(bottom))
+            result = Fraction(1)
+            for step in range(int(bottom)):
+                result *= (top - step) / (step + 1)
+            return result
+        case "exp":
+            return _power(+mpmath.e, parts[0])
+        case "ln" | "log" | "lg":
+            return _logarithm(name, parts)
+    if len(parts) > 1:
+        raise UndefinedError(f"an index of {name}")
+    angle = _mp(parts[0])
+    if abs(angle) > 10**6:
+        raise UndefinedError("a large argument")
+    function = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot"}.get(
+        name, name
+    )
+    return getattr(mpmath, function)(angle)
+
+
+def _factorial(number: Any) -> Any:
+    if isinstance(number, Fraction) and number.denominator == 1:
+        if not 0 <= number <= _MAX_FACTORIAL:
+            raise UndefinedError("a factorial of too many digits")
+        result = 1
+        for factor in range(2, int(number) + 1):
+            result *= factor
+        return Fraction(result)
+    if abs(number) > _MAX_FACTORIAL:
+        raise UndefinedError("a factorial of too many digits")
+    return mpmath.factorial(_mp(number))
+
+
+def _logarithm(name: str, parts: list[Any]) -> Any:
+    if _is_zero(parts[0]):
+        raise UndefinedError("a logarithm of zero")
+    result = mpmath.log(_mp(parts[0]))
+    if len(parts) == 1 and name == "ln":
+        return result
+    base = mpmath.log(_mp(parts[1])) if len(parts) > 1 else mpmath.log(10)
+    if _is_zero(base):
+        raise UndefinedError("a logarithm to the base one")
+    return result / base
