@@ -23,6 +23,12 @@ _MAX_DEGREE = 100
 _POINTS = 4
 _NO_NUMBERS = frozenset({r"\infty", r"\emptyset", r"\ldots"})
 _DECIMAL_PLACES = 6
+_OF_AN_ANGLE: dict[str, Callable[[Any], Any]] = {
+    **{"sin": mpmath.sin, "cos": mpmath.cos, "tan": mpmath.tan},
+    **{"cot": mpmath.cot, "sec": mpmath.sec, "csc": mpmath.csc},
+    **{"arcsin": mpmath.asin, "arccos": mpmath.acos, "arctan": mpmath.atan, "arccot": mpmath.acot},
+    **{"sinh": mpmath.sinh, "cosh": mpmath.cosh, "tanh": mpmath.tanh},
+}
 
 
 class UndefinedError(ValueError):
@@ -484,10 +490,9 @@ def _function(name: str, parts: list[Any]) -> Any:
     angle = _mp(parts[0])
     if abs(angle) > 10**6:
         raise UndefinedError("a large argument")
-    function = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot"}.get(
-        name, name
-    )
-    return getattr(mpmath, function)(angle)
+    if name not in _OF_AN_ANGLE:
+        raise UndefinedError(name)
+    return _OF_AN_ANGLE[name](angle)
 
 
 def _factorial(number: Any) -> Any:
