@@ -23,7 +23,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from constructor_arguments import check_arguments, refusals_named
 from constructors import CONF, check_targets
-from constructors import read_run_config as read_run_config
 from papo.files import write_atomically
 from papo.lab import WARM_START
 from papo.processes import Interrupted, interruptible, require_one_process
