@@ -1,10 +1,16 @@
-"""A stored picture becomes an RGB image; whatever is wrong with it becomes a ProblemError."""
+"""A stored picture becomes an RGB image; whatever is wrong with it becomes a ProblemError.
+
+RGB has 8 bits a channel. What has them already becomes what Pillow's convert("RGB") makes of it: 1, L, P, RGB,
+CMYK, YCbCr, LAB, and their versions with transparency, which is flattened on white. Wider grey (I;16, I, F)
+is rescaled where convert would clip it to 0..255 and so to black and white; see `_levels`.
+"""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from papo.data.problem_error import ProblemError
@@ -66,8 +72,37 @@ def _inside(path: Any, folder: Path | None) -> Path:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _levels(image).convert("RGB")
+    if image.mode == "La":  # the one mode with transparency that Pillow converts to no other
+        image = image.convert("LA")
     # Black lines on a transparent ground would vanish on black, which convert("RGB") puts below.
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
     return image.convert("RGB")
+
+
+def _levels(image: Image.Image) -> Image.Image:
+    """Returns 256 grey levels of a picture of more: linear, so that a ramp stays one, over the first range that holds.
+
+    * 0..1 of a floating-point picture: scikit-image 0.21, "Image data types and what they mean".
+    * 0..255: 8 bits that were stored in more; they stay as they are.
+    * 0..65535: 16 bits, ibid., also of an I (how Pillow reads some 16-bit files) and of an F.
+    * the smallest to the largest value otherwise (signed or 32-bit pictures): no convention holds for these.
+
+    Infinities are the ends of the range, NaN is black, and the value that a PNG calls transparent is white.
+    """
+    stored = np.asarray(image)
+    finite = stored[np.isfinite(stored)] if image.mode == "F" else stored
+    smallest, largest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    ranges = [(0.0, 1.0)] if image.mode == "F" else []
+    ranges += [(0.0, 255.0), (0.0, 65535.0), (smallest, largest)]
+    low, high = next(one for one in ranges if one[0] <= smallest and largest <= one[1])
+    levels = np.nan_to_num(stored.astype(np.float64), nan=low, posinf=high, neginf=low)
+    levels -= low
+    levels *= 255 / ((high - low) or 1)
+    levels = np.rint(levels).astype(np.uint8)
+    if isinstance(transparent := image.info.get("transparency"), int):
+        levels = np.where(stored == transparent, np.uint8(255), levels)
+    return Image.fromarray(levels)
