@@ -23,7 +23,7 @@ from rich.console import Console
 import front_door
 import policy_source
 from front_door import instantiate
-from papo.data import CheckedProblems
+from papo.data import CheckedProblems, notes_on
 from papo.evaluation import (
     Benchmark,
     EvaluationFolder,
@@ -100,7 +100,7 @@ def main(config: DictConfig) -> float:
     run_dir = front_door.run_dir()
     OmegaConf.update(config, "run_dir", str(run_dir))
     plan = make_plan(config)
-    preflight(plan)
+    about_data = preflight(plan)
     folder = EvaluationFolder(
         run_dir,
         config=OmegaConf.to_container(config, resolve=True),
@@ -117,8 +117,9 @@ def main(config: DictConfig) -> float:
         # Another process may have finished it meanwhile.
         if folder.is_done():
             return show_end(folder)
-        if warning := folder.open():
-            console.print(warning, highlight=False, soft_wrap=True, markup=False)
+        for note in (folder.open(), *about_data):
+            if note:
+                console.print(note, highlight=False, soft_wrap=True, markup=False)
         try:
             return run(plan, folder)
         except BaseException as error:
@@ -171,8 +172,10 @@ def make_plan(config: DictConfig) -> Plan:
     )
 
 
-def preflight(plan: Plan) -> None:
+def preflight(plan: Plan) -> list[str]:
     """Says what is missing, checkpoint and data sets, before a model is loaded.
+
+    Returns what must be known of how the data are read.
 
     Raises:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
@@ -187,14 +190,20 @@ def preflight(plan: Plan) -> None:
                 key="benchmark.shape",
                 remedy="choose benchmark=lab or benchmark=lab_quadrilateral",
             )
+    about_data: list[str] = []
     for benchmark in plan.benchmarks:
         if len(benchmark.problems) == 0:
             raise ValueError(
                 f"{benchmark.label} holds no problem; check benchmark.limit and its files"
             )
-        for part in (*plan.views, plan.probe):
+        about_data += [f"{benchmark.label}: {note}" for note in notes_on(benchmark.problems)]
+        for part, remedy in (
+            *((view, "views=image") for view in plan.views),
+            (plan.probe, "probe=none"),
+        ):
             if hasattr(part, "mask"):
-                check_mask(part.mask, benchmark.problems)
+                check_mask(part.mask, benchmark.problems, remedy=remedy)
+    return about_data
 
 
 def run(plan: Plan, folder: EvaluationFolder) -> float:
@@ -425,6 +434,11 @@ def check_everything_is_read(config: DictConfig) -> None:
         raise ValueError(
             f"data.path={path} is not read: the benchmark has no files, or benchmark.path names others. "
             "Choose a benchmark of files, e.g. benchmark=local, or drop data.path"
+        )
+    if unread := sorted({*config.data} - {"path"}):
+        raise ValueError(
+            f"data.{unread[0]} is not read: an evaluation has several sets of problems, each with settings of its "
+            f"own. Set benchmark.sets.{next(iter(config.benchmark.get('sets') or ['KEY']))}.problems.{unread[0]}="
         )
     readers = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["views", "probe"]))
     for key in (text.split("=")[0] for text in changes()):

@@ -23,6 +23,7 @@ from rich.console import Console
 import front_door
 from constructors import read_run_config
 from front_door import instantiate
+from papo.data import notes_on
 from papo.files import locked
 from papo.lab import (
     LabReport,
@@ -33,7 +34,7 @@ from papo.lab import (
     held_out_sets,
     shortest_response,
 )
-from papo.masking import check_mask
+from papo.masking import check_mask, require_pictures
 from papo.models import VisionTowerSaliency, check_model
 from papo.rewards import PartlyLabelled
 from papo.rollout import check_sampling
@@ -91,6 +92,8 @@ BESIDE_OWN_SETTINGS = (
     LENGTH_KEY,
     "model.trust_remote_code",
 )
+
+WITHOUT_MASKED_VIEW = "objective=grpo"
 
 # Prompts that are read for the estimate of memory.
 PROMPTS_FOR_ESTIMATE = 16
@@ -150,12 +153,14 @@ def main(config: DictConfig) -> float:
         return show_end(folder)
     plan = make_plan(config)
     check_length(plan, folder, start)
-    preflight(plan)
+    notes = preflight(plan)
     with locked(folder.path):
         # Another process may have finished it meanwhile.
         if folder.is_done(start):
             return show_end(folder)
         folder.open(start)
+        for note in notes:
+            say(note)
         return run_in(folder, plan, start)
 
 
@@ -308,8 +313,10 @@ def check_labels(plan: Plan) -> None:
             )
 
 
-def preflight(plan: Plan) -> None:
-    """Says within seconds what is missing, before a model is loaded or a data set downloaded.
+def preflight(plan: Plan) -> tuple[str, ...]:
+    """Says what is missing before a model is loaded, and, but for what stands in the data, within seconds.
+
+    Returns what must be known of how the data are read.
 
     Raises:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
@@ -317,8 +324,6 @@ def preflight(plan: Plan) -> None:
     for part in (plan.source, plan.image_mask):
         if hasattr(part, "preflight"):
             part.preflight()
-    if needs_masked_view(plan.objective):
-        check_mask(plan.image_mask, plan.source)
     model = plan.config.model
     if "hub_id" in model:
         check_model(
@@ -333,6 +338,10 @@ def preflight(plan: Plan) -> None:
         check_model_speaks(model.path, plan.source.shape)
     check_accelerator(plan.config.trainer.get("accelerator"))
     make_trainer(plan, [])
+    # These read the data, which may have to come from the hub.
+    if needs_masked_view(plan.objective):
+        check_mask(plan.image_mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
+    return notes_on(plan.source)
 
 
 def make_trainer(plan: Plan, loggers: list[Any]) -> Trainer:
@@ -454,8 +463,10 @@ def usable_problems(plan: Plan, policy: Any, folder: RunFolder) -> Any:
         return plan.source
     fingerprint = DataFingerprint()
     source, report = plan.source.usable(fingerprint.noting(policy.encoder.prompt_length))
-    console.print(report.summary(), highlight=False, soft_wrap=True)
+    say(report.summary())
     require_enough(source, plan.settings)
+    if needs_masked_view(plan.objective):
+        require_pictures(report.with_pictures, plan.source, remedy=WITHOUT_MASKED_VIEW)
     if note := folder.compare_problems(fingerprint):
         say(note)
     return source

@@ -4,6 +4,7 @@ Not here: drawn scenes (papo.lab), tokens and patches (papo.models), the order i
 seen (papo.training).
 """
 
+from papo.data.census import Census, notes_on
 from papo.data.filtering import (
     CheckedProblems,
     FilteredProblems,
@@ -17,6 +18,7 @@ from papo.data.table import ProblemTable
 from papo.data.virl39k import Virl39kProblems
 
 __all__ = [
+    "Census",
     "CheckedProblems",
     "FilteredProblems",
     "LogicVistaProblems",
@@ -26,4 +28,5 @@ __all__ = [
     "ProblemTable",
     "Virl39kProblems",
     "filter_problems",
+    "notes_on",
 ]

@@ -1,12 +1,57 @@
 """What every data set has in common: a question, an answer and pictures become a checked Problem."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from PIL.Image import Image
 
 from papo.data.problem_error import ProblemError
 from papo.types import IMAGE_MARKER, Problem, shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """What a problem says, checked: see `checked_texts`.
+
+    Attributes:
+        question: one `<image>` marker per picture.
+        answer: without a box around it.
+        markers_added: whether the question came without markers.
+    """
+
+    question: str
+    answer: str
+    markers_added: bool
+
+
+def checked_texts(*, id: str, question: str, answer: str, num_images: int) -> Texts:
+    """Returns the texts of a problem; pictures of a question without any marker stand before it.
+
+    So does TRL: `prepare_multimodal_messages`, trl 1.7.1, puts them before the text of the first user turn.
+
+    Raises:
+        ProblemError: the question or the answer is empty, text is broken, or there are markers, but not
+            one for each picture.
+    """
+    for name, text in (("id", id), ("question", question), ("reference answer", answer)):
+        _check_text(name, text)
+    if not question:
+        raise ProblemError("empty_question", "the question is empty")
+    answer = unboxed(answer)
+    if not answer:
+        raise ProblemError("empty_answer", "the reference answer is empty")
+    num_markers = question.count(IMAGE_MARKER)
+    markers_added = num_images > 0 and num_markers == 0
+    if markers_added:
+        question = IMAGE_MARKER * num_images + question
+    elif num_markers != num_images:
+        raise ProblemError(
+            "image_markers",
+            f"{num_markers} {IMAGE_MARKER} markers for {num_images} images; the question needs one "
+            "marker where each picture stands, or none: then they stand before it",
+        )
+    return Texts(question=question, answer=answer, markers_added=markers_added)
 
 
 def build_problem(
@@ -25,7 +70,7 @@ def build_problem(
     Args:
         id: stable within `source`.
         source: the name under which the data set is known.
-        question: the text, one `<image>` marker per image.
+        question: the text, one `<image>` marker per image, or none.
         answer: the reference answer.
         images: as they are stored.
         read_image: decodes one of them; raises ProblemError where it cannot.
@@ -33,29 +78,16 @@ def build_problem(
         truth: see `Problem`.
 
     Raises:
-        ProblemError: the question or the answer is empty, text is broken, the markers do not fit the
-            images, or an image is broken.
+        ProblemError: see `checked_texts`; or an image is broken.
     """
-    for name, text in (("id", id), ("question", question), ("reference answer", answer)):
-        _check_text(name, text)
-    if not question:
-        raise ProblemError("empty_question", "the question is empty")
-    answer = unboxed(answer)
-    if not answer:
-        raise ProblemError("empty_answer", "the reference answer is empty")
-    num_markers = question.count(IMAGE_MARKER)
-    if num_markers != len(images):
-        raise ProblemError(
-            "image_markers",
-            f"{num_markers} {IMAGE_MARKER} markers for {len(images)} images; the question needs one "
-            "marker where each picture stands",
-        )
+    texts = checked_texts(id=id, question=question, answer=answer, num_images=len(images))
+    question = texts.question
     if prompt_suffix and not question.endswith(prompt_suffix):
         question = f"{question}\n\n{prompt_suffix}"
     return Problem(
         id=id,
         question=question,
-        answer=answer,
+        answer=texts.answer,
         images=tuple(read_image(image) for image in images),
         source=source,
         truth=truth,

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from papo.data.build import build_problem
+from papo.data.census import Census, note_of_markers
 from papo.data.image_folder import ImageFolder
 from papo.data.images import decode_image
 from papo.data.problem_error import ProblemError
-from papo.types import Problem, key_in, shown
+from papo.types import IMAGE_MARKER, Problem, key_in, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +45,17 @@ class FileProblems(ABC):
         num_rows: how many problems the files must hold.
         prompt_suffix: what every question ends with, after an empty line.
         limit: read only the first so many problems; None reads all.
-        section: where these settings stand in the configuration; messages name keys of it.
+        section: where these settings stand in the configuration; messages name keys of it. None is
+            the place of a benchmark, `benchmark.sets.KEY.problems`.
 
     Raises:
         ValueError: the limit is below 1.
     """
 
     def __init__(
-        self, *, key: str, num_rows: int, prompt_suffix: str, limit: int | None, section: str
+        self, *, key: str, num_rows: int, prompt_suffix: str, limit: int | None, section: str | None
     ) -> None:
+        section = section or f"benchmark.sets.{key}.problems"
         if limit is not None and limit < 1:
             raise ValueError(f"{key_in(section, 'limit')} counts from 1; got {limit}")
         self.key = key
@@ -85,6 +88,17 @@ class FileProblems(ABC):
 
     def __len__(self) -> int:
         return len(self._contents.entries)
+
+    @cached_property
+    def census(self) -> Census:
+        """What the files hold. Reads them, but decodes no picture."""
+        entries = self._contents.entries
+        pictured = [entry for entry in entries if entry.images]
+        return Census(
+            problems=len(entries),
+            with_pictures=len(pictured),
+            notes=tuple(note_of_markers(IMAGE_MARKER not in one.question for one in pictured)),
+        )
 
     def problem_id(self, index: int) -> str:
         """The id of the problem at `index`, without decoding its images."""

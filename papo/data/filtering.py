@@ -18,18 +18,20 @@ class ProblemFilterReport:
     Attributes:
         seen: problems looked at.
         kept: problems that can be used.
+        with_pictures: how many of these have a picture.
         dropped: how many were left out, per reason.
         examples: what was wrong with the first few, per reason.
     """
 
     seen: int
     kept: int
+    with_pictures: int
     dropped: Mapping[str, int]
     examples: Mapping[str, tuple[str, ...]]
 
     def summary(self) -> str:
         """One line per reason, after a line of totals."""
-        lines = [f"kept {self.kept} of {self.seen} problems"]
+        lines = [f"kept {self.kept} of {self.seen} problems, {self.with_pictures} with pictures"]
         for reason, count in sorted(self.dropped.items()):
             lines.append(f"  dropped {count} ({reason}), e.g. {'; '.join(self.examples[reason])}")
         return "\n".join(lines)
@@ -142,6 +144,7 @@ def filter_problems(
         ValueError: no problem is left.
     """
     positions: list[int] = []
+    with_pictures = 0
     dropped: dict[str, int] = {}
     examples: dict[str, list[str]] = {}
     check = PromptCheck(
@@ -157,10 +160,11 @@ def filter_problems(
     with ThreadPoolExecutor(max_workers=num_threads) as threads:
         for start in range(0, len(source), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(source)))
-            for position, problem in zip(chunk, threads.map(read, chunk), strict=True):
-                error = problem if isinstance(problem, ProblemError) else check.error(problem)
+            for position, found in zip(chunk, threads.map(read, chunk), strict=True):
+                error = found if isinstance(found, ProblemError) else check.error(found)
                 if error is None:
                     positions.append(position)
+                    with_pictures += isinstance(found, Problem) and len(found.images) > 0
                     continue
                 if strict:
                     raise error
@@ -171,6 +175,7 @@ def filter_problems(
     report = ProblemFilterReport(
         seen=len(source),
         kept=len(positions),
+        with_pictures=with_pictures,
         dropped=dropped,
         examples={reason: tuple(shown) for reason, shown in examples.items()},
     )

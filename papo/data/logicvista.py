@@ -40,7 +40,7 @@ class LogicVistaProblems(FileProblems):
             num_rows=num_rows,
             prompt_suffix=prompt_suffix,
             limit=limit,
-            section=section or f"benchmark.sets.{key}.problems",
+            section=section,
         )
         if path is None:
             raise ValueError(

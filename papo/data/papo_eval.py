@@ -45,7 +45,7 @@ class PapoEvalProblems(FileProblems):
             num_rows=num_rows,
             prompt_suffix=prompt_suffix,
             limit=limit,
-            section=section or f"benchmark.sets.{key}.problems",
+            section=section,
         )
         self.files = ParquetAndArchive(
             name=f"the benchmark {key}",
@@ -55,7 +55,7 @@ class PapoEvalProblems(FileProblems):
             hub_id=hub_id,
             revision=revision,
             max_archive_gb=max_archive_gb,
-            section=section or f"benchmark.sets.{key}.problems",
+            section=self.section,
         )
 
     def preflight(self) -> None:

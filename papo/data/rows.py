@@ -4,8 +4,9 @@ import codecs
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +29,16 @@ class ParquetRows:
     """
 
     def __init__(self, files: Sequence[Path], columns: Sequence[str]) -> None:
-        import pyarrow
         from pyarrow import parquet
 
+        names_of = _parquet_columns(files)
         self._tables = []
-        names_of: dict[Path, list[str]] = {}
-        for file in files:
-            try:
-                names = names_of[file] = parquet.read_schema(file).names
-                wanted = [name for name in columns if name in names]
-                # The columns are plain structs; what a data set library wrote about them is not needed.
-                self._tables.append(
-                    parquet.read_table(file, columns=wanted).replace_schema_metadata(None)
-                )
-            except (OSError, pyarrow.ArrowException) as error:
-                raise ValueError(
-                    f"{file} cannot be read as parquet: {shown(str(error), 300)}. Is the download "
-                    "complete?"
-                ) from error
+        for file, names in names_of.items():
+            wanted = [name for name in columns if name in names]
+            # The columns are plain structs; what a data set library wrote about them is not needed.
+            with _reading(file):
+                table = parquet.read_table(file, columns=wanted).replace_schema_metadata(None)
+            self._tables.append(_exact(table))
         for column in columns:
             without = [file for file, names in names_of.items() if column not in names]
             if 0 < len(without) < len(names_of):
@@ -54,9 +47,7 @@ class ParquetRows:
                     f"{having} has a column {column!r} and {without[0]} has none; the files of one split "
                     "have the same columns. Are they of one data set?"
                 )
-        self.column_names: Sequence[str] = [
-            name for name in names_of[files[0]] if all(name in names for names in names_of.values())
-        ]
+        self.column_names: Sequence[str] = _in_all(names_of)
         self._starts = [0, *accumulate(int(table.num_rows) for table in self._tables)]
 
     def __len__(self) -> int:
@@ -66,6 +57,74 @@ class ParquetRows:
         number = bisect_right(self._starts, index) - 1
         row = self._tables[number].slice(index - self._starts[number], 1).to_pylist()[0]
         return dict(row)
+
+    def outlines(self, columns: Sequence[str], counted: str | None) -> Iterator[Mapping[str, Any]]:
+        """Yields some columns of every row; of the column `counted`, how many things stand in it."""
+        return chain.from_iterable(_outlines(table, columns, counted) for table in self._tables)
+
+
+def parquet_columns(files: Sequence[Path]) -> list[str]:
+    """Returns the columns that all of the files have.
+
+    Raises:
+        ValueError: a file is not parquet.
+    """
+    return _in_all(_parquet_columns(files))
+
+
+def _parquet_columns(files: Sequence[Path]) -> dict[Path, list[str]]:
+    from pyarrow import parquet
+
+    found: dict[Path, list[str]] = {}
+    for file in files:
+        with _reading(file):
+            found[file] = parquet.read_schema(file).names
+    return found
+
+
+def _in_all(names_of: Mapping[Path, Sequence[str]]) -> list[str]:
+    first, *others = names_of.values()
+    return [name for name in first if all(name in names for names in others)]
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ValueError(
+            f"{file} cannot be read as parquet: {shown(str(error), 300)}. Is the download complete?"
+        ) from error
+
+
+def _exact(table: Any) -> Any:
+    """Widens numbers of 32 bits by their decimal digits: 0.1 stays 0.1, not 0.10000000149011612."""
+    import pyarrow
+
+    for index, field in enumerate(table.schema):
+        if field.type == pyarrow.float32():
+            digits = table.column(index).cast(pyarrow.string())
+            table = table.set_column(index, field.name, digits.cast(pyarrow.float64()))
+    return table
+
+
+def _outlines(table: Any, columns: Sequence[str], counted: str | None) -> list[dict[str, Any]]:
+    """See `ParquetRows.outlines`; the bytes of pictures are not copied."""
+    import pyarrow
+    from pyarrow import compute
+
+    table = table.select([name for name in table.column_names if name in (*columns, counted)])
+    if counted in table.column_names:
+        column = table[counted]
+        try:
+            counts = compute.list_value_length(column)
+        except pyarrow.ArrowNotImplementedError:  # no lists
+            counts = compute.is_valid(column).cast(pyarrow.int32())
+        index = table.column_names.index(counted)
+        table = table.set_column(index, counted, compute.fill_null(counts, 0))
+    return list(table.to_pylist())
 
 
 class JsonLinesRows:
@@ -98,6 +157,21 @@ class JsonLinesRows:
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return self._rows[index]
+
+    def outlines(self, columns: Sequence[str], counted: str | None) -> Iterator[Mapping[str, Any]]:
+        """See `ParquetRows.outlines`."""
+        for row in self._rows:
+            outline = {name: row[name] for name in columns if name in row}
+            if counted is not None:
+                outline[counted] = len(listed(row.get(counted)))
+            yield outline
+
+
+def listed(stored: Any) -> list[Any]:
+    """Returns what a cell of pictures holds as a list: several, one, or none."""
+    if stored is None:
+        return []
+    return stored if isinstance(stored, list) else [stored]
 
 
 def read_text(file: Path) -> str:
@@ -158,8 +232,14 @@ class HubRows:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        row: Mapping[str, Any] = self._dataset[index].to_pylist()[0]
+        row: Mapping[str, Any] = _exact(self._dataset[index]).to_pylist()[0]
         return row
+
+    def outlines(self, columns: Sequence[str], counted: str | None) -> Iterator[Mapping[str, Any]]:
+        """See `ParquetRows.outlines`."""
+        wanted = [name for name in self.column_names if name in (*columns, counted)]
+        for table in self._dataset.select_columns(wanted).iter(batch_size=1000):
+            yield from _outlines(_exact(table), columns, counted)
 
 
 def _commit(checksums: Mapping[str, Any] | None) -> str | None:

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from papo.data.availability import check_hub, find_files
-from papo.data.build import build_problem
+from papo.data.build import build_problem, checked_texts
+from papo.data.cells import Cell, answer_in, cell_of, has_system_turn, id_in, question_in
+from papo.data.census import Census, note_of_markers
 from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
 from papo.data.images import decode_image
 from papo.data.problem_error import ProblemError
-from papo.data.rows import HubRows, JsonLinesRows, ParquetRows, Rows
+from papo.data.rows import HubRows, JsonLinesRows, ParquetRows, Rows, listed, parquet_columns
 from papo.types import Problem, key_in, shown
+
+_PICTURES = ("images", "image")
+"""Names of the column of pictures in the field; each is found under the other."""
 
 
 class ProblemTable:
@@ -27,9 +32,12 @@ class ProblemTable:
         hub_id: data set id of the hub.
         revision: commit, branch or tag of the hub; None is its newest.
         split: which part of the data set.
-        question_column: the text, one `<image>` marker per image where the picture stands.
-        answer_column: the reference answer; a `\\boxed{}` around the whole of it is removed.
-        images_column: a picture or a list of them; None or an empty list is a text-only problem.
+        question_column: the text, one `<image>` marker per image where the picture stands, or none: then
+            the pictures stand before it; or a chat (see `question_in`).
+        answer_column: the reference answer, text or a number (see `answer_in`); a `\\boxed{}` around the
+            whole of it is removed. `COLUMN.FIELD` is a field of a column of objects, of these two.
+        images_column: a picture or a list of them; a row without one, or with an empty list, is a text-only
+            problem. None: all are. Of `images` and `image`, one is found under the name of the other.
         id_column: a stable id; rows without one are numbered.
         truth_columns: what graders may know of the picture; those the table has become `truth`.
         prompt_suffix: what every question ends with, after an empty line.
@@ -55,7 +63,7 @@ class ProblemTable:
         split: str,
         question_column: str,
         answer_column: str,
-        images_column: str,
+        images_column: str | None,
         id_column: str | None,
         truth_columns: Sequence[str],
         prompt_suffix: str,
@@ -142,8 +150,9 @@ class ProblemTable:
         if not 0 <= index < len(self):
             raise IndexError(f"problem {index} of {len(self)}")
         row = self._rows[index]
-        name = self.problem_id(index)
+        name = self._numbered(index)
         try:
+            name = self._id(row, index)
             return self._problem(row, name)
         except ProblemError as error:
             raise error.of(name, self.source) from error
@@ -155,28 +164,84 @@ class ProblemTable:
 
     def problem_id(self, index: int) -> str:
         """The id of the problem at `index`, without decoding its images."""
-        known = None
-        if self.id_column is not None and self.id_column in self._rows.column_names:
-            known = self._rows[index].get(self.id_column)
-        return f"{self.split}-{index}" if known is None else str(known)
+        return self._id(self._rows[index], index)
+
+    @cached_property
+    def census(self) -> Census:
+        """What the table holds. Reads it, or downloads it, but decodes no picture.
+
+        Raises:
+            ValueError: as reading an item, where all of them fail; its question, answer and id are looked at.
+        """
+        added: list[bool] = []
+        errors: list[ProblemError] = []
+        num_pictured = num_system = 0
+        names = self._rows.column_names
+        outlines = self._rows.outlines(self._columns(names), self._pictures)
+        for index, row in zip(range(len(self)), outlines, strict=False):
+            num_images = row.get(self._pictures, 0) if self._pictures else 0
+            num_pictured += num_images > 0
+            try:
+                question = self._question(row)
+                texts = checked_texts(
+                    id=self._id(row, index),
+                    question=question_in(question),
+                    answer=answer_in(self._answer(row)),
+                    num_images=num_images,
+                )
+            except ProblemError as error:
+                errors.append(error.of(self._numbered(index), self.source))
+                continue
+            num_system += has_system_turn(question.value)
+            if num_images:
+                added.append(texts.markers_added)
+        if len(errors) == len(self):
+            raise ValueError(f"no problem of {self._where} can be read; the first: {errors[0]}")
+        notes = note_of_markers(added)
+        if self._pictures != self.images_column:
+            notes.append(
+                f"{self._where} has no column {self.images_column!r}; the pictures are read from its column "
+                f"{self._pictures!r}"
+            )
+        elif self._pictures and (others := {*_PICTURES} & {*names} - {self._pictures}):
+            notes.append(
+                f"{self._where} has a column {others.pop()!r} too, which is not read; the pictures are those of "
+                f"{key_in(self.section, 'images_column')}={self._pictures}"
+            )
+        if num_system:
+            notes.append(
+                f"{num_system} questions come with a system's turn, which is not shown: how to answer is said "
+                f"by {key_in(self.section, 'prompt_suffix')}="
+            )
+        return Census(problems=len(self), with_pictures=num_pictured, notes=tuple(notes))
 
     def _problem(self, row: Mapping[str, Any], name: str) -> Problem:
-        stored = row.get(self.images_column)
-        if stored is None:
-            stored = []
-        elif not isinstance(stored, list):
-            stored = [stored]
         truth = {column: row[column] for column in self.truth_columns if column in row}
         return build_problem(
             id=name,
             source=self.source,
-            question=_text(row.get(self.question_column)),
-            answer=_text(row.get(self.answer_column)),
-            images=stored,
+            question=question_in(self._question(row)),
+            answer=answer_in(self._answer(row)),
+            images=listed(row.get(self._pictures)) if self._pictures else (),
             read_image=lambda image: decode_image(image, self._folder),
             prompt_suffix=self.prompt_suffix,
             truth=truth or None,
         )
+
+    def _numbered(self, index: int) -> str:
+        return f"{self.split}-{index}"
+
+    def _id(self, row: Mapping[str, Any], index: int) -> str:
+        if self.id_column is None:
+            return self._numbered(index)
+        cell = cell_of(row, self.id_column, key=key_in(self.section, "id_column"))
+        return id_in(cell) or self._numbered(index)
+
+    def _question(self, row: Mapping[str, Any]) -> Cell:
+        return cell_of(row, self.question_column, key=key_in(self.section, "question_column"))
+
+    def _answer(self, row: Mapping[str, Any]) -> Cell:
+        return cell_of(row, self.answer_column, key=key_in(self.section, "answer_column"))
 
     @property
     def _folder(self) -> Path | None:
@@ -184,50 +249,76 @@ class ProblemTable:
             return None
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def _where(self) -> str:
+        return str(self.path or self.hub_id)
+
     @cached_property
     def _rows(self) -> Rows:
         self.preflight()
-        columns = [
-            self.question_column,
-            self.answer_column,
-            self.images_column,
-            *self.truth_columns,
-        ]
-        if self.id_column is not None:
-            columns.append(self.id_column)
         rows: Rows
         if self.path is not None:
             files = find_files(self.path, self.split, section=self.section)
             if files[0].suffix == ".jsonl":
                 rows = JsonLinesRows(files[0])
             else:
-                rows = ParquetRows(files, columns)
+                rows = ParquetRows(files, self._columns(parquet_columns(files)))
         else:
-            rows = HubRows(
-                str(self.hub_id), revision=self.revision, split=self.split, section=self.section
-            )
-            published = self.num_rows.get(self.split)
-            if published is not None and len(rows) != published:
-                raise ValueError(
-                    f"split {self.split!r} of {self.hub_id} was published with {published} problems; "
-                    f"got {len(rows)}. Was it changed? Pin the commit that had them "
-                    f"({key_in(self.section, 'revision')}=) or accept these "
-                    f"({key_in(self.section, 'num_rows')}=null)."
-                )
+            rows = self._hub_rows()
         if len(rows) == 0:
-            raise ValueError(f"{self.path or self.hub_id} holds no problem in split {self.split!r}")
-        for key, column in (
+            raise ValueError(f"{self._where} holds no problem in split {self.split!r}")
+        self._check_columns(rows.column_names)
+        return rows
+
+    def _hub_rows(self) -> HubRows:
+        rows = HubRows(
+            str(self.hub_id), revision=self.revision, split=self.split, section=self.section
+        )
+        published = self.num_rows.get(self.split)
+        if published is not None and len(rows) != published:
+            raise ValueError(
+                f"split {self.split!r} of {self.hub_id} was published with {published} problems; "
+                f"got {len(rows)}. Was it changed? Pin the commit that had them "
+                f"({key_in(self.section, 'revision')}=) or accept these "
+                f"({key_in(self.section, 'num_rows')}=null)."
+            )
+        return rows
+
+    @cached_property
+    def _pictures(self) -> str | None:
+        """The column of pictures that the table has; None where there are to be none."""
+        return self._pictures_among(self._rows.column_names)
+
+    def _pictures_among(self, names: Sequence[str]) -> str | None:
+        candidates = [self.images_column]
+        if self.images_column in _PICTURES:
+            candidates += _PICTURES
+        return next((name for name in candidates if name in names), self.images_column)
+
+    def _columns(self, names: Sequence[str]) -> list[str]:
+        """The columns to read of a table that has these."""
+        wanted = [self.question_column, self.answer_column, self.id_column]
+        roots = [name if name in names else name.partition(".")[0] for name in wanted if name]
+        pictures = self._pictures_among(names)
+        return [*roots, *([pictures] if pictures else []), *self.truth_columns]
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        def refuse(setting: str, column: str, remedy: str) -> None:
+            raise ValueError(
+                f"{self._where} has no column {column!r}, only {shown(', '.join(names), 300)}. Set "
+                f"{key_in(self.section, setting)}={remedy}"
+            )
+
+        for setting, column in (
             ("question_column", self.question_column),
             ("answer_column", self.answer_column),
         ):
-            if column not in rows.column_names:
-                raise ValueError(
-                    f"{self.path or self.hub_id} has no column {column!r}, only "
-                    f"{shown(', '.join(rows.column_names), 300)}. Set {key_in(self.section, key)}="
-                )
-        return rows
-
-
-def _text(value: Any) -> str:
-    # JSON answers may be numbers.
-    return "" if value is None else str(value).strip()
+            if column not in names and column.partition(".")[0] not in names:
+                refuse(setting, column, "")
+        pictures = self._pictures_among(names)
+        if pictures is not None and pictures not in names:
+            refuse(
+                "images_column",
+                pictures,
+                f" to that of the pictures, or {key_in(self.section, 'images_column')}=null where there are none",
+            )

@@ -92,13 +92,11 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     images = row["image"] or ()
     if isinstance(images, str):
         images = (images,)
-    if not all(isinstance(image, str) for image in images):
+    texts = (row["question"] or "", row["answer"] or "", row["qid"])
+    if not all(isinstance(text, str) for text in (*texts, *images)):
         raise ValueError(
-            f"problem {shown(row['qid'])}: image should be paths; got {shown(images, 200)}"
+            f"problem {shown(row['qid'])}: question, answer and qid should be texts, image paths; got "
+            f"{shown(dict(row), 200)}"
         )
-    return Entry(
-        id=str(row["qid"]),
-        question=str(row["question"] or "").strip(),
-        answer=str(row["answer"] or ""),
-        images=tuple(images),
-    )
+    question, answer, id = texts
+    return Entry(id=id, question=question.strip(), answer=answer, images=tuple(images))

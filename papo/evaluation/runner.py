@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 from papo.data import ProblemError
@@ -49,6 +49,7 @@ class Runner:
     max_response_tokens: int
     tokens_per_batch: int
     seed: int
+    _named: set[tuple[str, int]] = field(default_factory=set, init=False)
 
     def run(self, benchmarks: Sequence[Benchmark], advance: Advance) -> None:
         """Does what is not done yet; the graders' processes are gone when it returns or fails."""
@@ -78,7 +79,10 @@ class Runner:
             except ProblemError as error:
                 if getattr(benchmark.problems, "strict", False):
                     raise
-                _log.warning("left out of %s: %s", benchmark.key, error)
+                # Every view comes to it; once is enough to read.
+                if (benchmark.key, index) not in self._named:
+                    self._named.add((benchmark.key, index))
+                    _log.warning("left out of %s: %s", benchmark.key, error)
                 yield Shown(index=index, item=None, prompts=())
                 continue
             self.store.keep_problem(benchmark.key, index, problem)

@@ -10,7 +10,7 @@ from papo.masking.coverage import black_token_fraction, masked_fraction
 from papo.masking.dino_saliency import DinoSaliency
 from papo.masking.evidence import EvidenceControlMask, EvidenceMask
 from papo.masking.noise import GaussianNoiseMask
-from papo.masking.preflight import check_mask
+from papo.masking.preflight import check_mask, require_pictures
 from papo.masking.random_patches import MASK_GRIDS, RandomPatchMask
 from papo.masking.semantic import Saliency, SemanticMask
 
@@ -27,4 +27,5 @@ __all__ = [
     "black_token_fraction",
     "check_mask",
     "masked_fraction",
+    "require_pictures",
 ]

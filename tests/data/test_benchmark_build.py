@@ -56,7 +56,7 @@ def test_the_prompt_is_added_once_and_only_where_there_is_one():
         ({"question": ""}, "empty_question"),
         ({"question": "?", "answer": "\\boxed{ }"}, "empty_answer"),
         ({"question": "<image>?"}, "image_markers"),
-        ({"question": "?", "images": ("red",)}, "image_markers"),
+        ({"question": "<image>?", "images": ("red", "blue")}, "image_markers"),
     ],
 )
 def test_what_is_wrong_has_a_reason(changes, reason):

@@ -155,10 +155,10 @@ def test_the_first_problems_tell_whether_evidence_is_known(problems):
     unknown = replace(problems[3], truth=None)
     text_only = replace(unknown, images=())
     for mask in (EvidenceMask(), EvidenceControlMask(seed=0)):
-        check_mask(mask, problems)
-        check_mask(mask, [text_only, *problems])
+        check_mask(mask, problems, remedy="views=image")
+        check_mask(mask, [text_only, *problems], remedy="views=image")
         with pytest.raises(ValueError, match="masking=random"):
-            check_mask(mask, [text_only, *problems[:3], unknown])
+            check_mask(mask, [text_only, *problems[:3], unknown], remedy="views=image")
 
 
 def test_a_mask_that_needs_no_knowledge_reads_no_problem():
@@ -166,7 +166,7 @@ def test_a_mask_that_needs_no_knowledge_reads_no_problem():
         def __getitem__(self, index):
             raise AssertionError("read")
 
-    check_mask(BlankMask(), Unread([0]))
+    check_mask(BlankMask(), Unread([0]), remedy="views=image")
 
 
 def test_boxes_end_at_the_edge_of_the_picture():

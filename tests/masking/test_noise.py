@@ -113,4 +113,4 @@ def test_a_prompt_without_a_picture_is_refused(policy):
 
 
 def test_it_fits_any_problem_with_a_picture():
-    check_mask(noise(), [problem("no image", images=()), problem()])
+    check_mask(noise(), [problem("no image", images=()), problem()], remedy="views=image")
