@@ -214,7 +214,7 @@ def _require_multirun_of_sweep() -> None:
     if sweep := HydraConfig.get().runtime.choices.get("sweep"):
         raise ValueError(
             f"+sweep={sweep} sets its arms in a multirun alone, so without -m this would be another run under "
-            f"an arm's name. Start the sweep with: {_shell_command(['-m', *sys.argv[1:]])} (one job of it: "
+            f"an arm's name. Start the sweep with: {shell_command(['-m', *sys.argv[1:]])} (one job of it: "
             "give the values of its arm and seed=N as well)"
         )
 
@@ -324,25 +324,26 @@ def _way_on(config: DictConfig, *, reached: Callable[[Path], str], resumes_alone
     else:
         # What cannot be continued starts in another folder.
         arguments = _without(sys.argv[1:], *(("run_dir",) if begun else ()))
-    return f"{held}. Go on with: {_shell_command(arguments)}"
+    return f"{held}. Go on with: {shell_command(arguments)}"
 
 
 def _way_on_outside_jobs() -> str:
     arguments = sys.argv[1:]
     if not {"-m", "--multirun"} & {*arguments}:
-        return f"Nothing was begun. Go on with: {_shell_command(arguments)}"
+        return f"Nothing was begun. Go on with: {shell_command(arguments)}"
     arguments = [*_without(arguments, "resume"), "resume=true"]
     # Of a folder named after the time, nothing is known here.
     is_named = len(_without(arguments, "run_dir", "hydra.sweep.dir", "sweep")) < len(arguments)
     rest = "" if is_named else " and hydra.sweep.dir=FOLDER, where its jobs are"
-    return f"Go on with: {_shell_command(arguments)}{rest}"
+    return f"Go on with: {shell_command(arguments)}{rest}"
 
 
 def _without(overrides: Iterable[str], *keys: str) -> list[str]:
     return [text for text in overrides if text.lstrip("+").partition("=")[0] not in keys]
 
 
-def _shell_command(arguments: Iterable[str]) -> str:
+def shell_command(arguments: Iterable[str]) -> str:
+    """Returns the line that starts this front door with other arguments."""
     return shlex.join(["python", sys.argv[0], *arguments])
 
 

@@ -23,6 +23,7 @@ from rich.console import Console
 import front_door
 from constructors import read_run_config
 from front_door import instantiate
+from lab_settings import check_settings_are_meant
 from papo.data import notes_on
 from papo.files import locked
 from papo.lab import (
@@ -133,6 +134,7 @@ def saved_rollouts(folder: Path) -> str:
 def main(config: DictConfig) -> float:
     """One run. Returns the mean reward of the last rollout, for sweepers."""
     front_door.apply_arm(config)
+    check_settings_are_meant(config)
     folder = RunFolder(front_door.run_dir())
     OmegaConf.update(config, "run_dir", str(folder.path))
     keys = [key for key, _ in front_door.overridden_keys()]

@@ -13,6 +13,9 @@ BAD = {
     "slot": ("<image>What is <|image_pad|>?", "good.png"),
     "half": ("<image>What is \ud83d?", "good.png"),
     "base64": ("<image>How long?", "iVBORw0KGgo" * 20_000),
+    "chat": ([{"role": "user", "content": "?"}, {"role": "assistant", "content": "4"}], "good.png"),
+    "broken": ("<image>How long?", "broken.png"),
+    "markers": ("<image><image>How long?", "good.png"),
     "long": ("<image>" + "How long? " * 400, "good.png"),
 }
 GOOD = {
@@ -32,6 +35,7 @@ def folder(tmp_path_factory):
     Image.new("RGB", (60, 40), (200, 30, 30)).save(folder / "good.png")
     Image.new("RGB", (44, 56), (20, 30, 230)).save(folder / "other.png")
     Image.new("RGB", (1, 20_000)).save(folder / "thin.png")
+    (folder / "broken.png").write_bytes((folder / "good.png").read_bytes()[:50])
     rows = [
         {"id": name, "problem": question, "answer": ANSWERS.get(name, "4"), "images": [picture]}
         for name, (question, picture) in {**BAD, **GOOD}.items()
@@ -57,7 +61,8 @@ def test_an_evaluation_goes_on_without_them_in_every_view_and_the_probe(folder, 
         assert [one.problem_id for one in found if one.view == view] == list(GOOD)
     assert f"local, image: {len(BAD)} problems left out" in outcome.stdout
     for name in BAD:
-        assert f"left out of local: problem {name} of local: " in outcome.stdout
+        # Once, though every view comes to it.
+        assert outcome.stdout.count(f"left out of local: problem {name} of local: ") == 1
     assert max(map(len, outcome.stdout.splitlines())) < 1000
     assert read_json(tmp_path, "result.json")["status"] == "finished"
 
@@ -89,3 +94,38 @@ def test_an_evaluation_that_is_strict_stops_at_the_first_by_name(folder, tmp_pat
     )
     assert outcome.code == 1
     assert "problem thin of local: absolute aspect ratio" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("views", "remedy"), [("views=blind", "views=image"), ("probe=perception", "probe=none")]
+)
+def test_a_masked_view_of_texts_alone_is_refused_before_a_model_is_built(
+    tmp_path, views, remedy, monkeypatch
+):
+    import policy_source
+
+    row = {"problem": "How long?", "answer": "4", "images": ["good.png"]}
+    (tmp_path / "test.jsonl").write_text("\n".join([json.dumps(row)] * 3))
+
+    monkeypatch.setattr(policy_source, "load_policy", lambda _: pytest.fail("a model was loaded"))
+    outcome = run_evaluation(
+        *(*TINY, "benchmark=local", f"data.path={tmp_path}", f"run_dir={tmp_path / 'run'}", views),
+        "benchmark.sets.local.problems.images_column=null",
+        short=False,
+    )
+    assert outcome.code == 1
+    [line] = outcome.stderr.splitlines()
+    assert "none of the 3 problems has a picture that is read" in line
+    assert "Set benchmark.sets.local.problems.images_column=" in line
+    assert line.endswith(f"Without a masked view: {remedy}")
+
+
+def test_a_setting_of_data_that_an_evaluation_does_not_read_is_refused(folder, tmp_path):
+    outcome = run_evaluation(
+        *(*TINY, "benchmark=local", f"data.path={folder}", f"run_dir={tmp_path}"),
+        "+data.question_column=messages",
+        short=False,
+    )
+    assert outcome.code == 1
+    assert "data.question_column is not read" in outcome.stderr
+    assert "Set benchmark.sets.local.problems.question_column=" in outcome.stderr
