@@ -1,0 +1,80 @@
+"""What docs/data.md says of one's own data: its forms are read with its settings, its commands have settings that are meant."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from composing import composed
+from hydra.core.hydra_config import HydraConfig
+from PIL import Image
+from test_paper_page import commands_of
+
+import front_door
+from lab_settings import check_settings_are_meant
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs" / "data.md").read_text("utf-8")
+COMMANDS = [
+    command
+    for page in ("docs/data.md", "README.md")
+    for command in commands_of(Path(page))
+    if command.words[1] == "train.py" and re.search(r"\b(data|model)(\.path)?=", str(command))
+]
+FORMS = {
+    name: (row, settings.replace("`", "").replace("none", "").split())
+    for name, row, settings in re.findall(
+        r"^\| ([^|]+) \| `(\{.*\})` \| (.+) \|$", PAGE, re.MULTILINE
+    )
+}
+
+
+@pytest.fixture(autouse=True)
+def no_command(monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_of_the_pages_trains_with_settings_that_are_meant(command):
+    check_settings_are_meant(composed("train", command.words[2:]))
+
+
+def test_without_its_experiment_the_command_would_be_refused():
+    (command, *_) = COMMANDS
+    words = [word for word in command.words[2:] if not word.startswith("+experiment")]
+    with pytest.raises(ValueError, match=r"settings for PerceptionLab's .* \+experiment="):
+        check_settings_are_meant(composed("train", [*words, "model=qwen2_5_vl_3b"]))
+
+
+def test_the_pages_have_the_commands_and_the_forms():
+    assert len([command for command in COMMANDS if command.page == "docs/data.md"]) == 5
+    assert len(FORMS) == 5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_the_page_is_read_with_its_settings(form, tmp_path):
+    row, settings = FORMS[form]
+    picture = tmp_path / "pictures" / "1.png"
+    picture.parent.mkdir()
+    Image.new("RGB", (60, 40)).save(picture)
+    chat = '[{"role": "user", "content": "<image>How many?"}]'
+    row = json.loads(row.replace("PICTURE", '"pictures/1.png"').replace("[...]", chat))
+    (tmp_path / "train.jsonl").write_text(json.dumps(row))
+    config = composed(
+        "train", ["+experiment=papo_geo3k", "data=local", f"data.path={tmp_path}", *settings]
+    )
+    problem = front_door.instantiate(config.data)[0]
+    question, asked = problem.question.split("\n")[0], ("<image>How many?", "3", 1)
+    if form == "texts alone":
+        asked = ("1 + 1?", "2", 0)
+        assert config.objective.gamma == 0
+    assert (question, problem.answer, len(problem.images)) == asked
+
+
+def test_every_reason_that_the_page_lists_is_one_and_none_is_missing():
+    reasons = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`.*?) \|", PAGE, re.MULTILINE)))
+    sources = " ".join(
+        file.read_text("utf-8") for file in (REPOSITORY / "papo" / "data").glob("*.py")
+    )
+    raised = set(re.findall(r'ProblemError\(\s*"(\w+)"', sources))
+    assert set(reasons) == raised
