@@ -90,5 +90,5 @@ class LogicVistaProblems(FileProblems):
             id=f"{self.key}:{name}",
             question=IMAGE_MARKER + question if question else "",
             answer=row["answer"].strip(),
-            images=(str(row["imagename"]),),
+            images=(row["imagename"].strip(),),
         )
