@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from papo.rewards import units
-from papo.rewards.exact_value import all_of, dump, equal, matches, proportional
+from papo.rewards.exact_value import all_of, dump, equal, has_variables, matches, proportional
 from papo.rewards.expression import Node, number, parse
 from papo.rewards.latex_tokens import (
     TAKES_ARGUMENT,
@@ -53,16 +53,21 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All members, and whether "or" (a union) or a comma or "and" stands between them."""
+    """All members, and whether "or" (a union), a comma or "and" stands between them."""
 
     members: tuple[Member, ...]
-    is_union: bool
+    separators: frozenset[str] = frozenset()
+
+    @property
+    def is_union(self) -> bool:
+        return self.separators == {"or"}
 
 
 def same_answer(given: str, truth: str) -> bool | None:
     """Returns whether an answer says what the reference says; None where that cannot be computed."""
     try:
-        given_tokens, truth_tokens = _tokens(given), list(_cached_tokens(truth))
+        truth_tokens = list(_cached_tokens(truth))
+        given_tokens = truth_tokens if given == truth else _tokens(given)
     except UnreadableError:
         return " ".join(given.split()) == " ".join(truth.split())
     if not given_tokens or not truth_tokens or _is_missing(truth_tokens):
@@ -94,12 +99,17 @@ def leaves(text: str) -> Counter[str]:
 
 
 _DECIMAL_COMMA = re.compile(r"\s*[-−]?\d+,\d+\s*")
+_THOUSANDS = re.compile(r"\s*[-−]?[1-9]\d{0,2},\d{3}\s*")
 _DECIMAL = re.compile(r"\s*\$?[-−]?\d+\.\d+\$?\s*")
 
 
 def without_decimal_comma(given: str, truth: str) -> str:
-    """0,5 is 0.5 only beside a reference that is a decimal number; else it may be a list."""
-    if _DECIMAL_COMMA.fullmatch(given) and _DECIMAL.fullmatch(truth):
+    """0,5 is 0.5 only beside a reference that is a decimal number; else it may be a list or thousands."""
+    if (
+        _DECIMAL_COMMA.fullmatch(given)
+        and _DECIMAL.fullmatch(truth)
+        and not _THOUSANDS.fullmatch(given)
+    ):
         return given.replace(",", ".")
     return given
 
@@ -237,11 +247,18 @@ _CHOICE = re.compile(
 )
 _MARKED = re.compile(r"[(\[]\s*[A-Ja-j]\s*[)\]]|(?<![A-Za-z])[A-J]\s*[.:)](?!\d)")
 _WORD = re.compile(r"[A-Za-z']+")
+# Texts that options have, though their words could take an answer back.
+_OPTION_TEXT = re.compile(
+    rf"[Nn]o\.?|(?:[Bb]oth|[Nn]either)\s+\(?[{_LETTERS}]\)?\s+(?:and|nor)\s+\(?[{_LETTERS}]\)?\.?"
+)
+_OR_AN_OPTION = re.compile(r"^\W*or\b|\bor\W*$|\bor\W{0,3}[A-Ja-j]\b(?!\s*[=<>^])")
+_SMALL_HEDGE = re.compile(r"\b(?:be|choose|pick|select|maybe|option|choice)\W{1,3}[b-j]\b")
 _HEDGES = frozenset(
     {"or", "not", "no", "nor", "but", "actually", "wait", "maybe", "perhaps", "possibly", "instead",
      "rather", "correct", "correction", "answer", "option", "options", "choice", "choices", "either", "both",
      "also", "incorrect", "wrong", "isn't", "don't", "sorry", "otherwise", "alternatively", "hmm", "however",
-     "unless"}
+     "unless", "choose", "chose", "pick", "select", "final", "finally", "guess", "think", "boxed", "could",
+     "might", "may", "too"}
 )  # fmt: skip
 _CONNECTIVES = _HEDGES | frozenset(
     {"and", "is", "it", "the", "a", "to", "an", "if", "then", "so", "be", "could", "might", "may", "as",
@@ -271,6 +288,8 @@ def chosen_option(text: str) -> frozenset[str] | None:
         letter, rest = lower[1].upper(), lower[2] or ""
     else:
         letter, rest = match[1] or match[2] or match[3], match[4]
+    if _OPTION_TEXT.fullmatch(rest) and letter not in rest:
+        return frozenset(letter)
     words = _WORD.findall(rest)
     lowered = [word.lower() for word in words]
     others = [word for word in words if re.fullmatch(f"[{_LETTERS}]", word)]
@@ -278,7 +297,7 @@ def chosen_option(text: str) -> frozenset[str] | None:
         return None
     if words and all(word in _CONNECTIVES or len(word) == 1 for word in lowered):
         return frozenset(letter) if _is_formula(rest, others) else None
-    if others and not _HEDGES.isdisjoint(lowered):
+    if (others and not _HEDGES.isdisjoint(lowered)) or _SMALL_HEDGE.search(rest):
         return None
     is_taken_back = lowered[:1] in (["is"], ["isn't"], ["no"], ["not"], ["or"], ["wrong"])
     return None if is_taken_back and not _HEDGES.isdisjoint(lowered) else frozenset(letter)
@@ -289,7 +308,8 @@ def _is_formula(rest: str, others: list[str]) -> bool:
     return (
         not others
         and bool(re.search(r"[\d=+^]", rest))
-        and not re.search(r"\b(?:or|not|no)\b", rest)
+        and not re.search(r"\b(?:not|no)\b", rest)
+        and not _OR_AN_OPTION.search(rest)
     )
 
 
@@ -352,10 +372,12 @@ def _answer(tokens: list[Token], text: str) -> Answer:
         if bar is not None and tokens[0].kind == "word" and bar in (1, 3):
             tokens = tokens[bar + 1 :]
     parts, separators = _split(tokens)
+    if not all(parts[:-1]):  # `,5` is no 5, and nobody knows what `3,,4` is; a comma may end a list
+        return Answer((Member(spelling(tokens)),))
     members: list[Member] = []
-    for part in parts:
+    for part in filter(None, parts):
         members += _members(part, in_mathematics)
-    return Answer(tuple(members), bool(separators) and separators == {"or"})
+    return Answer(tuple(members), frozenset(separators))
 
 
 def _split(tokens: list[Token]) -> tuple[list[list[Token]], set[str]]:
@@ -374,7 +396,7 @@ def _split(tokens: list[Token]) -> tuple[list[list[Token]], set[str]]:
             separators.add(token.text.lower())
         else:
             parts[-1].append(token)
-    return [part for part in parts if part], separators
+    return parts, separators
 
 
 def _members(tokens: list[Token], in_mathematics: bool) -> list[Member]:
@@ -425,7 +447,7 @@ def _signed(node: Node, sign: int) -> Node:
 
 _NAME = re.compile(
     r"(?:m\s*)?(?:angle|triangle|overline|theta|alpha|beta|gamma|lambda|mu|phi)?\s*\{?\s*[A-Za-z]{0,4}'*\s*\}?\s*"
-    r"(?:_\s*(?:\{[\w\s,]{1,12}\}|\w{1,3}))?\s*(?:\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
+    r"(?:_\s*(?:\{[\w\s,]{1,12}\}|\w{1,3}))?\s*(?:\(\s*(?:[A-Za-z]|-?\s*[\d.]+)(?:\s*,\s*(?:[A-Za-z]|-?\s*[\d.]+))*\s*\))?"
 )
 
 
@@ -509,6 +531,10 @@ def _with_angle(node: Node, unit: str | None) -> Quantity:
 def _same_members(given: Answer, truth: Answer) -> bool | None:
     if not given.members or not truth.members:
         return False
+    if {given.separators, truth.separators} == {frozenset({"or"}), frozenset({"and"})} and not all(
+        _is_value(member) for member in truth.members
+    ):
+        return False
     as_intervals = _same_intervals(given, truth)
     if as_intervals is not None:
         return as_intervals
@@ -539,9 +565,30 @@ def _same_member(given: Member, truth: Member) -> bool | None:
             return verdict and dump(given.sides[0].node) == dump(truth.sides[0].node)
         if verdict is True or not given.relations or not truth.relations:
             return verdict
-    if not given.relations or not truth.relations:
+    if not given.relations or not truth.relations or _is_solved(given) != _is_solved(truth):
         return False
     return _same_relation(given, truth)
+
+
+def _is_value(member: Member) -> bool:
+    """Whether "1 and 2" means what "1 or 2" does: two solutions, but not two inequalities or two words."""
+    return bool(member.sides) and set(member.relations) <= {"="}
+
+
+def _is_solved(member: Member) -> bool:
+    """Whether it says what a variable is: `x = 3`, `x - 3 = 0`, `x > 3`, and not `2x + 4 = 10`.
+
+    Who repeats the equation of a problem has not solved it.
+    """
+    nodes = [side.node for side in member.sides]
+    unknown = [node for node in nodes if has_variables(node)]
+    if len(unknown) != 1:
+        return False
+    (node,) = unknown
+    rest = [other for other in nodes if other is not node]
+    if node.head == "add" and len(node.parts) == 2 and [other.value for other in rest] == [0]:
+        node = next((part for part in node.parts if has_variables(part)), node)
+    return node.head == "var"
 
 
 def _single_value(member: Member) -> Quantity | None:

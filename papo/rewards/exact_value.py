@@ -1,7 +1,8 @@
 r"""Whether two expressions are equal: by exact fractions where they can be, else to many digits.
 
 Variables are given the same random values on both sides; an identity of answers holds at all of them,
-and an accidental one at none. No text is evaluated: trees of `expression` are.
+and an accidental one at none. They depend on both answers, so that none can be written to agree at them.
+No text is evaluated: trees of `expression` are.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ def equal(left: Node, right: Node) -> bool | None:
 
     A decimal of at least six places agrees with an exact value that rounds to it.
     """
-    if dump(left) == dump(right):
+    if (written := dump(left)) == (other := dump(right)):
         return True
     if left.holds("opaque") or right.holds("opaque"):
         return None
@@ -55,7 +56,10 @@ def equal(left: Node, right: Node) -> bool | None:
     if left_value is not None and right_value is not None:
         return left_value == right_value or _rounds(left, right) or _rounds(right, left)
     names = left.names() | right.names()
-    verdict = _agree(lambda point: (value(left, point), value(right, point)), bool(_free(names)))
+    verdict = _agree(
+        lambda point: (value(left, point), value(right, point)),
+        _salt(written, other) if _free(names) else None,
+    )
     if verdict is False and not _free(names):
         return _rounds(left, right) or _rounds(right, left)
     return verdict
@@ -65,14 +69,15 @@ def proportional(left: Node, right: Node, *, positive: bool) -> bool | None:
     """Returns whether left = c * right for a number c that is not 0 (or above 0); None: unknown."""
     if left.holds("opaque") or right.holds("opaque"):
         return None
-    if not (_changing(left) and _changing(right)):
+    if not (has_variables(left) and has_variables(right)):
         return None  # any two numbers are proportional: 3 = 4 is not 1 = 2
     first: Any = None
     seen = 0
+    salt = _salt(dump(left), dump(right))
     for index in range(3 * _POINTS):
         with mpmath.workdps(_DIGITS):
             try:
-                point = Point(index)
+                point = Point(index, salt)
                 top, bottom = value(left, point), value(right, point)
             except (UndefinedError, ArithmeticError):
                 continue
@@ -165,6 +170,8 @@ def _equal_ratios(left: Node, right: Node) -> bool | None:
     if lefts is None or rights is None or len(lefts) != len(rights):
         return False
     is_exact = any(_literal(term) == 0 for term in (*lefts, *rights))
+    if "time" in (left.text, right.text) and not (_is_time(left) and _is_time(right)):
+        return False
     if is_exact or (_is_time(left) and _is_time(right)):
         return all_of(map(equal, lefts, rights))
     return all_of(
@@ -177,9 +184,9 @@ def _equal_ratios(left: Node, right: Node) -> bool | None:
 
 
 def _is_time(node: Node) -> bool:
-    """`12:30` may be a time of day, which is not `6:15`; a ratio would be reduced."""
-    if node.head != "ratio" or len(node.parts) != 2:
-        return False
+    """`12:30` may be a time of day, which is not `6:15`, and `3:05` is one; a ratio would be reduced."""
+    if node.head != "ratio" or len(node.parts) != 2 or node.text == "time":
+        return node.text == "time"
     hours, minutes = (part.value for part in node.parts)
     return (
         hours is not None and minutes is not None
@@ -196,24 +203,37 @@ def _terms(node: Node) -> tuple[Node, ...] | None:
 
 
 class Point:
-    """Values for variables by their names: the same at every call, another at every index."""
+    """Values for variables by their names: the same at every call, another at every index.
 
-    def __init__(self, index: int) -> None:
+    Signs depend on the name alone: whether `√x√y` is `√(xy)` must not on what stands beside it.
+    """
+
+    def __init__(self, index: int, salt: str = "") -> None:
         self.index = index
+        self.salt = salt
         self.range = 0.0
 
     def __getitem__(self, name: str) -> Fraction:
-        digest = hashlib.blake2b(f"{self.index} {name}".encode(), digest_size=4).digest()
-        number = int.from_bytes(digest[:3], "big")
+        number = int.from_bytes(_hashed(f"{self.index} {name}{self.salt}")[:3], "big")
         size = Fraction(number % 9_973 + 2_000, 4_001 if self.index % 4 < 2 else 173)
-        return -size if self.index % 2 and digest[3] % 2 else size
+        return -size if self.index % 2 and _hashed(f"{self.index} {name}")[3] % 2 else size
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
+
+
+def _salt(left: str, right: str) -> str:
+    """The same for a pair in either order."""
+    return _hashed("\0".join(sorted((left, right)))).hex()
 
 
 def _free(names: frozenset[str]) -> frozenset[str]:
     return names - {r"\pi", "e", "i"}
 
 
-def _changing(node: Node) -> bool:
+def has_variables(node: Node) -> bool:
+    """Whether the value of a tree changes with a variable."""
     return bool(_free(node.names()))
 
 
@@ -247,7 +267,7 @@ def _decimal(node: Node) -> tuple[Fraction, int] | None:
 
 def _rounds(decimal: Node, exact: Node) -> bool:
     rounded = _decimal(decimal)
-    if rounded is None or _has_decimal(exact) or _changing(exact):
+    if rounded is None or _has_decimal(exact) or has_variables(exact):
         return False
     goal, places = rounded
     try:
@@ -277,12 +297,13 @@ def _has_decimal(node: Node) -> bool:
     return bool(node.head == "num" and node.text) or any(_has_decimal(part) for part in node.parts)
 
 
-def _agree(pair: Callable[[Point], tuple[Any, Any]], has_variables: bool) -> bool | None:
-    wanted = _POINTS if has_variables else 1
+def _agree(pair: Callable[[Point], tuple[Any, Any]], salt: str | None) -> bool | None:
+    """Whether both values are the same at every point; without a salt nothing varies, and one is enough."""
+    wanted = 1 if salt is None else _POINTS
     seen = 0
     for index in range(3 * wanted):
         try:
-            same = _same_at(pair, index)
+            same = _same_at(pair, index, salt or "")
         except (UndefinedError, ArithmeticError):
             continue
         if not same:
@@ -293,8 +314,8 @@ def _agree(pair: Callable[[Point], tuple[Any, Any]], has_variables: bool) -> boo
     return None
 
 
-def _same_at(pair: Callable[[Point], tuple[Any, Any]], index: int) -> bool:
-    point = Point(index)
+def _same_at(pair: Callable[[Point], tuple[Any, Any]], index: int, salt: str) -> bool:
+    point = Point(index, salt)
     with mpmath.workdps(_DIGITS):
         left, right = pair(point)
         if _both_exact(left, right):
@@ -305,7 +326,7 @@ def _same_at(pair: Callable[[Point], tuple[Any, Any]], index: int) -> bool:
         raise UndefinedError("numbers of very different size")
     reach = int(point.range) + 1
     with mpmath.workdps(_DIGITS + 3 * reach):
-        left, right = pair(Point(index))
+        left, right = pair(Point(index, salt))
         return (_both_exact(left, right) and left == right) or _close(
             left, right, Fraction(10) ** reach
         )

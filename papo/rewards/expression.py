@@ -5,6 +5,7 @@ of a tree is found in `exact_value`.
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -123,10 +124,12 @@ class _Reader:
     def ratio_or_union(self) -> Node:
         first = self.expression()
         if self.sees(":"):
-            terms = [first]
+            terms, is_time = [first], False
             while self.accept(":"):
+                following = self.peek()
+                is_time |= following is not None and bool(re.fullmatch(r"0\d", following.text))
                 terms.append(self.expression())
-            return Node("ratio", parts=tuple(terms))
+            return Node("ratio", "time" if is_time else "", tuple(terms))
         if self.sees("cup"):
             members = [first]
             while self.accept("cup"):

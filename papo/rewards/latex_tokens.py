@@ -18,6 +18,8 @@ _CHARACTERS = str.maketrans(
         "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
         "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ", "°": r"^\circ ", "º": r"^\circ ", "∞": r"\infty ",
         "℃": r"^\circ C", "℉": r"^\circ F", "∠": r"\angle ", "△": r"\triangle ", "√": r"\sqrt ",
+        "∥": r"\parallel ", "⊥": r"\perp ", "≅": r"\cong ", "∼": r"\sim ", "→": r"\to ", "…": r"\ldots ",
+        "∛": r"\sqrt[3] ", "∜": r"\sqrt[4] ",
         "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "μ": r"\mu ",
         "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
         "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ", "′": "'", "″": "''",
@@ -147,7 +149,10 @@ def _characters(text: str) -> str:
     text = _LOWERED.sub(lambda match: "_{" + match[0].translate(_SUBSCRIPTS) + "}", text)
     text = text.translate(_CHARACTERS)
     text = re.sub(r"(\\begin\{array\})\s*\{[^{}]*\}", r"\1", text)
-    text = re.sub(r"\\sqrt\s+(\d+(?:\.\d+)?)", r"\\sqrt{\1}", text)
+    text = re.sub(r"\\sqrt(\[\d+\])?\s+(\d+(?:\.\d+)?)", r"\\sqrt\1{\2}", text)
+    text = re.sub(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)", r"\\times ", text)  # 3 x 10^8
+    text = re.sub(r"\.\s?\.\s?\.", r"\\ldots ", text)
+    text = re.sub(r"(?<![A-Za-z])([AaPp])\.\s?([Mm])(?:\.|(?![A-Za-z]))", r"\1\2", text)
     text = text.strip()
     if text.startswith("**") and text.endswith("**") and len(text) > 4:
         text = text[2:-2]
@@ -194,6 +199,9 @@ def _tokens(text: str, *, in_text: bool, depth: int) -> list[Token]:
             gap = max(gap, 1)
             continue
         if kind == "gap":
+            # `~` is a space of LaTeX; where a value begins it says "about".
+            if part[0] == "~" and (not found or found[-1].text in ("=", "(", "[", ",")):
+                found.append(Token("op", "~", gap))
             gap = 2
             continue
         token: Token | None

@@ -21,7 +21,7 @@ class MathReward:
     time, or ends two workers, is wrong and counted in `Rewards.timeouts`. Workers start on the first call; `close` ends them.
 
     Args:
-        grader: mathruler (the authors' verdicts), math_verify, or combined (either accepts).
+        grader: mathruler (the authors' verdicts), math_verify, or combined (what an answer is worth).
         accuracy_weight: published 0.9.
         format_weight: published 0.1.
         deadline_seconds: processor time one grading may take.

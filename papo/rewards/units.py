@@ -12,7 +12,7 @@ _NAMES = {
     "cm": "cm centimeter centimetre cms 厘米",
     "dm": "dm decimeter decimetre 分米",
     "m": "m meter metre 米",
-    "km": "km kilometer kilometre 千米 公里",
+    "km": "km Km kilometer kilometre 千米 公里",
     "nm": "nm nanometer nanometre",
     "in": "in inch inches",
     "ft": "ft foot feet",
@@ -28,7 +28,7 @@ _NAMES = {
     "year": "year yr 年",
     "mg": "mg milligram",
     "g": "g gram 克",
-    "kg": "kg kilogram kgs 千克 公斤",
+    "kg": "kg Kg kilogram kgs 千克 公斤",
     "t": "t ton tonne 吨",
     "lb": "lb lbs pound",
     "oz": "oz ounce",
@@ -93,8 +93,13 @@ NO_UNITS = frozenset(
      "triple", "squared", "cubed", "root", "factorial", "mod", "base", "ten", "billionth", "millionth",
      "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "eleven", "twelve",
      "cannot", "none", "unknown", "undefined", "any", "all", "every", "should", "would", "could", "might",
-     "may", "seems", "likely", "alternatively", "otherwise", "else", "then"}
+     "may", "seems", "likely", "alternatively", "otherwise", "else", "then", "dozens", "gross", "lakh", "lakhs",
+     "crore", "crores", "grand", "mil", "fold", "nth", "nths", "eleventh", "elevenths", "twelfth", "twelfths",
+     "max", "maximum", "minimum", "approx", "est", "estimated", "ish", "guess", "hopefully", "unsure", "nope",
+     "inverse", "reciprocal", "opposite", "imaginary", "complex", "nil"}
 )  # fmt: skip
+_LATER_PARTS = re.compile(r"[a-z]+(?:teen|tie)ths?")
+_CHINESE_NUMERAL = re.compile("[十百千万萬亿億兆半几第]")
 _MAX_WORDS = 4
 
 
@@ -167,7 +172,9 @@ def read_unit(tokens: list[Token]) -> str | None:
                 continue
             unit = _UNIT_OF.get(name) or _UNIT_OF.get(name.lower())
             if unit is None:
-                if len(name) < 2:
+                if len(name) < 2 or _LATER_PARTS.fullmatch(name.lower()):
+                    return None
+                if _CHINESE_NUMERAL.match(name) or "分之" in name:
                     return None
                 unit = name.casefold().rstrip("s") or name
                 words.append(unit)
