@@ -24,6 +24,7 @@ BENCHMARKS = (
     "scoring_memory",
     "rollout",
     "head",
+    "grading",
 )
 
 

@@ -70,6 +70,7 @@ PLACES = {
     "benchmarks/__main__.py": {"subprocess.run": OWN},
     "benchmarks/contest.py": {"subprocess.Popen": OWN},
     "benchmarks/gpu.py": {".from_config": OWN},
+    "benchmarks/grading.py": {"subprocess.Popen": OWN},
     "benchmarks/measure.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
     "benchmarks/own_step.py": {".from_pretrained": OWN, "importlib.metadata.version": OWN},
     "benchmarks/peers/trl_step.py": {
