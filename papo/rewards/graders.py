@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Callable
 
-from papo.rewards import answer_forms, sympy_guard
+from papo.rewards import answer_equality, sympy_guard
 from papo.rewards.grader_names import GRADER_NAMES
 
 sympy_guard.install()
@@ -64,11 +64,11 @@ def combined(answer: str, reference: str) -> bool:
     that can be computed (sums, integrals), math-verify is asked, as long as both hold the same
     numbers and letters. `docs/graders.md` has the rules.
     """
-    answer = answer_forms.without_decimal_comma(answer, reference)
-    verdict = answer_forms.same_answer(answer, reference)
+    answer = answer_equality.without_decimal_comma(answer, reference)
+    verdict = answer_equality.same_answer(answer, reference)
     if verdict is not None:
         return verdict
-    if answer_forms.leaves(answer) != answer_forms.leaves(reference):
+    if answer_equality.leaves(answer) != answer_equality.leaves(reference):
         return False
     return _math_verify(answer, reference, relations_are_sets=True)
 

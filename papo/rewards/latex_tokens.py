@@ -292,6 +292,11 @@ def _repeating(match: re.Match[str]) -> Fraction:
     )
 
 
+def text_of(tokens: list[Token]) -> str:
+    """Returns tokens as text again, with one space where there was any."""
+    return "".join((" " if token.gap else "") + token.text for token in tokens).strip()
+
+
 def spelling(tokens: list[Token]) -> tuple[str, ...]:
     """Returns what is compared where an answer is no expression: its words, without case.
 
