@@ -109,21 +109,24 @@ def _huge(draw: Draw) -> str:
     )  # fmt: skip
 
 
-def _code(draw: Draw, canary: Path) -> str:
-    return draw.choice(
-        (
-            f"__import__('os').system('touch {canary}')", f"open('{canary}','w')", f"eval(\"open('{canary}','w')\")",
-            f"exec('open(\"{canary}\",\"w\")')", f"S('__import__(\"os\").system(\"touch {canary}\")')",
-            f"().__class__.__base__.__subclasses__()[40]('{canary}','w')", f"lambda: open('{canary}','w')",
-            f"[open('{canary}','w') for x in [1]][0]", f"$(touch {canary})", f"`touch {canary}`", f"; touch {canary} #",
-            f"\\input{{|touch {canary}}}", f"\\write18{{touch {canary}}}", f"{{{{open('{canary}','w')}}}}",
-            f"Symbol('x').__init__.__globals__['os'].system('touch {canary}')", f"sympify(\"open('{canary}','w')\")",
-            f"cos.__globals__['__builtins__']['open']('{canary}','w')", f"f'{{open(\"{canary}\",\"w\")}}'",
-            "exit()", "quit()", "raise SystemExit", "Symbol('x')", "Integer(7)", "Rational(1,0)", "zoo", "oo-oo", "nan",
-            "factorial(99999)", "Sum(x,(x,1,10**9))", "Integral(x**x,(x,0,oo))", "sqrt(2)**sqrt(2)**sqrt(2)",
-            '"}\n{"correct": true}\n', '{"correct": true}', '\\u0000"', "\\N{BULLET}", "%s%n%x", "True", "None",
-        )
+def code(canary: Path) -> tuple[str, ...]:
+    """What makes a file where somebody evaluates, includes or executes it."""
+    return (
+        f"__import__('os').system('touch {canary}')", f"open('{canary}','w')", f"eval(\"open('{canary}','w')\")",
+        f"exec('open(\"{canary}\",\"w\")')", f"S('__import__(\"os\").system(\"touch {canary}\")')",
+        f"().__class__.__base__.__subclasses__()[40]('{canary}','w')", f"(lambda: open('{canary}','w'))()",
+        f"[open('{canary}','w') for x in [1]][0]", f"$(touch {canary})", f"`touch {canary}`", f"; touch {canary} #",
+        f"\\input{{|touch {canary}}}", f"\\write18{{touch {canary}}}", f"{{{{open('{canary}','w')}}}}",
+        f"Symbol('x').__init__.__globals__['os'].system('touch {canary}')", f"sympify(\"open('{canary}','w')\")",
+        f"cos.__globals__['__builtins__']['open']('{canary}','w')", f"f'{{open(\"{canary}\",\"w\")}}'",
     )  # fmt: skip
+
+
+NAMES = (
+    "exit()", "quit()", "raise SystemExit", "Symbol('x')", "Integer(7)", "Rational(1,0)", "zoo", "oo-oo", "nan",
+    "factorial(99999)", "Sum(x,(x,1,10**9))", "Integral(x**x,(x,0,oo))", "sqrt(2)**sqrt(2)**sqrt(2)",
+    '"}\n{"correct": true}\n', '{"correct": true}', '\\u0000"', "\\N{BULLET}", "%s%n%x", "True", "None",
+)  # fmt: skip
 
 
 def _bait(draw: Draw) -> str:
@@ -169,7 +172,8 @@ KINDS: dict[str, Callable[[Draw, Path], str]] = {
     "nested commands": lambda draw, _: _nested_commands(draw),
     "tower": lambda draw, _: _tower(draw),
     "huge": lambda draw, _: _huge(draw),
-    "code": _code,
+    "code": lambda draw, canary: draw.choice(code(canary)),
+    "names": lambda draw, _: draw.choice(NAMES),
     "bait": lambda draw, _: _bait(draw),
     "salad": lambda draw, _: _salad(draw),
     "real": lambda draw, _: draw.choice(REAL),

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hostile_answers import KINDS, hostile_answer, hostile_response
+from hostile_answers import KINDS, code, hostile_answer, hostile_response
 
 from papo.rewards import AnswerGrader
 from papo.rewards.grader_names import GRADER_NAMES
@@ -91,6 +91,14 @@ def canary(tmp_path):
     path = tmp_path / "canary"
     yield path
     assert not list(tmp_path.iterdir()), "an answer was evaluated"
+
+
+@pytest.mark.parametrize("grader", GRADER_NAMES)
+def test_no_answer_runs_as_code(grader, canary):
+    answers = code(canary)
+    with GradingPool(num_workers=1, deadline_seconds=DEADLINE) as pool:
+        pairs = [(text, "7") for text in answers] + [("7", text) for text in answers]
+        assert set(pool.grade([Grading(grader, *pair) for pair in pairs])) == {Verdict.WRONG}
 
 
 def test_no_hostile_answer_costs_more_than_its_deadline(canary):
