@@ -151,7 +151,8 @@ def _is_solved(member: Member) -> bool:
     (node,) = unknown
     rest = [other for other in nodes if other is not node]
     if node.head == "add" and len(node.parts) == 2 and [other.value for other in rest] == [0]:
-        node = next((part for part in node.parts if has_variables(part)), node)
+        varying = [part for part in node.parts if has_variables(part)]
+        return len(varying) == 1 and varying[0].head == "var"
     return node.head == "var"
 
 
