@@ -178,7 +178,8 @@ def _signed(node: Node, sign: int) -> Node:
 
 
 _NAME = re.compile(
-    r"(?:m\s*)?(?:angle|triangle|overline|theta|alpha|beta|gamma|lambda|mu|phi)?\s*\{?\s*[A-Za-z]{0,4}'*\s*\}?\s*"
+    r"(?:m\s*)?angle\s*\{?\s*\d{1,2}\s*\}?|"
+    r"(?:m\s*)?(?:angle|triangle|overline|widehat|overarc|theta|alpha|beta|gamma|lambda|mu|phi)?\s*\{?\s*[A-Za-z]{0,4}'*\s*\}?\s*"
     r"(?:_\s*(?:\{[\w\s,]{1,12}\}|\w{1,3}))?\s*(?:\(\s*(?:[A-Za-z]|-?\s*[\d.]+)(?:\s*,\s*(?:[A-Za-z]|-?\s*[\d.]+))*\s*\))?"
 )
 
@@ -198,7 +199,9 @@ def _name(tokens: list[Token]) -> str | None:
     if not _NAME.fullmatch(text) or text in ("e", "i", "pi"):
         return None
     plain = "".join(text.split())
-    if figure := re.fullmatch(r"m?(?:angle|overline)\{?([A-Z]+)\}?", plain):
+    if numbered := re.fullmatch(r"m?angle\{?(\d+)\}?", plain):
+        return "angle " + numbered[1]
+    if figure := re.fullmatch(r"m?(?:angle|overline|widehat|overarc)\{?([A-Z]+)\}?", plain):
         return "figure " + min(figure[1], figure[1][::-1])
     plain = plain.replace("{", "").replace("}", "")
     return min(plain, plain[::-1]) if len(plain) == 2 and plain.isupper() else plain

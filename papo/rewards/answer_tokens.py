@@ -92,7 +92,7 @@ def _without_lead(tokens: list[Token]) -> list[Token]:
                 rest = rest[1:]
             return rest if is_plain and rest else tokens
         if token.kind != "word":
-            return tokens
+            break
     if len(tokens) > 1 and tokens[0].text.lower() in ("option", "choice", "answer"):
         return tokens[1:]
     return tokens

@@ -43,8 +43,8 @@ def option_letters(tokens: list[Token]) -> frozenset[str]:
 
 def chosen_option(text: str) -> frozenset[str] | None:
     """Returns the one option that an answer names, as `B`, `(B) 12`, `B. 12`; None where it names several."""
-    if re.fullmatch("[a-j]", text):
-        return frozenset(text.upper())
+    if re.fullmatch(r"[a-j]\s*\)?", text):
+        return frozenset(text[0].upper())
     match = _CHOICE.fullmatch(text)
     if match is None:
         lower = re.fullmatch(r"\(\s*([a-j])\s*\)(\s+\S.*)?", text, re.DOTALL)

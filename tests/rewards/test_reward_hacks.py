@@ -58,7 +58,8 @@ UNPAID = [
     ("3 approx", "3"), ("3ish", "3"), ("3 max", "3"), ("3 nope", "3"), ("3 guess", "3"), ("3 reciprocal", "3"),
     ("A. Let me choose B.", "A"), ("A. Final: B", "A"), (r"A. \boxed{B}", "A"), ("A. Could be b too", "A"),
     ("A. or c", "A"), ("A. 5 or c", "A"), ("A. 5 or (c)", "A"), ("A. Both A and B", "A"), ("(B) no, A", "B"),
-    ("f(4)=4", "f(3)=4"), ("f(3)", "3"), ("3 x 10^4", "3000"), ("∛8", "√8"), ("AB ⊥ CD", r"AB \parallel CD"),
+    (r"\angle 1 = 40", r"\angle 2 = 40"), (r"\angle 12 = 40", r"\angle 21 = 40"), (r"\widehat{AB}=50", r"\widehat{AC}=50"),
+    ("Option (C) or (D)", "C"), ("Option (D)", "C"), ("c) d)", "C"), ("f(4)=4", "f(3)=4"), ("f(3)", "3"), ("3 x 10^4", "3000"), ("∛8", "√8"), ("AB ⊥ CD", r"AB \parallel CD"),
     ("7:30 a.m.", "7:30 p.m."),
 ]  # fmt: skip
 
@@ -93,7 +94,9 @@ PAID = [
     ("∛8", "2"), ("∛27", "3"), ("∜16", "2"), (r"\sqrt[3] 27", "3"), ("AB ∥ CD", r"AB \parallel CD"),
     ("AB ⊥ CD", r"AB \perp CD"), ("3 Kg", "3 kg"), ("3 Km", "3 km"), ("7:30 a.m.", "7:30"), ("7:30 P.M.", "7:30 pm"),
     ("A. No", "A"), ("(B) No.", "B"), ("A. 3 or 4", "A"), ("(B) x=1 or x=3", "B"), ("D. Both A and B", "D"),
-    ("D. Neither B nor C", "D"), ("x-3=0", "x=3"), ("0=x-3", "x=3"), ("2x-y=-1", "y=2x+1"), ("x+y=0", "y=-x"), ("2x+2y=0", "x+y=0"), ("x-y=0", "x=y"), ("x<0", "0>x"), ("2x=6", "3x=9"),
+    ("D. Neither B nor C", "D"), ("x-3=0", "x=3"), ("0=x-3", "x=3"), ("2x-y=-1", "y=2x+1"), ("x+y=0", "y=-x"), (r"m\angle 1 = 40", "40"), (r"\angle 1 = 40^\circ", "40"),
+    (r"m\angle 1=40", r"\angle 1 = 40"), (r"\widehat{AB} = 50^\circ", "50"), (r"\widehat{BA}=50", r"\widehat{AB} = 50"),
+    ("Choice (C)", "C"), ("Option (C) 12", "C"), (r"\text{Option } (C)", "C"), ("c)", "C"), ("2x+2y=0", "x+y=0"), ("x-y=0", "x=y"), ("x<0", "0>x"), ("2x=6", "3x=9"),
     ("1 or 2", "1 and 2"), ("x>3 or x<2", "x<2 or x>3"), ("3,", "3"), ("0,25", "0.25"), ("12,34", "12.34"),
     ("3:05", "3:05 pm"), ("3~cm", "3 cm"), ("١٢", "12"),
 ]  # fmt: skip
