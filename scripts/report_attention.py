@@ -141,7 +141,6 @@ def main() -> int:
             runs,
             [asdict(one) for one in found],
             shown=arguments.shown,
-            seed=arguments.seed,
             notes=[one for one in results if isinstance(one, str)],
         )
         output.mkdir(parents=True, exist_ok=True)

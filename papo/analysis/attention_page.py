@@ -6,7 +6,7 @@ The paper shows such maps in its Figure 7 and the entropy of the attention in it
 
 import io
 from collections.abc import Mapping, Sequence
-from math import log
+from math import inf, log
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from papo.analysis.rollout_view import (
     MAX_PICTURES,
     ROLLOUT_STYLE,
 )
-from papo.statistics import Interval, bootstrap_mean
+from papo.statistics import t_interval
 
 _MIN_PICTURE_SIDE = 224  # pixels; the lab's pictures are smaller than a thumb
 _HOT, _STRONGEST = (226, 70, 0), 200  # colour, and its opacity of 255 at the brightest cell
@@ -43,7 +43,6 @@ def attention_page(
     rows: Sequence[Row],
     *,
     shown: int,
-    seed: int,
     notes: Sequence[str],
 ) -> str:
     """Returns one self-contained HTML page.
@@ -52,7 +51,6 @@ def attention_page(
         runs: one evaluation, or two of the same problems.
         rows: what was measured of their responses; of one policy all have the same layers.
         shown: of so many problems the heat maps are shown, the first ones.
-        seed: of the bootstrap, which resamples problems.
         notes: what a reader must know of the measurement.
 
     Raises:
@@ -75,7 +73,7 @@ def attention_page(
             [
                 paragraph(_MEASURED),
                 *(paragraph(note, kind="notice") for note in notes),
-                section("numbers", "Mean over layers", _summary(found, common, seed)),
+                section("numbers", "Mean over layers", _summary(found, common)),
                 section("layers", "Layer by layer", _layers(found)),
                 section(
                     "maps",
@@ -154,29 +152,34 @@ _MEASURES = {
 }
 
 
-def _summary(found: Mapping[str, Mapping[Slot, Row]], common: Sequence[Slot], seed: int) -> Markup:
+def _summary(found: Mapping[str, Mapping[Slot, Row]], common: Sequence[Slot]) -> Markup:
     names = list(found)
     rows = []
     for name, measure in _MEASURES.items():
         cells: list[str] = [name]
+        most = inf if measure is _entropy else 1.0
         for one in found.values():
             known = [value for row in one.values() if (value := measure(row)) is not None]
-            cells.append(_interval(known, seed))
+            cells.append(_interval(known, (0.0, most)))
         if len(names) == 2:
             pairs = [[measure(found[run][slot]) for run in names] for slot in common]
             cells.append(
-                _interval([b - a for a, b in pairs if a is not None and b is not None], seed)
+                _interval(
+                    [b - a for a, b in pairs if a is not None and b is not None], (-most, most)
+                )
             )
         rows.append(cells)
     columns = ["", *names, *(["second - first"] if len(names) == 2 else [])]
-    return table("Mean over responses [95 % bootstrap interval over problems]", columns, rows)
+    return table("Mean over responses [95 % t interval over problems]", columns, rows)
 
 
-def _interval(values: Sequence[float], seed: int) -> str:
+def _interval(values: Sequence[float], bounds: tuple[float, float]) -> str:
     if not values:
         return "unknown"
-    interval: Interval = bootstrap_mean(values, seed=seed, shares=False)
-    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    mean, interval = sum(values) / len(values), t_interval(values, bounds=bounds)
+    if interval is None:
+        return f"{mean:.4f} [n = {len(values)}: no interval]"
+    return f"{mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def _layers(found: Mapping[str, Mapping[Slot, Row]]) -> Markup:

@@ -10,7 +10,7 @@ from papo.analysis.run_files import read_training_run
 from papo.files import read_object
 from papo.markdown_text import markdown_text
 from papo.published import published_results
-from papo.statistics import Interval, bootstrap_mean, relative_reduction
+from papo.statistics import Interval, ratio_of_means, t_interval
 
 PHASES = ("rollout", "reward", "score", "update")
 """The columns of timings.csv whose sum is a step: one rollout and the updates made of it."""
@@ -82,15 +82,14 @@ def read_cost(folder: Path, *, skip: int) -> RunCost:
     )
 
 
-def step_seconds(cost: RunCost) -> Interval:
-    """Returns the mean seconds per step with its 95 % bootstrap interval over steps."""
-    return bootstrap_mean(cost.seconds, seed=0, shares=False)
+def step_seconds(cost: RunCost) -> Interval | None:
+    """Returns the mean seconds per step with its 95 % t interval over steps; None of a single step."""
+    return t_interval(cost.seconds, bounds=(0.0, math.inf))
 
 
-def step_ratio(first: RunCost, second: RunCost) -> Interval:
-    """Returns mean seconds of the second over the first (1.19 = 19 % more), steps resampled in each."""
-    fewer = relative_reduction(first.seconds, second.seconds, paired=False, seed=0)
-    return Interval(1.0 - fewer.value, 1.0 - fewer.high, 1.0 - fewer.low)
+def step_ratio(first: RunCost, second: RunCost) -> Interval | None:
+    """Returns mean seconds of the second over the first (1.19 = 19 % more); None of a single step."""
+    return ratio_of_means(first.seconds, second.seconds)
 
 
 def cost_markdown(costs: Sequence[RunCost]) -> str:
@@ -101,13 +100,14 @@ def cost_markdown(costs: Sequence[RunCost]) -> str:
         "|---|" + "---:|" * (len(PHASES) + 4),
     ]
     for cost in costs:
-        ratio = "" if cost is first else _interval(step_ratio(first, cost), ".2f")
+        mean, of_first = (sum(one.seconds) / len(one.seconds) for one in (cost, first))
+        ratio = _cell(mean / of_first, step_ratio(first, cost), ".2f")
         tokens = "" if math.isnan(cost.response_tokens) else f"{cost.response_tokens:.0f}"
         cells = [
             markdown_text(cost.name),
             str(len(cost.seconds)),
-            _interval(step_seconds(cost), ".4g"),
-            ratio,
+            _cell(mean, step_seconds(cost), ".4g"),
+            "" if cost is first else ratio,
             *(f"{cost.phases[phase]:.4g}" for phase in PHASES),
             tokens,
         ]
@@ -124,7 +124,7 @@ def cost_markdown(costs: Sequence[RunCost]) -> str:
 def cost_notes(costs: Sequence[RunCost]) -> list[str]:
     """Returns what must be known beside the table, a sentence per line."""
     notes = [
-        "Means over steps with 95 % bootstrap intervals over the steps of one run: not over runs, "
+        "Means over steps with 95 % t intervals over the steps of one run: not over runs, "
         "and not over machines.",
         "Published: arXiv:2507.06448v5, Table 14; 2 (3B) and 4 (7B) H100-80G, 384 prompts with 5 "
         "responses a step.",
@@ -176,5 +176,7 @@ def _flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
     ]
 
 
-def _interval(interval: Interval, form: str) -> str:
-    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+def _cell(value: float, interval: Interval | None, form: str) -> str:
+    if interval is None:
+        return f"{value:{form}} [no interval]"
+    return f"{value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"

@@ -177,10 +177,12 @@ def _share(
         )
         counts[0] += hit
         counts[1] += 1
+    most = float(max(total for _, total in per_problem.values()))
     found: Interval = bootstrap_ratio(
         [float(hit) for hit, _ in per_problem.values()],
         [float(total) for _, total in per_problem.values()],
         seed=seed,
+        extremes=((0.0, most), (most, most)),
     )
     return {"value": found.value, "low": found.low, "high": found.high}
 

@@ -4,15 +4,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from papo.analysis.taxonomy import ERROR_CATEGORIES, ErrorCategory, ErrorLabel
-from papo.statistics import Interval, bootstrap_mean, cohen_kappa, wilson_interval
+from papo.statistics import (
+    Checks,
+    Interval,
+    bootstrap_mean,
+    cohen_kappa,
+    double_sampling,
+    wilson_interval,
+)
 
 Labels = Mapping[str, ErrorLabel]
 """The labels of one labeller, by item."""
-
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,40 +95,30 @@ def corrected_share(
 ) -> Interval | None:
     """Returns a judge's share of a category, corrected by the cases whose true label is known.
 
-    Within a benchmark, among the cases the judge gave the category and among those it did not, the
-    share that truly has it is estimated on the checked cases; the two are weighted by how often the
-    judge did either (double sampling: Tenenbein 1970, JASA 65:1350), and benchmarks by their cases.
-    Rogan and Gladen (1978) correct by sensitivity and specificity instead; this form uses the same
-    table, never leaves [0, 1] and exists whenever both groups were checked. It holds where the
-    checked cases are a random part of their group, so each benchmark is corrected by its own: how a
-    judge errs on drawn scenes says nothing of how it errs on photographs.
-
-    The interval draws how often the judge says so (multinomial) and what is true of each group (Beta
-    with Jeffreys' prior), so that a group with one checked case is as uncertain as it should be.
+    Double sampling (`papo.statistics.double_sampling`) within each benchmark. Rogan and Gladen (1978)
+    correct by sensitivity and specificity instead; this form uses the same table, never leaves [0, 1] and
+    exists whenever both groups were checked. It holds where the checked cases are a random part of their
+    group, so each benchmark is corrected by its own: how a judge errs on drawn scenes says nothing of how
+    it errs on photographs.
 
     Returns:
         The share with its 95 % interval, or None where a group of a benchmark has no checked case.
     """
-    tables: dict[str, np.ndarray] = {}
+    benchmarks: dict[str, tuple[list[ErrorLabel | None], list[ErrorLabel | None]]] = {}
     for item, label in judged.items():
-        # judged so or not; truly so, truly not, not checked
-        cells = tables.setdefault(label.benchmark, np.zeros((2, 3)))
-        row = 0 if label.category is category else 1
-        column = 2 if item not in true else 0 if true[item].category is category else 1
-        cells[row, column] += 1
-    if not tables:
-        return None
-    total = sum(cells.sum() for cells in tables.values())
-    rng = np.random.default_rng(seed)
-    value, drawn = 0.0, np.zeros(_RESAMPLES)
-    for benchmark in sorted(tables):
-        cells = tables[benchmark]
-        groups, hits, checked = cells.sum(axis=1), cells[:, 0], cells[:, :2].sum(axis=1)
-        if (checked[groups > 0] == 0).any():
-            return None
-        value += float((groups * hits / np.maximum(checked, 1)).sum() / total)
-        counts = rng.multinomial(int(groups.sum()), groups / groups.sum(), size=_RESAMPLES)
-        rates = rng.beta(hits + 0.5, checked - hits + 0.5, size=(_RESAMPLES, 2))
-        drawn += (counts * rates).sum(axis=1) / total
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(value, float(min(low, value)), float(max(high, value)))
+        said_so, others = benchmarks.setdefault(label.benchmark, ([], []))
+        (said_so if label.category is category else others).append(true.get(item))
+    strata = [
+        (_checks(said_so, category), _checks(others, category))
+        for _, (said_so, others) in sorted(benchmarks.items())
+    ]
+    return double_sampling(strata, seed=seed)
+
+
+def _checks(truths: Sequence[ErrorLabel | None], category: ErrorCategory) -> Checks:
+    known = [truth for truth in truths if truth is not None]
+    return Checks(
+        total=len(truths),
+        true=sum(truth.category is category for truth in known),
+        checked=len(known),
+    )

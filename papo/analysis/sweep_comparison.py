@@ -5,11 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from papo.analysis.sweep_measures import COST_AND_STABILITY, at_equal_cost, in_order, unit_of
+from papo.analysis.sweep_measures import (
+    COST_AND_STABILITY,
+    DIFFERENCE_OF_SHARES,
+    at_equal_cost,
+    bounds_of,
+    in_order,
+    unit_of,
+)
 from papo.analysis.sweep_runs import Sweep, SweepRun, select_arms, window
 from papo.statistics import (
-    Difference,
     Interval,
+    MeanDifference,
     benjamini_hochberg,
     minimum_detectable_difference,
     paired_t,
@@ -38,7 +45,7 @@ class ArmScore:
     Attributes:
         values: seed -> value.
         mean: over the seeds.
-        interval: 95 % of Student's t over the seeds; None for a single one.
+        interval: 95 % of Student's t over the seeds; None for a single one, and where all agree.
     """
 
     values: Mapping[int, float]
@@ -54,13 +61,14 @@ class Comparison:
         seeds: the common ones, at least two.
         difference: with 95 % interval and p-value of the paired t test.
         q_value: the p-value adjusted over the arms of this measure (Benjamini and Hochberg).
-        detectable: the smallest true difference that so many seeds find with probability 0.8.
+        detectable: the smallest true difference that so many seeds find with probability 0.8; None where
+            all differences agree.
     """
 
     seeds: tuple[int, ...]
-    difference: Difference
+    difference: MeanDifference
     q_value: float
-    detectable: float
+    detectable: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +185,10 @@ def _scores(runs: tuple[SweepRun, ...]) -> dict[str, ArmScore]:
     for measure in dict.fromkeys(name for run in runs for name in run.scores):
         values = {run.seed: run.scores[measure] for run in runs if measure in run.scores}
         numbers = list(values.values())
-        interval = t_interval(numbers) if len(numbers) > 1 else None
         scores[measure] = ArmScore(
-            values=values, mean=sum(numbers) / len(numbers), interval=interval
+            values=values,
+            mean=sum(numbers) / len(numbers),
+            interval=t_interval(numbers, bounds=bounds_of(measure)),
         )
     return scores
 
@@ -188,7 +197,7 @@ def _compare(
     scores: Mapping[str, Mapping[str, ArmScore]], measure: str, baseline: str
 ) -> dict[str, Comparison]:
     reference = scores[baseline][measure].values if measure in scores[baseline] else {}
-    found: dict[str, tuple[tuple[int, ...], Difference, float]] = {}
+    found: dict[str, tuple[tuple[int, ...], MeanDifference, float | None]] = {}
     for arm, of_arm in scores.items():
         if arm == baseline or measure not in of_arm:
             continue
@@ -198,7 +207,8 @@ def _compare(
             continue
         first, second = [reference[s] for s in seeds], [values[s] for s in seeds]
         differences = [b - a for a, b in zip(first, second, strict=True)]
-        found[arm] = (seeds, paired_t(first, second), minimum_detectable_difference(differences))
+        difference = paired_t(first, second, bounds=DIFFERENCE_OF_SHARES)
+        found[arm] = (seeds, difference, minimum_detectable_difference(differences))
     q_values = benjamini_hochberg([difference.p_value for _, difference, _ in found.values()])
     return {
         arm: Comparison(seeds=seeds, difference=difference, q_value=q, detectable=detectable)

@@ -1,5 +1,6 @@
 """The measures of a sweep's runs: their names, units and order, and accuracy at equal sampling cost."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -26,6 +27,10 @@ COST_AND_STABILITY = (
 """What a run cost and how sound its policy was; the other measures are results."""
 
 
+DIFFERENCE_OF_SHARES = (-1.0, 1.0)
+"""What arms that are compared can differ by: shares alone are compared."""
+
+
 def measure_name(measure: str) -> str:
     """Returns what a measure is called in a heading."""
     return _TITLES.get(measure, measure)
@@ -34,6 +39,11 @@ def measure_name(measure: str) -> str:
 def unit_of(measure: str) -> str:
     """Returns "share" (between 0 and 1), "responses" or "nats"."""
     return _UNITS.get(measure, "share")
+
+
+def bounds_of(measure: str) -> tuple[float, float]:
+    """Returns what values of the measure can be; intervals go no further."""
+    return (0.0, 1.0) if unit_of(measure) == "share" else (0.0, math.inf)
 
 
 def value_text(measure: str, value: float, *, decimals: int = 1) -> str:

@@ -7,16 +7,24 @@ from typing import Any
 
 from papo.analysis.html import Markup
 from papo.analysis.sweep_document import Section, to_markdown, to_page
-from papo.analysis.sweep_measures import equal_costs, measure_name
+from papo.analysis.sweep_measures import (
+    DIFFERENCE_OF_SHARES,
+    bounds_of,
+    equal_costs,
+    measure_name,
+)
 from papo.analysis.sweep_pooling import PooledComparison, PooledSummary, Tested, mean_over_starts
 from papo.analysis.sweep_report import cost_note, learning_curves
 from papo.analysis.sweep_tables import (
     TextTable,
     count_cell,
     csv_rows,
+    detectable_cell,
+    difference_cell,
     differences_at_a_glance,
     differences_table,
     heading_with_unit,
+    interval_ends,
     lost_table,
     mean_cell,
     points,
@@ -87,8 +95,10 @@ def over_starts_table(pooled: PooledSummary) -> TextTable:
     """Arms by measures: mean over starts, with the interval over starts."""
 
     def baseline(measure: str) -> str:
-        means = pooled.start_means(pooled.baseline, measure)
-        return _share_cell(mean_over_starts(list(means.values()))[1]) if len(means) > 1 else ""
+        means = list(pooled.start_means(pooled.baseline, measure).values())
+        if not means:
+            return ""
+        return mean_cell(measure, *mean_over_starts(measure, means), number=len(means))
 
     return _glance(
         pooled,
@@ -106,7 +116,8 @@ def within_starts_table(pooled: PooledSummary) -> TextTable:
         values = [score.values for score in scores if score is not None]
         if not values or any(len(each) < 2 for each in values):
             return ""
-        return _share_cell(paired_t_within_starts(values).interval)
+        found = paired_t_within_starts(values, bounds=bounds_of(measure))
+        return mean_cell(measure, found.value, found.interval, number=found.number)
 
     return _glance(
         pooled,
@@ -151,7 +162,9 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
 
     def cell(arm: str, measure: str) -> str:
         means = list(pooled.start_means(arm, measure).values())
-        return mean_cell(measure, *mean_over_starts(means)) if means else ""
+        if not means:
+            return ""
+        return mean_cell(measure, *mean_over_starts(measure, means), number=len(means))
 
     return TextTable(
         caption="Collapsed runs of all starts [95 % Wilson interval, per cent] and of each; others: mean "
@@ -264,19 +277,21 @@ def _comparison_cells(pooled: PooledSummary, comparison: PooledComparison) -> li
     cells = []
     for start in pooled.starts:
         differences = list(comparison.differences.get(start, {}).values())
-        if len(differences) > 1:
-            cells.append(points(t_interval(differences)))
-        else:
-            cells.append("".join(f"{100 * value:+.1f}" for value in differences))
+        if not differences:
+            cells.append("")
+            continue
+        number = len(differences)
+        interval = t_interval(differences, bounds=DIFFERENCE_OF_SHARES)
+        cells.append(points(sum(differences) / number, interval, number=number))
     for tested in (comparison.over_starts, comparison.within_starts):
         if tested is None:
             cells += [""] * 4
             continue
         cells += [
-            points(tested.difference.interval),
+            difference_cell(tested.difference),
             probability(tested.difference.p_value),
             probability(tested.q_value),
-            f"{100 * tested.detectable:.1f}",
+            detectable_cell(tested.detectable),
         ]
     return cells
 
@@ -291,7 +306,7 @@ def _pooled_rows(pooled: PooledSummary) -> list[dict[str, Any]]:
         for measure in (*pooled.measures, *pooled.cost_and_stability):
             means = list(pooled.start_means(arm, measure).values())
             if means:
-                mean, interval = mean_over_starts(means)
+                mean, interval = mean_over_starts(measure, means)
                 runs = sum(
                     len(each.scores.get(arm, {})[measure].values)
                     for each in pooled.starts.values()
@@ -314,11 +329,10 @@ def _row(
         "sweep": _name(pooled),
         "arm": arm,
         **values,
-        "low": interval.low if interval else "",
-        "high": interval.high if interval else "",
+        **dict(zip(("low", "high"), interval_ends(interval), strict=True)),
         "baseline": pooled.baseline if comparison else "",
         "common_starts": len(comparison.differences) if comparison else "",
-        "difference": comparison.over_starts.difference.interval.value if comparison else "",
+        "difference": comparison.over_starts.difference.value if comparison else "",
     }
     tests = {
         "over_starts": comparison.over_starts if comparison else None,
@@ -326,12 +340,13 @@ def _row(
     }
     for name, tested in tests.items():
         found = tested.difference.interval if tested else None
+        low, high = interval_ends(found)
         row |= {
-            f"{name}_low": found.low if found else "",
-            f"{name}_high": found.high if found else "",
+            f"{name}_low": low,
+            f"{name}_high": high,
             f"{name}_p": tested.difference.p_value if tested else "",
             f"{name}_q": tested.q_value if tested else "",
-            f"{name}_detectable": tested.detectable if tested else "",
+            f"{name}_detectable": tested.detectable if tested and tested.detectable else "",
         }
     return row
 
@@ -352,12 +367,6 @@ def _runs_table(pooled: PooledSummary) -> TextTable:
 def _collapsed_cell(pooled: PooledSummary, arm: str) -> str:
     count, total, share = pooled.collapsed(arm)
     return count_cell(count, share, total)
-
-
-def _share_cell(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def _of(start: str, text: TextTable) -> TextTable:

@@ -4,6 +4,7 @@ Two questions, two intervals. Would other starts show the difference? The starts
 (`over_starts`). Is it there in these starts, whatever the seed? The seeds are (`within_starts`).
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from papo.analysis.sweep_comparison import SweepSummary, find_baseline, summarize_sweep
-from papo.analysis.sweep_measures import in_order, unit_of
+from papo.analysis.sweep_measures import DIFFERENCE_OF_SHARES, bounds_of, in_order, unit_of
 from papo.analysis.sweep_runs import Sweep, SweepRun, read_sweep
 from papo.statistics import (
-    Difference,
     Interval,
+    MeanDifference,
     benjamini_hochberg,
     detectable_over_starts,
     detectable_within_starts,
@@ -37,12 +38,13 @@ class Tested:
     Attributes:
         difference: with 95 % interval and p-value.
         q_value: the p-value adjusted over the arms of its measure (Benjamini and Hochberg).
-        detectable: the smallest true difference that this test finds with probability 0.8.
+        detectable: the smallest true difference that this test finds with probability 0.8; None where
+            all differences agree.
     """
 
-    difference: Difference
+    difference: MeanDifference
     q_value: float
-    detectable: float
+    detectable: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,12 +162,9 @@ def summarize_starts(
     return PooledSummary(starts=starts, comparisons=comparisons)
 
 
-def mean_over_starts(means: Sequence[float]) -> tuple[float, Interval | None]:
-    """Returns the mean of the starts' means, and its t interval over starts where there are two."""
-    if len(means) < 2:
-        return means[0], None
-    interval = t_interval(means)
-    return interval.value, interval
+def mean_over_starts(measure: str, means: Sequence[float]) -> tuple[float, Interval | None]:
+    """Returns the mean of the starts' means, and its t interval over starts where there is one."""
+    return math.fsum(means) / len(means), t_interval(means, bounds=bounds_of(measure))
 
 
 def _compare(pooled: PooledSummary, measure: str) -> dict[str, PooledComparison]:
@@ -180,12 +179,13 @@ def _compare(pooled: PooledSummary, measure: str) -> dict[str, PooledComparison]
             found[arm] = differences
     by_start = {arm: list(each.values()) for arm, each in found.items()}
     inside = {arm: each for arm, each in by_start.items() if all(len(seeds) >= 2 for seeds in each)}
+    bounds = DIFFERENCE_OF_SHARES
     over = _tested(
-        {arm: paired_t_over_starts(each) for arm, each in by_start.items()},
+        {arm: paired_t_over_starts(each, bounds=bounds) for arm, each in by_start.items()},
         {arm: detectable_over_starts(each) for arm, each in by_start.items()},
     )
     within = _tested(
-        {arm: paired_t_within_starts(each) for arm, each in inside.items()},
+        {arm: paired_t_within_starts(each, bounds=bounds) for arm, each in inside.items()},
         {arm: detectable_within_starts(each) for arm, each in inside.items()},
     )
     return {
@@ -197,7 +197,7 @@ def _compare(pooled: PooledSummary, measure: str) -> dict[str, PooledComparison]
 
 
 def _tested(
-    differences: Mapping[str, Difference], detectable: Mapping[str, float]
+    differences: Mapping[str, MeanDifference], detectable: Mapping[str, float | None]
 ) -> dict[str, Tested]:
     q_values = benjamini_hochberg([each.p_value for each in differences.values()])
     return {

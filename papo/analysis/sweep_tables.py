@@ -16,7 +16,7 @@ from papo.analysis.sweep_comparison import (
 from papo.analysis.sweep_measures import measure_name, unit_of, value_text
 from papo.analysis.sweep_runs import PUBLISHED_AVERAGES
 from papo.published import published_results
-from papo.statistics import Difference, Interval
+from papo.statistics import Interval, MeanDifference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def differences_at_a_glance(
     measures: Sequence[str],
     *,
     baseline: Mapping[str, str],
-    differences: Mapping[str, Mapping[str, tuple[Difference, float]]],
+    differences: Mapping[str, Mapping[str, tuple[MeanDifference, float]]],
     caption: str,
 ) -> TextTable:
     """Returns arms by measures: the baseline itself in its row, the others as differences from it.
@@ -120,7 +120,7 @@ def differences_at_a_glance(
         (
             arm,
             *(
-                points(of_arm[name][0].interval) + ("*" if of_arm[name][1] < 0.05 else "")
+                difference_cell(of_arm[name][0]) + ("*" if of_arm[name][1] < 0.05 else "")
                 if name in of_arm
                 else ""
                 for name in measures
@@ -296,8 +296,7 @@ def csv_rows(summary: SweepSummary) -> list[dict[str, Any]]:
                     "unit": unit_of(measure),
                     "num_seeds": num_seeds,
                     "mean": mean,
-                    "low": interval.low if interval else "",
-                    "high": interval.high if interval else "",
+                    **dict(zip(("low", "high"), interval_ends(interval), strict=True)),
                     "baseline": summary.baseline if comparison else "",
                     **_comparison_cells(comparison),
                     "published": "; ".join(
@@ -350,22 +349,50 @@ def count_cell(count: int, share: Interval, total: int) -> str:
     return f"{count} of {total} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
+def interval_ends(interval: Interval | None) -> tuple[float | str, float | str]:
+    """Returns low and high as cells of a CSV file, empty where there is no interval."""
+    return ("", "") if interval is None else (interval.low, interval.high)
+
+
 def score_cell(measure: str, score: ArmScore | None) -> str:
     """Returns a mean with its interval, in the unit of its measure; empty where there is none."""
-    return "" if score is None else mean_cell(measure, score.mean, score.interval)
+    if score is None:
+        return ""
+    return mean_cell(measure, score.mean, score.interval, number=len(score.values))
 
 
-def mean_cell(measure: str, mean: float, interval: Interval | None) -> str:
-    """Returns a mean in the unit of its measure, with its interval where that has a width."""
+def mean_cell(measure: str, mean: float, interval: Interval | None, *, number: int) -> str:
+    """Returns a mean of so many numbers in the unit of its measure, with its interval.
+
+    How many responses were drawn is known where all runs drew as many; of any other measure it is said
+    that there is no interval.
+    """
     text = value_text(measure, mean)
-    if interval is None or interval.low == interval.high:
-        return text
+    if interval is None:
+        return text if unit_of(measure) == "responses" else f"{text} {no_interval(number)}"
     return f"{text} [{value_text(measure, interval.low)}, {value_text(measure, interval.high)}]"
 
 
-def points(interval: Interval) -> str:
+def difference_cell(difference: MeanDifference) -> str:
     """Returns a difference of shares in points, with its interval."""
-    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return points(difference.value, difference.interval, number=difference.number)
+
+
+def points(value: float, interval: Interval | None, *, number: int) -> str:
+    """Returns a difference of shares in points, with the interval of so many differences."""
+    if interval is None:
+        return f"{100 * value:+.1f} {no_interval(number)}"
+    return f"{100 * value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def no_interval(number: int) -> str:
+    """Returns what stands where an interval would: one number, or several that all agree, have none."""
+    return f"[n = {number}: no interval]"
+
+
+def detectable_cell(value: float | None) -> str:
+    """Returns the smallest difference found, in points; empty where all differences agree."""
+    return "" if value is None else f"{100 * value:.1f}"
 
 
 def probability(value: float) -> str:
@@ -376,10 +403,10 @@ def probability(value: float) -> str:
 def _comparison(comparison: Comparison) -> tuple[str, ...]:
     return (
         str(len(comparison.seeds)),
-        points(comparison.difference.interval),
+        difference_cell(comparison.difference),
         probability(comparison.difference.p_value),
         probability(comparison.q_value),
-        f"{100 * comparison.detectable:.1f}",
+        detectable_cell(comparison.detectable),
     )
 
 
@@ -395,10 +422,12 @@ def _comparison_cells(comparison: Comparison | None) -> dict[str, Any]:
     )
     if comparison is None:
         return dict.fromkeys(names, "")
-    interval = comparison.difference.interval
+    difference = comparison.difference
     values = (
         len(comparison.seeds),
-        *(interval.value, interval.low, interval.high),
-        *(comparison.difference.p_value, comparison.q_value, comparison.detectable),
+        difference.value,
+        *interval_ends(difference.interval),
+        *(difference.p_value, comparison.q_value),
+        "" if comparison.detectable is None else comparison.detectable,
     )
     return dict(zip(names, values, strict=True))

@@ -317,7 +317,7 @@ def _mean_difference(
         for keys in by_benchmark.values()
     ]
     names = [[first.identities.get(key, key) for key in keys] for keys in by_benchmark.values()]
-    return bootstrap_mean_of_means(differences, names=names, seed=seed)
+    return bootstrap_mean_of_means(differences, names=names, seed=seed, bounds=(-1.0, 1.0))
 
 
 def _require_same_problems(first: FinishedEvaluation, second: FinishedEvaluation) -> None:

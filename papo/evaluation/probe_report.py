@@ -4,13 +4,13 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from papo.evaluation.perception_probe import TokenDivergence
 from papo.files import write_atomically
-from papo.statistics import Interval, bootstrap_mean
+from papo.statistics import Interval, bootstrap_mean, t_interval
 
 TOP_SHARE = 0.2
 """Of a response's tokens: how much of its KL the most dependent ones carry."""
@@ -37,10 +37,19 @@ class TokenWeight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeanOverProblems:
+    """A mean of numbers that are no shares, with its t interval: None for one problem, or where all agree."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSummary:
     """The perception KL of one kind of responses to one benchmark, or to all pooled.
 
-    A problem counts once, with the mean over its responses; intervals resample problems.
+    A problem counts once, with the mean over its responses; intervals are over problems.
 
     Attributes:
         benchmark, kind: which.
@@ -59,10 +68,10 @@ class ProbeSummary:
     num_problems: int
     num_responses: int
     num_tokens: int
-    kl_exact: Interval
-    kl_k3: Interval
-    variance_exact: Interval
-    variance_k3: Interval
+    kl_exact: MeanOverProblems
+    kl_k3: MeanOverProblems
+    variance_exact: MeanOverProblems
+    variance_k3: MeanOverProblems
     top_share: Interval | None
     same_length: float | None
     top_tokens: tuple[TokenWeight, ...]
@@ -94,35 +103,39 @@ def _summarize(
     for one in divergences:
         by_problem[one.benchmark, one.problem_id].append(one)
 
-    def over_problems(values: Mapping[int, float], *, shares: bool = False) -> Interval | None:
-        """Mean over a problem's responses, then over problems; responses without a value are out."""
-        per_problem = []
-        for some in by_problem.values():
-            if known := [values[id(one)] for one in some if id(one) in values]:
-                per_problem.append(statistics.fmean(known))
-        return bootstrap_mean(per_problem, seed=seed, shares=shares) if per_problem else None
+    def per_problem(values: Mapping[int, float]) -> list[float]:
+        """Means over a problem's responses; responses without a value are out."""
+        known = (
+            [values[id(one)] for one in some if id(one) in values] for some in by_problem.values()
+        )
+        return [statistics.fmean(some) for some in known if some]
 
-    def of_all(measure: Mapping[int, float]) -> Interval:
-        interval = over_problems(measure)
-        assert interval is not None, "every response has at least one token"
-        return interval
+    def over_problems(measure: Callable[[TokenDivergence], float]) -> MeanOverProblems:
+        numbers = per_problem({id(one): measure(one) for one in divergences})
+        found = t_interval(numbers, bounds=(0.0, math.inf))
+        return MeanOverProblems(
+            value=statistics.fmean(numbers),
+            low=found.low if found else None,
+            high=found.high if found else None,
+        )
 
     top_shares = {
         id(one): share
         for one in divergences
         if (share := carried_by_top(one.kl_exact, TOP_SHARE)) is not None
     }
+    carried = per_problem(top_shares)
     return ProbeSummary(
         benchmark=benchmark,
         kind=kind,
         num_problems=len(by_problem),
         num_responses=len(divergences),
         num_tokens=sum(len(one.tokens) for one in divergences),
-        kl_exact=of_all({id(one): statistics.fmean(one.kl_exact) for one in divergences}),
-        kl_k3=of_all({id(one): statistics.fmean(one.kl_k3) for one in divergences}),
-        variance_exact=of_all({id(one): statistics.pvariance(one.kl_exact) for one in divergences}),
-        variance_k3=of_all({id(one): statistics.pvariance(one.kl_k3) for one in divergences}),
-        top_share=over_problems(top_shares, shares=True),
+        kl_exact=over_problems(lambda one: statistics.fmean(one.kl_exact)),
+        kl_k3=over_problems(lambda one: statistics.fmean(one.kl_k3)),
+        variance_exact=over_problems(lambda one: statistics.pvariance(one.kl_exact)),
+        variance_k3=over_problems(lambda one: statistics.pvariance(one.kl_k3)),
+        top_share=bootstrap_mean(carried, seed=seed) if carried else None,
         same_length=None
         if kind == "reference"
         else statistics.fmean(bool(one.same_length) for one in divergences),
@@ -209,9 +222,10 @@ def probe_markdown(summaries: Sequence[ProbeSummary]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _interval(interval: Interval, scale: float = 1.0, form: str = ".3g") -> str:
-    value, low, high = (scale * end for end in (interval.value, interval.low, interval.high))
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+def _interval(found: Interval | MeanOverProblems, scale: float = 1.0, form: str = ".3g") -> str:
+    if found.low is None or found.high is None:
+        return f"{scale * found.value:{form}} [no interval]"
+    return f"{scale * found.value:{form}} [{scale * found.low:{form}}, {scale * found.high:{form}}]"
 
 
 def _code(token: str) -> str:

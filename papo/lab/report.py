@@ -1,32 +1,21 @@
 """The before/after table: accuracy and error shares per test set, with 95 % intervals.
 
 Several responses to one problem are not independent, so every interval is over problems: the share
-within each problem is one observation, and the interval is its mean -/+ 1.96 standard errors.
+within each problem is one observation, as in the tables of evaluate.py (`papo.statistics.bootstrap_mean`).
 """
 
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
 
 from papo.lab.grading import Category, Grade, grade_responses
+from papo.statistics import Interval, bootstrap_mean
 from papo.types import Policy, ProblemSource, RolloutEngine, derive_seed, derive_seeds
 
-NORMAL_QUANTILE_95 = 1.96
 PROMPTS_AT_ONCE = 64
 """Prompts encoded and rolled out together in an evaluation; bounds its memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """A share of responses with its 95 % interval, each between 0 and 1."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +24,14 @@ class SetReport:
 
     Attributes:
         num_problems, num_responses: problems, and responses to each of them.
-        accuracy: boxed answer right, by luck or not.
+        accuracy: share with the boxed answer right, by luck or not.
         shares: every category, keyed by its name.
     """
 
     num_problems: int
     num_responses: int
-    accuracy: Share
-    shares: Mapping[str, Share]
+    accuracy: Interval
+    shares: Mapping[str, Interval]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,32 +53,12 @@ class LabReport:
         }
 
 
-def clustered_share(hits: Sequence[Sequence[bool]]) -> Share:
-    """Returns the mean over problems of the share within each problem, with its 95 % interval.
-
-    Normal interval from the standard deviation between problems, which counts the dependence of
-    responses to one problem in full. Where all problems agree the deviation is 0 and says nothing;
-    the interval is then the rule of three: it reaches 3 / num_problems away from the value. Cut to
-    [0, 1].
-
-    Args:
-        hits: one row per problem, one entry per response; rows may differ in length.
-    """
-    per_problem = [sum(row) / len(row) for row in hits]
-    value = statistics.fmean(per_problem)
-    deviation = statistics.stdev(per_problem) if len(per_problem) > 1 else 0.0
-    if deviation > 0.0:
-        half_width = NORMAL_QUANTILE_95 * deviation / math.sqrt(len(per_problem))
-    else:
-        half_width = 3.0 / len(per_problem)
-    return Share(value=value, low=max(0.0, value - half_width), high=min(1.0, value + half_width))
-
-
-def summarize_grades(grades: Sequence[Sequence[Grade]]) -> SetReport:
+def summarize_grades(grades: Sequence[Sequence[Grade]], *, seed: int) -> SetReport:
     """Returns accuracy and the share of every category.
 
     Args:
         grades: one row per problem, one grade per response, all rows of one length.
+        seed: of the bootstrap over problems.
 
     Raises:
         ValueError: there are no grades, or the rows differ in length.
@@ -100,14 +69,16 @@ def summarize_grades(grades: Sequence[Sequence[Grade]]) -> SetReport:
             "a report needs the same number of graded responses to every problem, at least one; "
             f"got rows of {sorted(lengths)}"
         )
+
+    def over_problems(is_so: Callable[[Grade], bool]) -> Interval:
+        return bootstrap_mean([sum(map(is_so, row)) / len(row) for row in grades], seed=seed)
+
     return SetReport(
         num_problems=len(grades),
         num_responses=lengths.pop(),
-        accuracy=clustered_share([[grade.answer_right for grade in row] for row in grades]),
+        accuracy=over_problems(lambda grade: grade.answer_right),
         shares={
-            category.value: clustered_share(
-                [[grade.category is category for grade in row] for row in grades]
-            )
+            category.value: over_problems(lambda grade, one=category: grade.category is one)
             for category in Category
         },
     )
@@ -133,7 +104,7 @@ def evaluate_lab(
         problem_sets: sources of PerceptionLab problems, by the name the report gives them.
         num_problems: read from the start of each set.
         num_responses: sampled per problem.
-        seed: of the sampling.
+        seed: of the sampling, and of the intervals.
 
     Raises:
         ValueError: a set holds fewer than `num_problems` problems.
@@ -155,7 +126,7 @@ def evaluate_lab(
             rows.extend(
                 list(row) for row in _chunks(grade_responses(repeated, texts), num_responses)
             )
-        reports[name] = summarize_grades(rows)
+        reports[name] = summarize_grades(rows, seed=seed)
     return LabReport(sets=reports)
 
 
@@ -185,5 +156,5 @@ def compare_reports(reports: Mapping[str, LabReport]) -> Table:
     return table
 
 
-def _percent(share: Share) -> str:
+def _percent(share: Interval) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"

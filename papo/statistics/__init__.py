@@ -1,11 +1,20 @@
-"""Intervals and tests for shares, paired differences and agreement.
+"""Intervals and tests for shares, paired differences and agreement: the only place that makes them.
 
 Every function that draws takes a seed and is a fixed function of its arguments. Shares are between
-0 and 1; intervals are 95 % unless `level` says otherwise.
+0 and 1, and so are the ends of their intervals; intervals are 95 % unless `level` says otherwise. No
+interval is a point. Which one a number gets depends on what it is:
+
+* a count of independent trials (cases, problems, runs): Wilson's (`wilson_interval`);
+* a mean over problems of shares (accuracy, avg@k, pass@k, categories of error), their differences and
+  ratios: the bootstrap over problems, as wide as a few problems leave open (`unseen_share`);
+* one number per seed or start: Student's t (`t_interval`, `paired_t`), None for a single number and where
+  all agree;
+* numbers of items that are no shares (seconds, nats): Student's t as well.
 """
 
 from papo.statistics.agreement import cohen_kappa
-from papo.statistics.interval import Difference, Interval
+from papo.statistics.double_sampling import Checks, double_sampling
+from papo.statistics.interval import Difference, Interval, MeanDifference
 from papo.statistics.resampling import (
     bootstrap_mean,
     bootstrap_mean_of_means,
@@ -21,14 +30,18 @@ from papo.statistics.seeds import (
     paired_t,
     paired_t_over_starts,
     paired_t_within_starts,
+    ratio_of_means,
     t_interval,
 )
 from papo.statistics.shares import is_majority, pass_at_k, wilson_interval
 from papo.statistics.significance import benjamini_hochberg, bowker_test, mcnemar_exact
+from papo.statistics.unseen import unseen_share
 
 __all__ = [
+    "Checks",
     "Difference",
     "Interval",
+    "MeanDifference",
     "benjamini_hochberg",
     "bootstrap_mean",
     "bootstrap_mean_of_means",
@@ -37,6 +50,7 @@ __all__ = [
     "cohen_kappa",
     "detectable_over_starts",
     "detectable_within_starts",
+    "double_sampling",
     "is_majority",
     "mcnemar_exact",
     "mean_relative_gain",
@@ -46,7 +60,9 @@ __all__ = [
     "paired_t_over_starts",
     "paired_t_within_starts",
     "pass_at_k",
+    "ratio_of_means",
     "relative_reduction",
     "t_interval",
+    "unseen_share",
     "wilson_interval",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 
 from papo.statistics.interval import Interval
 from papo.statistics.resampling import RESAMPLES
+from papo.statistics.unseen import open_share, reaching
 
 
 def cohen_kappa(
@@ -15,7 +16,9 @@ def cohen_kappa(
 
     (p_o - p_e) / (1 - p_e), with p_o the share of items they agree on and p_e the share that their
     own frequencies of labels would give by chance: 1 is agreement, 0 chance. The interval is a
-    percentile bootstrap over items; resamples with a single label have no kappa and are left out.
+    percentile bootstrap over items; resamples with a single label have no kappa and are left out. Where
+    the raters agree on nearly all items, or on nearly none, it is as wide as items with another pair of
+    labels would make it that these happen not to show (`unseen_share`).
 
     Args:
         first: one label per item.
@@ -47,7 +50,12 @@ def cohen_kappa(
     resampled = _kappas(drawn.reshape(-1, *table.shape))
     tail = (1.0 - level) / 2.0
     low, high = np.nanquantile(resampled, [tail, 1.0 - tail])
-    return Interval(float(_kappas(table[None])[0]), float(low), float(high))
+    agree = np.array([one == other for one, other in zip(first, second, strict=True)], dtype=float)
+    unseen = open_share(agree, level=level)
+    pairs = np.eye(table.size).reshape(-1, *table.shape)
+    others = _kappas((1.0 - unseen) * table / num_items + unseen * pairs)
+    found = Interval(float(_kappas(table[None])[0]), float(low), float(high))
+    return reaching(found, float(np.nanmin(others)), float(np.nanmax(others))).within((-1.0, 1.0))
 
 
 def _kappas(tables: np.ndarray) -> np.ndarray:

@@ -16,10 +16,15 @@ class Interval:
     low: float
     high: float
 
+    def within(self, bounds: tuple[float, float]) -> "Interval":
+        """Returns the part of it that is possible: no share is below 0 or above 1."""
+        lowest, highest = bounds
+        return Interval(self.value, max(lowest, self.low), min(highest, self.high))
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A paired difference, second minus first.
+    """A paired difference over items, second minus first.
 
     Attributes:
         interval: of the mean difference.
@@ -27,4 +32,21 @@ class Difference:
     """
 
     interval: Interval
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeanDifference:
+    """A paired difference over seeds or starts, second minus first.
+
+    Attributes:
+        value: the mean difference.
+        number: of the seeds or starts.
+        interval: of the mean difference; None where all agree, since what they would vary by is unknown.
+        p_value: two-sided, of no difference.
+    """
+
+    value: float
+    number: int
+    interval: Interval | None
     p_value: float

@@ -1,42 +1,41 @@
-"""The bootstrap over items: means, paired differences, ratios (Efron and Tibshirani 1993)."""
+"""The bootstrap over items: means, paired differences, ratios (Efron and Tibshirani 1993).
 
-import math
+Resampling cannot draw a kind of item that the sample lacks, so it finds a few items certain, and any number
+that agree. Where five or fewer differ from the commonest value (of a ratio: in what they add to it), an
+interval is never narrower than `unseen_share` leaves open: that so many items are of the kind that moves
+the estimate most. For items that are all 0 or all 1 this is Clopper and Pearson's interval.
+"""
+
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
 from papo.statistics.interval import Difference, Interval
+from papo.statistics.unseen import open_share, reaching, together, unseen_means, unseen_ratio
 
 RESAMPLES = 10_000
 # Resampled indices held at a time; bounds memory, not the result.
 _INDICES_AT_ONCE = 4_000_000
 
 
-def bootstrap_mean(
-    per_item: Sequence[float], *, seed: int, level: float = 0.95, shares: bool = True
-) -> Interval:
-    """Returns the mean over items with its percentile bootstrap interval (items are resampled).
+def bootstrap_mean(per_item: Sequence[float], *, seed: int, level: float = 0.95) -> Interval:
+    """Returns the mean of shares over items with its percentile bootstrap interval (items are resampled).
 
-    Where all items agree, resampling says nothing; for shares the interval is then the rule of
-    three: it reaches -ln(1 - level) / number of items (3 / number at 95 %) away from the value,
-    within [0, 1]. Other numbers get a point.
+    Within [0, 1], and as wide as so few items leave open.
 
     Args:
-        per_item: one number per item, e.g. the share of its k responses that are right.
+        per_item: one share per item, between 0 and 1: e.g. of its k responses, those that are right.
         seed: of the resampling.
         level: of the interval.
-        shares: whether the numbers are shares, between 0 and 1.
 
     Raises:
-        ValueError: there is no item, or a number is not finite.
+        ValueError: there is no item, or a number is not between 0 and 1.
     """
-    values = _finite(per_item)
-    mean = float(values.mean())
-    if np.ptp(values) == 0.0:
-        reach = _rule_of_three(len(values), level) if shares else 0.0
-        return Interval(mean, min(mean, max(0.0, mean - reach)), max(mean, min(1.0, mean + reach)))
-    return _percentile(mean, _resampled_means(values, seed), level)
+    values = _within(per_item, (0.0, 1.0))
+    found = _percentile(float(values.mean()), _resampled_means(values, seed), level)
+    unseen = open_share(values, level=level)
+    return reaching(found, *unseen_means(found.value, unseen, (0.0, 1.0))).within((0.0, 1.0))
 
 
 def bootstrap_mean_of_means(
@@ -45,27 +44,29 @@ def bootstrap_mean_of_means(
     names: Sequence[Sequence[Hashable]] | None = None,
     seed: int,
     level: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Interval:
     """Returns the unweighted mean of the groups' means; items are resampled within each group.
 
     The interval of an average over benchmarks: the benchmarks are fixed, their items are a sample.
     Groups are resampled independently of one another, but for items of one name: these are one item,
     drawn into all of its groups at once. So items are resampled within each set of groups that they
-    belong to. One whose items all agree adds no width.
+    belong to. What groups of few items leave open is added (`together`).
 
     Args:
         groups: of each group a number per item.
         names: of each group a name per item, where groups may share items; None where none do.
         seed: of the resampling.
         level: of the interval.
+        bounds: of the numbers; (-1, 1) for differences of shares.
 
     Raises:
         ValueError: there is no group, a group is empty, names and items differ in number, or a number
-            is not finite.
+            is out of its bounds.
     """
     if not groups:
         raise ValueError("a mean of means needs at least one group; got none")
-    values = [_finite(group) for group in groups]
+    values = [_within(group, bounds) for group in groups]
     if names is None:
         names = [
             [(index, item) for item in range(len(group))] for index, group in enumerate(groups)
@@ -90,7 +91,15 @@ def bootstrap_mean_of_means(
         ],
         axis=0,
     )
-    return _percentile(float(np.mean([group.mean() for group in values])), resampled, level)
+    means = [float(group.mean()) for group in values]
+    found = _percentile(float(np.mean(means)), resampled, level)
+    unseen = [
+        unseen_means(mean, open_share(group, level=level), bounds)
+        for mean, group in zip(means, values, strict=True)
+    ]
+    return reaching(
+        found, *together(means, unseen, independent=all(len(own) == 1 for own in strata))
+    ).within(bounds)
 
 
 def paired_bootstrap(
@@ -100,33 +109,47 @@ def paired_bootstrap(
 
     The p-value is two-sided with one added to both counts (Davison and Hinkley 1997, section 4.2), so
     that it is never 0. Nor is it below 2 ** (1 - m) where only m items differ, which no test of signs
-    could go below: resampling three items that agree would otherwise "prove" anything. Where all
-    differences are equal, the interval is the rule of three, within [-1, 1].
+    could go below: resampling three items that agree would otherwise "prove" anything. The interval is
+    within [-1, 1], as wide as so few items leave open, and holds 0 where the p-value is above 1 - level.
 
     Raises:
-        ValueError: the sequences differ in length or are empty, or a number is not finite.
+        ValueError: the sequences differ in length or are empty, or a number is not between 0 and 1.
     """
     before, after = _paired(first, second)
-    differences = after - before
-    mean = float(differences.mean())
-    num_different = int(np.count_nonzero(differences))
-    if np.ptp(differences) == 0.0:
-        reach = _rule_of_three(len(differences), level)
-        interval = Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach))
-        return Difference(interval, min(1.0, 2.0 ** (1 - num_different)))
+    differences = _within(after, (0.0, 1.0)) - _within(before, (0.0, 1.0))
     resampled = _resampled_means(differences, seed)
     below, above = int((resampled <= 0).sum()), int((resampled >= 0).sum())
     p_value = 2.0 * (min(below, above) + 1) / (len(resampled) + 1)
-    smallest = 2.0 ** (1 - num_different)
-    return Difference(_percentile(mean, resampled, level), min(1.0, max(p_value, smallest)))
+    smallest = 2.0 ** (1 - int(np.count_nonzero(differences)))
+    p_value = min(1.0, max(p_value, smallest))
+    found = _percentile(float(differences.mean()), resampled, level)
+    unseen = open_share(differences, level=level)
+    found = reaching(found, *unseen_means(found.value, unseen, (-1.0, 1.0)))
+    if p_value > 1.0 - level:
+        found = reaching(found, 0.0, 0.0)
+    return Difference(found.within((-1.0, 1.0)), p_value)
 
 
 def bootstrap_ratio(
-    numerators: Sequence[float], denominators: Sequence[float], *, seed: int, level: float = 0.95
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    *,
+    seed: int,
+    level: float = 0.95,
+    extremes: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 1.0), (1.0, 0.0)),
 ) -> Interval:
     """Returns mean(numerators) / mean(denominators) over the same items, which are resampled together.
 
-    Resamples whose denominators are all 0 have no ratio and are left out.
+    Resamples whose denominators are all 0 have no ratio and are left out. The interval is as wide as so
+    few items leave open.
+
+    Args:
+        numerators: one number per item.
+        denominators: of the same items.
+        seed: of the resampling.
+        level: of the interval.
+        extremes: the numerator and denominator of an item that would lower the ratio most, and of one
+            that would raise it most; as given for two shares that know nothing of one another.
 
     Raises:
         ValueError: the sequences differ in length or are empty, or the denominators add up to 0.
@@ -138,7 +161,10 @@ def bootstrap_ratio(
         for rows in _resampled_items(len(above), seed)
     ]
     tops, bottoms = (np.concatenate(part) for part in zip(*means, strict=True))
-    return _percentile(float(above.mean() / below.mean()), _ratios(tops, bottoms), level)
+    top, bottom = float(above.mean()), float(below.mean())
+    found = _percentile(top / bottom, _ratios(tops, bottoms), level)
+    unseen = open_share(above - top / bottom * below, level=level)
+    return reaching(found, *(unseen_ratio(top, bottom, unseen, item) for item in extremes))
 
 
 def mean_relative_gain(
@@ -156,7 +182,7 @@ def mean_relative_gain(
     left out.
 
     Args:
-        first: per group one number per item.
+        first: per group one share per item.
         second: of the other run, the same items in the same order.
         names: of each group a name per item, where groups may share items; None where none do.
         seed: of the resampling.
@@ -176,7 +202,8 @@ def mean_relative_gain(
     gains = [after.mean() / before.mean() - 1.0 for before, after in pairs]
     # Sums instead of means: the number of a group's items cancels, as every resample has as many.
     bottoms, tops = np.zeros((2, len(pairs), RESAMPLES))
-    for index, (members, places) in enumerate(_strata([len(b) for b, _ in pairs], names).items()):
+    strata = _strata([len(before) for before, _ in pairs], names)
+    for index, (members, places) in enumerate(strata.items()):
         start = 0
         for rows in _resampled_items(len(places), seed + 7919 * index):
             stop = start + len(rows)
@@ -187,7 +214,23 @@ def mean_relative_gain(
             start = stop
     defined = (bottoms > 0).all(axis=0)
     resampled = (tops[:, defined] / bottoms[:, defined] - 1.0).mean(axis=0)
-    return _percentile(float(np.mean(gains)), resampled, level)
+    unseen = [_unseen_gain(before, after, level) for before, after in pairs]
+    found = _percentile(float(np.mean(gains)), resampled, level)
+    return reaching(
+        found,
+        *together(
+            [float(gain) for gain in gains],
+            unseen,
+            independent=all(len(own) == 1 for own in strata),
+        ),
+    )
+
+
+def _unseen_gain(before: np.ndarray, after: np.ndarray, level: float) -> tuple[float, ...]:
+    """The ends of mean(after) / mean(before) - 1 that items which were not drawn leave open."""
+    top, bottom = float(after.mean()), float(before.mean())
+    unseen = open_share(after - top / bottom * before, level=level)
+    return tuple(unseen_ratio(top, bottom, unseen, item) - 1.0 for item in ((0.0, 1.0), (1.0, 0.0)))
 
 
 def _strata(
@@ -219,8 +262,10 @@ def relative_reduction(
 ) -> Interval:
     """Returns 1 - mean(second) / mean(first), e.g. how much rarer an error became (0.305 = 30.5 %).
 
+    As wide as so few items, or so few errors, leave open: "100 % fewer" is never certain.
+
     Args:
-        first: one number per item, e.g. 1.0 where the error occurred.
+        first: one share per item, e.g. 1.0 where the error occurred.
         second: of the other run; the same items in the same order where `paired`.
         paired: whether items are resampled together; else each run's on its own.
         seed: of the resampling.
@@ -235,12 +280,21 @@ def relative_reduction(
     before, after = _finite(first), _finite(second)
     _require_positive(before)
     bottoms, tops = _resampled_means(before, seed), _resampled_means(after, seed + 7919)
-    return _percentile(
-        float(1.0 - after.mean() / before.mean()), 1.0 - _ratios(tops, bottoms), level
+    bottom, top = float(before.mean()), float(after.mean())
+    tops_end, bottoms_end = (
+        unseen_means(mean, open_share(values, level=level), (0.0, 1.0))
+        for mean, values in ((top, after), (bottom, before))
+    )
+    found = _percentile(1.0 - top / bottom, 1.0 - _ratios(tops, bottoms), level)
+    # One of the two may have left a kind of item unseen; both at once is beyond the level.
+    return reaching(
+        found,
+        1.0 - max(tops_end[1] / bottom, top / bottoms_end[0]),
+        1.0 - min(tops_end[0] / bottom, top / bottoms_end[1]),
     )
 
 
-def _finite(values: Sequence[float]) -> np.ndarray:
+def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError("a mean needs at least one item; got none")
@@ -270,8 +324,15 @@ def _ratios(tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
     return tops[defined] / bottoms[defined]
 
 
-def _rule_of_three(num_items: int, level: float) -> float:
-    return -math.log(1.0 - level) / num_items
+def _within(values: Sequence[float] | np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    array = _finite(values)
+    # Sums of shares may leave their bounds by rounding.
+    if array.min() < bounds[0] - 1e-9 or array.max() > bounds[1] + 1e-9:
+        raise ValueError(
+            f"numbers between {bounds[0]:g} and {bounds[1]:g} are resampled; got "
+            f"{array.min():g} to {array.max():g}"
+        )
+    return array.clip(*bounds)
 
 
 def _resampled_items(num_items: int, seed: int) -> Iterator[np.ndarray]:

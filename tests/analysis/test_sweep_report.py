@@ -94,6 +94,25 @@ def test_the_scores_of_a_run_are_what_its_files_say(folder):
     assert run.scores["perception share of errors, training prior"] == pytest.approx(0.75)
 
 
+def test_two_seeds_that_agree_are_no_certainty_and_no_share_leaves_its_bounds(tmp_path):
+    for arm, ends in {"grpo": (0.1, 0.9), "papo": (0.2, 1.0), "alone": (0.5,)}.items():
+        for seed, end in enumerate(ends, start=1):
+            write_run(tmp_path / arm / str(seed), arm=arm, seed=seed, accuracies=[end, end])
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    text = markdown_report(summary)
+    assert "| 50.0 [0.0, 100.0] |" in text
+    assert "| 50.0 [n = 1: no interval] |" in text
+    # Equal differences: a test of signs with two seeds has p = 1/2, and no power is known.
+    assert "| papo | 2 | +10.0 [n = 2: no interval] | 0.500 | 0.500 |  |" in text
+    rows = {(row["arm"], row["measure"]): row for row in csv_rows(summary)}
+    row = rows["papo", "accuracy_end"]
+    assert (row["difference"], row["difference_low"], row["detectable"]) == (
+        pytest.approx(0.1),
+        "",
+        "",
+    )
+
+
 def test_the_end_is_the_last_tenth_of_the_rollouts(tmp_path):
     accuracies = [0.0] * 18 + [0.4, 0.8]
     write_run(tmp_path / "a", accuracies=accuracies)
@@ -550,7 +569,7 @@ def test_equal_sampling_cost_counts_the_responses_that_the_cheapest_arm_drew(tmp
     assert dapo["accuracy_end_equal_cost"] == pytest.approx(0.4)
     assert grpo["accuracy_curve_equal_cost"] == pytest.approx(grpo["accuracy_curve"])
     difference = summary.comparisons["dapo"]["accuracy_curve_equal_cost"].difference
-    assert difference.interval.value == pytest.approx(statistics.fmean(responses) - 0.2)
+    assert difference.value == pytest.approx(statistics.fmean(responses) - 0.2)
     # A count is shown and not compared.
     assert "responses_drawn" not in summary.comparisons["dapo"]
     text = markdown_report(summary)

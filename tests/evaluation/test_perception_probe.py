@@ -440,7 +440,7 @@ def test_without_any_kl_no_token_carries_it():
     (summary,) = summarize_probe([divergence("p", [0.0, 0.0])], bootstrap_seed=0)
     assert summary.top_share is None
     assert summary.top_tokens == ()
-    assert summary.kl_exact.high == 0.0
+    assert (summary.kl_exact.value, summary.kl_exact.high) == (0.0, None)
 
 
 def test_kinds_and_benchmarks_stay_apart_and_are_pooled(tmp_path):

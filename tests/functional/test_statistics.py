@@ -20,8 +20,10 @@ from papo.statistics import (
     paired_bootstrap,
     paired_t,
     pass_at_k,
+    ratio_of_means,
     relative_reduction,
     t_interval,
+    unseen_share,
     wilson_interval,
 )
 
@@ -70,28 +72,51 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     assert 271 <= covered <= 297
 
 
-def test_where_all_items_agree_the_interval_of_a_share_is_the_rule_of_three():
+def test_where_all_items_agree_the_interval_of_a_share_is_clopper_and_pearsons():
     interval = bootstrap_mean([1.0] * 100, seed=0)
     assert (interval.value, interval.high) == (1.0, 1.0)
-    assert interval.low == pytest.approx(1 - 3 / 100, abs=1e-4)
-    assert bootstrap_mean([0.0] * 100, seed=0, level=0.99).high == pytest.approx(
-        -math.log(0.01) / 100
+    exact = stats.binomtest(100, 100).proportion_ci(0.95, method="exact")
+    assert interval.low == pytest.approx(exact.low)
+    exact = stats.binomtest(0, 100).proportion_ci(0.99, method="exact")
+    assert bootstrap_mean([0.0] * 100, seed=0, level=0.99).high == pytest.approx(exact.high)
+    assert ends(bootstrap_mean([0.0], seed=0)) == pytest.approx((0.0, 0.975))
+
+
+def test_two_items_say_little_of_a_share():
+    # A share of 1 - sqrt(0.025) = 0.842 may be of a kind that two draws did not show.
+    assert unseen_share(2) == pytest.approx(1 - math.sqrt(0.025))
+    low, high = ends(bootstrap_mean([0.25, 0.5], seed=0))
+    assert (low, high) == pytest.approx((0.375 * 0.158114, 0.375 + 0.625 * 0.841886), abs=1e-5)
+
+
+def test_items_of_a_kind_that_six_others_show_add_nothing_to_the_bootstrap():
+    values = [0.0] * 30 + [1.0] * 6
+    found = bootstrap_mean(values, seed=0)
+    naive = np.quantile(
+        np.random.default_rng(1).binomial(36, 1 / 6, size=10_000) / 36, [0.025, 0.975]
     )
-    assert ends(bootstrap_mean([0.0], seed=0)) == (0.0, 1.0)
-
-
-def test_numbers_that_are_no_shares_get_a_point_where_they_agree():
-    assert ends(bootstrap_mean([0.0] * 10, seed=0, shares=False)) == (0.0, 0.0)
-    assert ends(bootstrap_mean([4.5] * 10, seed=0, shares=False)) == (4.5, 4.5)
+    assert ends(found) == pytest.approx(tuple(naive), abs=0.03)
+    five = bootstrap_mean(values[:-1], seed=0)
+    assert five.high >= 5 / 35 + unseen_share(35) * 30 / 35
 
 
 def test_a_mean_over_benchmarks_weighs_them_equally_and_varies_within_each():
-    # One benchmark of 400 items with variance 1/4, and one without spread: the error of the mean of
+    # One benchmark of 400 items with variance 1/4, and one of next to none: the error of the mean of
     # both is half the error of the first, 0.5 * sqrt(0.25 / 400) = 0.0125.
-    groups = [[0.0, 1.0] * 200, [0.5] * 10]
+    groups = [[0.0, 1.0] * 200, [0.5, 0.5001] * 10]
     interval = bootstrap_mean_of_means(groups, seed=0)
-    assert interval.value == pytest.approx(0.5)
+    assert interval.value == pytest.approx(0.5, abs=1e-4)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.0125, rel=0.05)
+
+
+def test_a_benchmark_whose_items_agree_adds_what_they_leave_open():
+    # Ten items at 1/2 leave open 1/2 -/+ 1/2 * (1 - 0.025 ** 0.1); the mean of two such, over sqrt(2).
+    reach = 0.5 * unseen_share(10)
+    groups = [[0.5] * 10, [0.5] * 10]
+    apart = bootstrap_mean_of_means(groups, seed=0)
+    assert ends(apart) == pytest.approx((0.5 - reach / 2**0.5, 0.5 + reach / 2**0.5))
+    shared = bootstrap_mean_of_means(groups, names=[range(10), range(10)], seed=0)
+    assert ends(shared) == pytest.approx((0.5 - reach, 0.5 + reach))
 
 
 def test_without_shared_names_every_group_is_resampled_on_its_own():
@@ -182,10 +207,10 @@ def test_a_few_items_never_prove_a_difference():
     assert paired_bootstrap([0.0], [1.0], seed=0).p_value == 1.0
 
 
-def test_runs_that_agree_on_every_item_differ_by_at_most_the_rule_of_three():
+def test_runs_that_agree_on_every_item_are_not_known_to_agree_on_all():
     found = paired_bootstrap([0.5] * 100, [0.5] * 100, seed=0)
     assert found.p_value == 1.0
-    assert ends(found.interval) == pytest.approx((-0.03, 0.03), abs=1e-4)
+    assert ends(found.interval) == pytest.approx((-unseen_share(100), unseen_share(100)))
 
 
 def test_swapping_two_runs_turns_the_sign():
@@ -240,6 +265,7 @@ def test_a_paired_reduction_is_surer_where_the_same_items_are_concerned():
     [
         (lambda: bootstrap_mean([], seed=0), "at least one item"),
         (lambda: bootstrap_mean([1.0, math.nan], seed=0), "finite"),
+        (lambda: bootstrap_mean([1.0, 2.0], seed=0), "between 0 and 1"),
         (lambda: bootstrap_mean_of_means([], seed=0), "at least one group"),
         (lambda: bootstrap_mean_of_means([[1.0], []], seed=0), "at least one item"),
         (lambda: paired_bootstrap([1.0], [1.0, 0.0], seed=0), "got 1 and 2"),
@@ -437,8 +463,25 @@ def test_a_t_interval_is_the_textbooks():
     found = t_interval([1.0, 2.0, 3.0])
     assert found.value == 2.0
     assert ends(found) == pytest.approx((2.0 - 2.484138, 2.0 + 2.484138), abs=1e-5)
+    assert t_interval([1.0]) is None
+    assert t_interval([0.3, 0.3]) is None
+    assert ends(t_interval([1.0, 2.0, 3.0], bounds=(0.0, 4.0))) == (0.0, 4.0)
     with pytest.raises(ValueError):
-        t_interval([1.0])
+        t_interval([])
+
+
+def test_the_ratio_of_means_is_welchs_test_of_logarithms():
+    # Numbers whose spread is small beside their mean: the logarithms' t interval is nearly the same.
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(20, 0.4, size=12), rng.normal(25, 0.2, size=7)
+    found = ratio_of_means(first.tolist(), second.tolist())
+    welch = stats.ttest_ind(np.log(second), np.log(first), equal_var=False).confidence_interval()
+    assert found.value == pytest.approx(second.mean() / first.mean())
+    assert ends(found) == pytest.approx((math.exp(welch.low), math.exp(welch.high)), rel=1e-3)
+    assert ratio_of_means([20.0], [25.0, 26.0]) is None
+    assert ratio_of_means([20.0, 20.0], [25.0, 25.0]) is None
+    with pytest.raises(ValueError, match="positive means"):
+        ratio_of_means([0.0, 0.0], [1.0, 2.0])
 
 
 def test_a_paired_t_test_over_seeds_is_the_textbooks():
@@ -454,17 +497,24 @@ def test_student_s_sleep_data():
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
     found = paired_t(first, second)
-    assert found.interval.value == pytest.approx(1.58)
+    assert found.value == pytest.approx(1.58)
     assert ends(found.interval) == pytest.approx((0.7001142, 2.4598858), abs=1e-6)
     assert found.p_value == pytest.approx(0.002833, abs=1e-6)
 
 
-def test_seeds_that_all_differ_alike_give_a_point():
-    assert ends(paired_t([0.1, 0.2], [0.1, 0.2]).interval) == (0.0, 0.0)
-    assert paired_t([0.1, 0.2], [0.1, 0.2]).p_value == 1.0
+def test_seeds_that_all_differ_alike_prove_no_more_than_their_signs():
+    same = paired_t([0.1, 0.2], [0.1, 0.2])
+    assert (same.value, same.number, same.interval, same.p_value) == (0.0, 2, None, 1.0)
     shifted = paired_t([0.1, 0.2, 0.4], [0.4, 0.5, 0.7])
-    assert shifted.interval.low == shifted.interval.high == pytest.approx(0.3)
-    assert shifted.p_value == 0.0
+    assert shifted.value == pytest.approx(0.3)
+    assert shifted.interval is None
+    # Three differences of one sign: 2 * (1/2)^3.
+    assert shifted.p_value == 0.25
+
+
+def test_an_interval_of_a_difference_of_shares_is_one_of_shares():
+    found = paired_t([0.1, 0.2], [0.9, 0.4], bounds=(-1.0, 1.0))
+    assert ends(found.interval) == (-1.0, 1.0)
 
 
 def test_the_detectable_difference_is_cohens():
@@ -485,8 +535,8 @@ def test_a_detectable_difference_is_detected_as_often_as_promised(num_seeds, pow
     assert detected == pytest.approx(power, abs=0.012)
 
 
-def test_without_spread_every_difference_is_detectable():
-    assert minimum_detectable_difference([1.0, 1.0]) == 0.0
+def test_without_spread_no_difference_is_known_to_be_detectable():
+    assert minimum_detectable_difference([1.0, 1.0]) is None
 
 
 @pytest.mark.parametrize(

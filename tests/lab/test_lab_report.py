@@ -16,7 +16,8 @@ from papo.lab import (
     summarize_grades,
 )
 from papo.lab.grading import Grade, write_response
-from papo.lab.report import PROMPTS_AT_ONCE, clustered_share
+from papo.lab.report import PROMPTS_AT_ONCE
+from papo.statistics import bootstrap_mean
 from papo.types import PromptGroup, Responses
 
 
@@ -24,48 +25,39 @@ def grades(*rows):
     return [[Grade(category=Category(name)) for name in row] for row in rows]
 
 
-def test_golden_interval_by_hand():
-    # Shares within problems 1, 1/2, 0, 1/2: mean 1/2, sample variance (1/4 + 1/4) / 3 = 1/6,
-    # standard error sqrt(1/6 / 4) = 0.204124, so 1/2 -/+ 1.96 * 0.204124 = 0.099917, 0.900083.
-    share = clustered_share([[True, True], [True, False], [False, False], [False, True]])
-    assert share.value == 0.5
-    assert share.low == pytest.approx(0.5 - 1.96 * math.sqrt(1 / 24))
-    assert share.high == pytest.approx(0.900083, abs=1e-6)
+def summary_of(rows):
+    names = ["correct" if right else "perception" for row in rows for right in row]
+    size = len(rows[0])
+    return summarize_grades(
+        grades(*(names[start : start + size] for start in range(0, len(names), size))), seed=0
+    )
+
+
+def test_the_interval_is_that_of_an_evaluation_of_the_same_responses():
+    rng = random.Random(0)
+    rows = [[rng.random() < 0.3 for _ in range(4)] for _ in range(50)]
+    per_problem = [sum(row) / 4 for row in rows]
+    assert summary_of(rows).accuracy == bootstrap_mean(per_problem, seed=0)
 
 
 def test_repeating_the_same_responses_does_not_narrow_the_interval():
     rng = random.Random(0)
     once = [[rng.random() < 0.3] for _ in range(50)]
     often = [row * 8 for row in once]
-    assert clustered_share(often) == clustered_share(once)
+    assert summary_of(often).accuracy == summary_of(once).accuracy
 
 
 def test_unanimous_problems_do_not_claim_certainty():
-    # The rule of three: 0 of 60 problems excludes no rate below 3 / 60.
-    never = clustered_share([[False]] * 60)
-    assert (never.value, never.low, never.high) == (0.0, 0.0, 0.05)
-    always = clustered_share([[True]] * 60)
-    assert (always.value, always.low, always.high) == (1.0, 0.95, 1.0)
-    assert clustered_share([[True]]).low == 0.0
-
-
-def test_the_interval_covers_the_truth_about_95_times_in_100():
-    # Problems differ in difficulty (rate 0.2 or 0.6), four responses each: the mean rate is 0.4.
-    rng = random.Random(1)
-    covered = 0
-    for _ in range(400):
-        rows = []
-        for _ in range(80):
-            rate = rng.choice([0.2, 0.6])
-            rows.append([rng.random() < rate for _ in range(4)])
-        share = clustered_share(rows)
-        covered += share.low <= 0.4 <= share.high
-    assert 0.92 <= covered / 400 <= 0.98
+    never, always = summary_of([[False]] * 60).accuracy, summary_of([[True]] * 60).accuracy
+    # 0 of 60 problems excludes no rate below 1 - 0.025 ** (1 / 60) = 0.0596.
+    assert (never.value, never.low, never.high) == pytest.approx((0.0, 0.0, 0.0596), abs=1e-4)
+    assert (always.value, always.low, always.high) == pytest.approx((1.0, 0.9404, 1.0), abs=1e-4)
 
 
 def test_accuracy_counts_luck_and_the_shares_add_up_to_one():
     report = summarize_grades(
-        grades(["correct", "correct_but_misread"], ["perception", "format"], ["correct"] * 2)
+        grades(["correct", "correct_but_misread"], ["perception", "format"], ["correct"] * 2),
+        seed=0,
     )
     assert report.num_problems == 3
     assert report.num_responses == 2
@@ -78,7 +70,7 @@ def test_accuracy_counts_luck_and_the_shares_add_up_to_one():
 @pytest.mark.parametrize("rows", [[], [[]], [["correct"], ["correct", "format"]]])
 def test_uneven_or_missing_responses_are_refused(rows):
     with pytest.raises(ValueError, match="same number of graded responses"):
-        summarize_grades(grades(*rows))
+        summarize_grades(grades(*rows), seed=0)
 
 
 class FakePolicy:
@@ -180,9 +172,9 @@ def test_the_table_shows_every_share_before_and_after():
     for heading in ("training prior", "counter-prior", "before", "after"):
         assert heading in printed
     assert "…" not in printed
-    # All problems agree, so the rule of three gives the width: 25 -/+ 100 * 3 / 20, 3 / 30.
-    assert "25.0 [10.0, 40.0]" in printed
-    assert "25.0 [15.0, 35.0]" in printed
+    # All problems agree; open is a share of 1 - 0.025 ** (1 / 20) = 0.168 at 0 or at 1, of 30 0.116.
+    assert "25.0 [20.8, 37.6]" in printed
+    assert "25.0 [22.1, 33.7]" in printed
 
 
 def test_the_report_becomes_json_and_flat_metrics():
