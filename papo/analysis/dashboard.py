@@ -6,6 +6,8 @@ Metrics are those of docs/metrics.md, media those of the rollout table (docs/das
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from papo.statistics import COLLAPSE_RULE
+
 X_AXIS = "rollout_step"
 
 
@@ -75,9 +77,9 @@ DASHBOARD = (
         "Perception",
         (
             Note(
-                "A run that **hacks** the perception KL shows, in this order: the KL climbs steeply, "
-                "clipping from above climbs, the entropy of both views climbs, the reward falls; the "
-                "variance of the KL over tokens is about 8 times a healthy run's (arXiv:2507.06448)."
+                f"{COLLAPSE_RULE} `scripts/report_run.py` judges a run by it. The paper's signs, in its "
+                "order: the KL climbs steeply, clipping from above and the entropy of both views climb, the "
+                "reward falls (arXiv:2507.06448)."
             ),
             Curves("Perception KL, nats per token", ("loss/perception_kl",)),
             Curves(

@@ -13,6 +13,16 @@ from papo.analysis.html import Markup, details, join, page, paragraph, section, 
 from papo.analysis.rollout_view import ROLLOUT_STYLE, colour_key, rollout_group
 from papo.analysis.run_files import TrainingRun, read_training_run
 from papo.analysis.svg import CHART_STYLE, Series, area_chart, line_chart
+from papo.analysis.watched_curves import WATCHED
+from papo.statistics import (
+    COLLAPSE_RULE,
+    FALL,
+    LOST_FORM,
+    PERCEPTION_KL,
+    Collapse,
+    badly_formatted,
+    judge_collapse,
+)
 
 GROUPS_OF_EACH_KIND = 2
 """First, last, best and worst prompts shown; bounds the size of the page."""
@@ -42,22 +52,7 @@ CURVES: Mapping[str, Mapping[str, str]] = {
     "Share of groups whose rewards are all equal": {"reward/uniform_groups": "uniform"},
 }
 
-# column -> (title, what it does in a collapse, arXiv:2507.06448v5)
-COLLAPSE_SIGNS: Mapping[str, tuple[str, str]] = {
-    "loss/perception_kl": ("Perception KL, nats per token", "shoots up"),
-    "policy/perception_kl_variance": (
-        "Variance of the perception KL over tokens",
-        "rises to about 8 times a healthy run's",
-    ),
-    "policy/sampled_masked_entropy": (
-        "Entropy with the masked picture, nats per token",
-        "rises",
-    ),
-    "policy/sampled_entropy": ("Entropy with the picture, nats per token", "rises"),
-    "policy/clip_fraction_high": ("Share of tokens clipped above", "rises"),
-    "format errors": ("Share of badly formatted responses", "rises"),
-    "reward/mean": ("Reward", "falls"),
-}
+_DRAWN_ABOVE = frozenset(column for columns in CURVES.values() for column in columns)
 
 # bottom to top; column -> (name, colour)
 OUTCOMES: Mapping[str, tuple[str, int]] = {
@@ -88,7 +83,7 @@ def build_run_page(folder: Path) -> str:
     sections = {
         ("before-and-after", "Before and after"): _evaluation(run),
         ("curves", "Curves"): _curves(run),
-        ("collapse", "Signs of a collapse"): _collapse(run),
+        ("collapse", "Collapse"): _collapse(run),
         ("errors", "What became of the responses"): _outcomes(run),
         ("rollouts", "Rollouts"): _rollouts(run),
         ("timings", "Timings"): _timings(run),
@@ -204,36 +199,57 @@ def _curves(run: TrainingRun) -> Markup:
 
 
 def _collapse(run: TrainingRun) -> Markup:
-    columns = {**run.metrics}
-    if "reward/error_format" in columns:
-        columns["format errors"] = columns["reward/error_format"]
-    elif "reward/format" in columns:
-        columns["format errors"] = tuple(1.0 - value for value in columns["reward/format"])
-    signs = {
-        column: sign for column, sign in COLLAPSE_SIGNS.items() if _finite(columns.get(column, ()))
+    columns = {**run.metrics, "reward/error_format": tuple(badly_formatted(run.metrics))}
+    watched = {
+        name: curve
+        for name, curve in WATCHED.items()
+        if curve.column not in _DRAWN_ABOVE and _finite(columns.get(curve.column, ()))
     }
-    if not signs:
+    if not run.metrics.get("rollout_step"):
         return _grid([])
-    rows = []
-    for column, (title, meaning) in signs.items():
-        first, last = _ends(columns[column])
-        rows.append([title, f"{first:.3g}", f"{last:.3g}", meaning])
+    charts = []
+    for name, curve in watched.items():
+        title = f"{name}, {curve.unit}" if curve.unit else name
+        line = Series(name=name, values=columns[curve.column])
+        charts.append(line_chart(title[:1].upper() + title[1:], _steps(run), [line]))
     return join(
         [
+            _verdict(judge_collapse(run.metrics)),
             paragraph(
-                "A policy that hacks the perception KL shows several of these together "
-                "(arXiv:2507.06448). No threshold decides here: look at the shapes, and at the rollouts."
+                "Look at the curves of the perception KL, the entropies and clipping above too. None decides alone: "
+                "a sound policy moves some of them."
             ),
+            _grid(charts),
+        ],
+        "\n",
+    )
+
+
+def _verdict(found: Collapse) -> Markup:
+    said = "No collapse."
+    if found:
+        said = f"Collapsed at rollout {found.rollout}: beyond the limit of {' and of '.join(found.signs)}."
+    rows = [
+        ["accuracy below its best tenth so far, standard errors", f"{found.fall:.1f}", f"{FALL:g}"],
+        [
+            "perception KL, nats per token",
+            "not computed" if found.perception_kl is None else f"{found.perception_kl:.3g}",
+            f"{PERCEPTION_KL:g}",
+        ],
+        [
+            "badly formatted responses above the best tenth so far, %",
+            f"{100 * found.lost_form:.1f}",
+            f"{100 * LOST_FORM:g}",
+        ],
+    ]
+    return join(
+        [
+            paragraph(Markup("<strong>{}</strong>").format(said), kind="notice" if found else ""),
+            paragraph(COLLAPSE_RULE),
             table(
-                "Means over the first and the last tenth of the rollouts",
-                ["sign", "first tenth", "last tenth", "in a collapse it"],
+                "The most of any tenth of the rollouts; two beyond their limits at once are a collapse",
+                ["", "most", "limit"],
                 rows,
-            ),
-            _grid(
-                [
-                    line_chart(title, _steps(run), [Series(name=title, values=columns[column])])
-                    for column, (title, _) in signs.items()
-                ]
             ),
         ],
         "\n",

@@ -1,9 +1,7 @@
 """What the arms of a sweep measured over their seeds, and how they differ from one of them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from papo.analysis.sweep_measures import (
     COST_AND_STABILITY,
@@ -14,28 +12,18 @@ from papo.analysis.sweep_measures import (
     unit_of,
 )
 from papo.analysis.sweep_runs import Sweep, SweepRun, select_arms, window
+from papo.analysis.watched_curves import WATCHED
 from papo.statistics import (
+    Collapse,
     Interval,
     MeanDifference,
     benjamini_hochberg,
+    judge_collapse,
     minimum_detectable_difference,
     paired_t,
     t_interval,
     wilson_interval,
 )
-
-_COLLAPSE_ERRORS = 5
-"""Falls of 2 to 4 happen without a collapse (the best tenth is picked); collapses have 8 and more."""
-
-COLLAPSE_SIGNS = {
-    "perception KL": "loss/perception_kl",
-    "entropy": "policy/sampled_entropy",
-    "masked entropy": "policy/sampled_masked_entropy",
-    "clipped above": "policy/clip_fraction_high",
-    "gradient norm": "update/grad_norm",
-    "format errors": "reward/error_format",
-}
-"""What rises when a policy collapses (arXiv:2507.06448v5: reward falls, these rise), by column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +64,22 @@ class Signs:
     """How close an arm came to collapse.
 
     Attributes:
-        collapsed: seeds whose accuracy in the last tenth of the rollouts is below half of that in
-            their best tenth, and lower by more than five standard errors.
-        num_runs: of how many.
-        rise: sign -> (mean over seeds of the first tenth, of the highest tenth).
+        verdicts: seed -> verdict of `papo.statistics.judge_collapse`.
+        rise: watched curve -> (mean over seeds of the first tenth, of the highest tenth).
     """
 
-    collapsed: tuple[int, ...]
-    num_runs: int
+    verdicts: Mapping[int, Collapse]
     rise: Mapping[str, tuple[float, float]]
+
+    @property
+    def collapsed(self) -> tuple[int, ...]:
+        """The seeds that did."""
+        return tuple(seed for seed, verdict in self.verdicts.items() if verdict)
+
+    @property
+    def num_runs(self) -> int:
+        """Of how many."""
+        return len(self.verdicts)
 
     @property
     def collapsed_share(self) -> Interval:
@@ -217,30 +212,17 @@ def _compare(
 
 
 def _signs(runs: tuple[SweepRun, ...]) -> Signs:
-    collapsed = tuple(run.seed for run in runs if _has_collapsed(run.accuracies))
     rise = {}
-    for sign, column in COLLAPSE_SIGNS.items():
-        tenths = [_tenths(run.curves[column]) for run in runs if column in run.curves]
+    for name, watched in WATCHED.items():
+        tenths = [
+            _tenths(run.curves[watched.column]) for run in runs if watched.column in run.curves
+        ]
         if tenths:
-            rise[sign] = (
+            rise[name] = (
                 sum(means[0] for means in tenths) / len(tenths),
                 sum(max(means) for means in tenths) / len(tenths),
             )
-    return Signs(collapsed=collapsed, num_runs=len(runs), rise=rise)
-
-
-def _has_collapsed(accuracies: tuple[float, ...]) -> bool:
-    """Whether the last tenth is below half of the best one, by more than the scatter explains.
-
-    Where accuracy is low, the best of many tenths is often twice another by chance alone.
-    """
-    means = _tenths(accuracies)
-    steps = [b - a for a, b in pairwise(accuracies)]
-    # Successive differences, since the curve itself is meant to move (von Neumann 1941).
-    scatter = math.sqrt(sum(step * step for step in steps) / (2 * max(1, len(steps))))
-    error_of_difference = scatter * math.sqrt(2 / window(accuracies))
-    fall = max(means) - means[-1]
-    return means[-1] < 0.5 * max(means) and fall > _COLLAPSE_ERRORS * error_of_difference
+    return Signs(verdicts={run.seed: judge_collapse(run.curves) for run in runs}, rise=rise)
 
 
 def _tenths(values: tuple[float, ...]) -> list[float]:

@@ -224,7 +224,7 @@ def _sections(pooled: PooledSummary) -> list[Section]:
         ),
         Section(
             anchor="collapse",
-            heading="Signs of collapse",
+            heading="Collapse",
             parts=[_of(start, signs_table(each)) for start, each in pooled.starts.items()],
         ),
         Section(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from papo.analysis.html import Markup, join
-from papo.analysis.sweep_comparison import COLLAPSE_SIGNS, SweepSummary
+from papo.analysis.sweep_comparison import SweepSummary
 from papo.analysis.sweep_curves import ArmCurves, Curve, legend, line_chart, per_rollout
 from papo.analysis.sweep_document import Section, to_markdown, to_page
 from papo.analysis.sweep_measures import equal_costs
@@ -18,6 +18,7 @@ from papo.analysis.sweep_tables import (
     signs_table,
     tenths_tables,
 )
+from papo.analysis.watched_curves import WATCHED
 from papo.csv_text import csv_text
 from papo.files import write_atomically
 
@@ -122,7 +123,7 @@ def _sections(summary: SweepSummary) -> list[Section]:
         Section(anchor="cost", heading="Cost and stability", parts=[cost_table(summary)]),
         Section(
             anchor="collapse",
-            heading="Signs of collapse",
+            heading="Collapse",
             parts=[signs_table(summary), legend(summary.arms), _sign_charts(summary)],
         ),
     ]
@@ -163,7 +164,8 @@ def learning_curves(summary: SweepSummary) -> list[Markup]:
 
 def _sign_charts(summary: SweepSummary) -> Markup:
     charts = []
-    for sign, column in COLLAPSE_SIGNS.items():
+    for name, watched in WATCHED.items():
+        column = watched.column
         curves = {
             arm: [
                 per_rollout(run.curves[column])
@@ -173,7 +175,7 @@ def _sign_charts(summary: SweepSummary) -> Markup:
             for arm in summary.arms
         }
         if any(curves.values()):
-            charts.append(line_chart(f"{sign} ({column})", _numbered(curves), along="rollout"))
+            charts.append(line_chart(f"{name} ({column})", _numbered(curves), along="rollout"))
     return Markup('<div class="charts">{}</div>').format(join(charts))
 
 

@@ -11,9 +11,7 @@ import yaml
 
 from papo.files import DamagedFile, read_numbers, read_object
 from papo.provenance import flatten_settings
-
-ACCURACY_COLUMNS = ("resample/drawn_correct", "reward/accuracy")
-"""Where the accuracy of a rollout stands: dynamic sampling would bias the second, which it drops from."""
+from papo.statistics import ACCURACY_COLUMNS
 
 _REPEAT = "Restore it, or move the job's folder away and repeat the command of the sweep."
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from papo.analysis.sweep_comparison import (
-    COLLAPSE_SIGNS,
     ArmScore,
     Comparison,
     Signs,
@@ -15,8 +14,9 @@ from papo.analysis.sweep_comparison import (
 )
 from papo.analysis.sweep_measures import measure_name, unit_of, value_text
 from papo.analysis.sweep_runs import PUBLISHED_AVERAGES
+from papo.analysis.watched_curves import WATCHED
 from papo.published import published_results
-from papo.statistics import Interval, MeanDifference
+from papo.statistics import COLLAPSE_RULE, Interval, MeanDifference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,17 +167,15 @@ def comparison_tables(summary: SweepSummary) -> list[tuple[str, TextTable]]:
 
 
 def signs_table(summary: SweepSummary) -> TextTable:
-    """Collapsed seeds, and what rises when a policy collapses."""
-    names = [name for name in COLLAPSE_SIGNS if any(name in s.rise for s in summary.signs.values())]
+    """Which seeds collapsed and when, and the curves that are looked at beside the verdict."""
+    names = [name for name in WATCHED if any(name in s.rise for s in summary.signs.values())]
     return TextTable(
-        caption="Collapsed: seeds whose accuracy in the last tenth of the rollouts is below half of that "
-        "in their best tenth, and lower by more than five standard errors. Others: first tenth, and highest tenth of the run, mean over seeds",
+        caption=f"{COLLAPSE_RULE} Others: first tenth, and highest tenth of the run, mean over seeds",
         columns=("arm", "collapsed", *names),
         rows=tuple(
             (
                 arm,
-                f"{len(signs.collapsed)} of {signs.num_runs}"
-                + (f" (seeds {', '.join(map(str, signs.collapsed))})" if signs.collapsed else ""),
+                _collapsed_seeds(signs),
                 *(
                     f"{signs.rise[name][0]:.3g} → {signs.rise[name][1]:.3g}"
                     if name in signs.rise
@@ -190,6 +188,12 @@ def signs_table(summary: SweepSummary) -> TextTable:
     )
 
 
+def _collapsed_seeds(signs: Signs) -> str:
+    when = [f"{seed} at {found.rollout}" for seed, found in signs.verdicts.items() if found]
+    seeds = f" (seed at rollout: {', '.join(when)})" if when else ""
+    return f"{len(when)} of {signs.num_runs}{seeds}"
+
+
 def tenths_tables(summary: SweepSummary) -> list[TextTable]:
     """Accuracy and, where an arm has it, perception KL by tenths of the run: means over seeds.
 
@@ -198,7 +202,7 @@ def tenths_tables(summary: SweepSummary) -> list[TextTable]:
     accuracies = {
         arm: [run.accuracies for run in summary.sweep.of_arm(arm)] for arm in summary.arms
     }
-    column = COLLAPSE_SIGNS["perception KL"]
+    column = WATCHED["perception KL"].column
     perception = {
         arm: [run.curves[column] for run in summary.sweep.of_arm(arm) if column in run.curves]
         for arm in summary.arms
@@ -253,13 +257,17 @@ def runs_table(summary: SweepSummary) -> TextTable:
     measures = (*summary.measures, *summary.cost_and_stability)
     return TextTable(
         caption="Per cent; responses; perception KL in nats",
-        columns=("folder", "arm", "seed", "collapsed", *map(measure_name, measures)),
+        columns=(
+            *("folder", "arm", "seed", "collapsed", "collapsed at rollout"),
+            *map(measure_name, measures),
+        ),
         rows=tuple(
             (
                 run.folder,
                 arm,
                 str(run.seed),
-                "yes" if run.seed in summary.signs[arm].collapsed else "no",
+                "yes" if summary.signs[arm].verdicts[run.seed] else "no",
+                str(summary.signs[arm].verdicts[run.seed].rollout or ""),
                 *(
                     value_text(name, run.scores[name], decimals=2) if name in run.scores else ""
                     for name in measures

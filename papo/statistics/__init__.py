@@ -1,4 +1,4 @@
-"""Intervals and tests for shares, paired differences and agreement: the only place that makes them.
+"""Intervals and tests for shares, paired differences and agreement, and the rule of a collapse: the only place.
 
 Every function that draws takes a seed and is a fixed function of its arguments. Shares are between
 0 and 1, and so are the ends of their intervals; intervals are 95 % unless `level` says otherwise. No
@@ -13,6 +13,16 @@ interval is a point. Which one a number gets depends on what it is:
 """
 
 from papo.statistics.agreement import cohen_kappa
+from papo.statistics.collapse import (
+    ACCURACY_COLUMNS,
+    COLLAPSE_RULE,
+    FALL,
+    LOST_FORM,
+    PERCEPTION_KL,
+    Collapse,
+    badly_formatted,
+    judge_collapse,
+)
 from papo.statistics.double_sampling import Checks, double_sampling
 from papo.statistics.interval import Difference, Interval, MeanDifference
 from papo.statistics.resampling import (
@@ -38,10 +48,17 @@ from papo.statistics.significance import benjamini_hochberg, bowker_test, mcnema
 from papo.statistics.unseen import unseen_share
 
 __all__ = [
+    "ACCURACY_COLUMNS",
+    "COLLAPSE_RULE",
+    "FALL",
+    "LOST_FORM",
+    "PERCEPTION_KL",
     "Checks",
+    "Collapse",
     "Difference",
     "Interval",
     "MeanDifference",
+    "badly_formatted",
     "benjamini_hochberg",
     "bootstrap_mean",
     "bootstrap_mean_of_means",
@@ -52,6 +69,7 @@ __all__ = [
     "detectable_within_starts",
     "double_sampling",
     "is_majority",
+    "judge_collapse",
     "mcnemar_exact",
     "mean_relative_gain",
     "minimum_detectable_difference",

@@ -3,6 +3,7 @@ import json
 import re
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 from chromium import PHONE
@@ -12,6 +13,9 @@ from training.command import run_command
 from papo.analysis.rollout_view import MAX_PICTURE_SIDE, perception_level, read_picture
 from papo.analysis.run_files import read_training_run
 from papo.analysis.run_page import build_run_page
+from papo.statistics import COLLAPSE_RULE, judge_collapse
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 HOSTILE = (
     '</script></title><img src=x onerror="document.title=666"><script>document.title=666</script>'
@@ -107,6 +111,22 @@ def test_a_page_tells_of_every_part_of_a_run(run_folder):
     for section in ("before-and-after", "curves", "collapse", "errors", "rollouts", "timings"):
         assert f'<h2 id="{section}">' in page
         assert f'href="#{section}"' in page
+
+
+@pytest.mark.parametrize(
+    ("arm", "verdict"), [("no_cure", "Collapsed at rollout"), ("demo", "No collapse.")]
+)
+def test_the_verdict_on_collapse_is_that_of_the_one_rule(tmp_path, arm, verdict):
+    recorded = json.loads((GOLDEN / "collapse_curves.json").read_text("utf-8"))["runs"]
+    curves = next(run["curves"] for run in recorded if run["arm"] == arm)
+    folder = write_run(tmp_path / "run")
+    columns = {name: lambda step, of=values: of[step - 1] for name, values in curves.items()}
+    write_csv(folder / "metrics.csv", len(next(iter(curves.values()))), columns)
+    text = text_of(build_run_page(folder))
+    assert verdict in text
+    assert COLLAPSE_RULE in text
+    found = judge_collapse(curves)
+    assert f"{found.fall:.1f} 3 perception KL, nats per token {found.perception_kl:.3g} 1" in text
 
 
 def test_every_token_says_and_shows_its_perception_kl(run_folder):
