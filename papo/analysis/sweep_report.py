@@ -24,7 +24,7 @@ from papo.files import write_atomically
 
 _METHOD = (
     "Every finished job is one number per measure. Means over seeds carry the 95 % interval of Student's "
-    "t. Arms are compared with the baseline over the seeds both have, by a paired t test; q is p adjusted "
+    "t; a single seed, and seeds that agree, have none. Arms are compared with the baseline over the seeds both have, by a paired t test; q is p adjusted "
     "over the arms of one measure (Benjamini and Hochberg). The smallest difference found with 80 % power "
     "(two-sided test at 5 %, noncentral t) follows from the spread of the paired differences: a true effect "
     "below it is likely to be missed. "

@@ -58,7 +58,7 @@ def test_own_and_flawless_responses_are_probed_and_their_tokens_restored(finishe
             assert list(one.tokens[: len(words)]) == words
     summaries = read_json(folder, "perception_kl_summary.json")
     assert [one["num_responses"] for one in summaries] == [3, 3, 3, 3, 6, 6]
-    assert all(one["kl_exact"]["low"] > 0 for one in summaries)
+    assert all(one["kl_exact"]["value"] > 0 for one in summaries)
 
 
 def test_a_probe_that_was_cut_off_goes_on_and_ends_the_same(finished, tmp_path):
