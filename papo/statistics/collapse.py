@@ -17,11 +17,11 @@ ACCURACY_COLUMNS = ("resample/drawn_correct", "reward/accuracy")
 PERCEPTION_KL_COLUMN = "loss/perception_kl"
 
 FALL = 3.0
-"""Standard errors below the best tenth. Sound runs of the lab reach 2.9, whose best is picked of many."""
+"""Standard errors below the best tenth. Sound runs of the lab reach 2.9, as the best is picked of many."""
 PERCEPTION_KL = 1.0
-"""Nats per token: the picture makes every token e times likelier. Sound runs of the lab stay below 0.5."""
+"""Nats per token: the picture makes every token e times likelier. One of 48 sound runs of the lab passes it."""
 LOST_FORM = 0.1
-"""Share of responses. Sound runs of the lab lose 0.03."""
+"""Share of responses. Sound runs of the lab lose up to 0.04."""
 
 COLLAPSE_RULE = (
     "A run has collapsed where two of three hold over the same tenth of its rollouts: its accuracy lies "
