@@ -28,7 +28,7 @@ from papo.functional import (
     zero_padding,
 )
 from papo.objective.errors import NonFiniteTermError
-from papo.types import RolloutBatch, TokenScores
+from papo.types import MinibatchCounts, RolloutBatch, TokenScores
 
 Average = Literal["token", "sequence"]
 MaskedPolicy = Literal["old", "current", "current_detached"]
@@ -181,7 +181,12 @@ class PAPOObjective:
         }
 
     def __call__(
-        self, batch: RolloutBatch, scores: TokenScores, *, minibatch: RolloutBatch, progress: float
+        self,
+        batch: RolloutBatch,
+        scores: TokenScores,
+        *,
+        minibatch: RolloutBatch | MinibatchCounts,
+        progress: float,
     ) -> dict[str, Tensor]:
         """Returns the unweighted terms and their weighted sum "total", the loss; nats per token.
 
@@ -218,7 +223,7 @@ class PAPOObjective:
 
     @torch.no_grad()
     def diagnostics(
-        self, batch: RolloutBatch, scores: TokenScores, minibatch: RolloutBatch
+        self, batch: RolloutBatch, scores: TokenScores, minibatch: RolloutBatch | MinibatchCounts
     ) -> dict[str, Tensor]:
         """Returns what to watch besides the terms, without gradient; docs/fidelity.md defines each.
 
@@ -267,7 +272,7 @@ class PAPOObjective:
         values: Float[Tensor, "rollout token"],
         mask: Bool[Tensor, "rollout token"],
         average: Average,
-        minibatch: RolloutBatch,
+        minibatch: RolloutBatch | MinibatchCounts,
     ) -> Float[Tensor, ""]:
         epsilon = self.count_epsilon
         if average == "token":

@@ -12,7 +12,7 @@ from papo.types.protocols import (
     RolloutEngine,
 )
 from papo.types.records import GradedAnswer, ResponseRecord, StopReason
-from papo.types.rollout import Responses, Rewards, RolloutBatch, TokenScores
+from papo.types.rollout import MinibatchCounts, Responses, Rewards, RolloutBatch, TokenScores
 from papo.types.seed import derive_seed, derive_seeds
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "GradedAnswer",
     "Grader",
     "ImageMask",
+    "MinibatchCounts",
     "Objective",
     "Policy",
     "Problem",

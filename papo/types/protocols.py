@@ -10,7 +10,7 @@ from torch import Tensor
 
 from papo.types.problem import Problem, PromptGroup
 from papo.types.records import GradedAnswer
-from papo.types.rollout import Responses, Rewards, RolloutBatch, TokenScores
+from papo.types.rollout import MinibatchCounts, Responses, Rewards, RolloutBatch, TokenScores
 
 
 @runtime_checkable
@@ -113,7 +113,12 @@ class Objective(Protocol):
     """The training objective as a sum of named, weighted terms."""
 
     def __call__(
-        self, batch: RolloutBatch, scores: TokenScores, *, minibatch: RolloutBatch, progress: float
+        self,
+        batch: RolloutBatch,
+        scores: TokenScores,
+        *,
+        minibatch: RolloutBatch | MinibatchCounts,
+        progress: float,
     ) -> dict[str, Tensor]:
         """Terms of `batch`, normalised by the counts of the whole `minibatch` it was cut from.
 

@@ -71,6 +71,19 @@ class TokenScores:
     perception_kl: Float[Tensor, "rollout token"] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinibatchCounts:
+    """What the terms of a minibatch are divided by, also where this process has only a part of it.
+
+    Attributes:
+        num_tokens: response tokens of the minibatch.
+        num_rollouts: responses of the minibatch.
+    """
+
+    num_tokens: int
+    num_rollouts: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RolloutBatch:
     """Everything an update needs to know of finished rollouts; constant during the update.
