@@ -7,10 +7,12 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import wraps
 from pathlib import Path
+from traceback import print_exception
 from typing import Any
 
 import hydra
@@ -25,15 +27,19 @@ from constructor_arguments import check_arguments, refusals_named
 from constructors import CONF, check_targets
 from papo.files import write_atomically
 from papo.lab import WARM_START
-from papo.processes import Interrupted, interruptible, require_one_process
+from papo.parallel import PeerFailed, Ranks, joined, require_one_process, world_of
+from papo.processes import Interrupted, interruptible
 
 CONFIG_FOLDER = str(CONF)
+
+_started = time.time()
 
 MAY_BE_INFINITE = ("training.max_grad_norm",)
 """The keys, also below the arm of a sweep, for which infinity is a setting: clipping is off."""
 
 # Mistakes of configuration and circumstance: one message says what to do, a traceback would hide it.
 USER_ERRORS = (
+    PeerFailed,
     ValueError,
     FileNotFoundError,
     MemoryError,
@@ -44,8 +50,18 @@ USER_ERRORS = (
 
 _failures: list[str] = []
 
+_ranks: list[Ranks] = []
+"""The processes that this command is one of, while it runs."""
+
+MULTIRUN_VARIABLE = "PAPO_MULTIRUN"
+"""Names the multirun to the processes that one of its jobs starts."""
+
 FAILURE_FILE = "failure.json"
 """Says in the folder of a multirun's job why it failed, where it failed too early to be a run."""
+
+
+class RanksFailed(ValueError):
+    """The processes that a command started failed, and said why."""
 
 
 class JobFailed(CompactHydraException):
@@ -62,8 +78,13 @@ def experiment_name() -> str:
 def multirun_name() -> str | None:
     """The name of the folder that the jobs of a multirun share; None for a single run."""
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return None
+        return os.environ.get(MULTIRUN_VARIABLE)
     return Path(HydraConfig.get().sweep.dir).name
+
+
+def start_time(form: str) -> str:
+    """The time at which the command started, the same on all ranks, as strftime writes it."""
+    return time.strftime(form, time.localtime(_started))
 
 
 def makeable_folder(folder: str) -> str:
@@ -81,6 +102,7 @@ def makeable_folder(folder: str) -> str:
 
 
 OmegaConf.register_new_resolver("makeable_folder", makeable_folder, replace=True)
+OmegaConf.register_new_resolver("start_time", start_time, replace=True)
 OmegaConf.register_new_resolver("multirun_name", multirun_name, replace=True)
 OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)
 OmegaConf.register_new_resolver("lab_warm_start", lambda: str(WARM_START), replace=True)
@@ -211,6 +233,8 @@ def _require_multirun_of_sweep() -> None:
     """A single run reads nothing of hydra.sweeper.params: it would bear an arm's name, and not be it."""
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.RUN:
         return
+    if MULTIRUN_VARIABLE in os.environ:
+        return
     if sweep := HydraConfig.get().runtime.choices.get("sweep"):
         raise ValueError(
             f"+sweep={sweep} sets its arms in a multirun alone, so without -m this would be another run under "
@@ -241,13 +265,26 @@ def run_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def command(main: Callable[[], Any]) -> int:
-    """Runs a front door; returns the exit code: 1 where a job failed, 128 + n where signal n ended it."""
+def command(main: Callable[[], Any], *, on_ranks: bool = False) -> int:
+    """Runs a front door; returns the exit code: 1 where a job failed, 128 + n where signal n ended it.
+
+    Args:
+        main: Hydra's.
+        on_ranks: whether it may be one of several processes.
+    """
     try:
         # Before Hydra makes a folder.
-        require_one_process(os.environ)
-        with interruptible():
+        with (
+            interruptible(),
+            _joined_ranks(on_ranks=on_ranks) as ranks,
+            # All ranks would say the same of the settings.
+            _silent(not ranks.writes),
+        ):
+            _share_start_time(ranks)
             main()
+    except PeerFailed as error:
+        _print_failure(error)
+        return 1
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -258,9 +295,63 @@ def command(main: Callable[[], Any]) -> int:
     return exit_code()
 
 
+@contextmanager
+def _joined_ranks(*, on_ranks: bool) -> Iterator[Ranks]:
+    """The ranks that the command is one of; entered once, whichever comes first: the command or its task."""
+    if _ranks:
+        yield _ranks[0]
+        return
+    if not on_ranks:
+        require_one_process(os.environ)
+    with joined(world_of(os.environ)) as ranks:
+        _ranks.append(ranks)
+        try:
+            yield ranks
+        finally:
+            _ranks.clear()
+
+
+def _share_start_time(ranks: Ranks) -> None:
+    global _started
+    _started = ranks.first(lambda: _started)
+
+
+@contextmanager
+def _silent(is_silent: bool) -> Iterator[None]:
+    """Within, what is printed is dropped, where another rank prints the same."""
+    if not is_silent:
+        yield
+        return
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def _print_failure(error: PeerFailed) -> None:
+    """One rank says why the run ended: the one it happened on, or rank 0 where that one could not."""
+    if not error.failure.is_known and (not _ranks or _ranks[0].reports(error)):
+        print(f"error: {error}", file=_stderr())
+
+
+def _print_error(error: Exception, *, traceback: bool) -> None:
+    """Other ranks than the first print nothing else, so they say whose error it is."""
+    if traceback:
+        print_exception(error, file=_stderr())
+    whose = f" (rank {_ranks[0].rank})" if _ranks and not _ranks[0].writes else ""
+    print(f"error{whose}: {str(error) or type(error).__name__}", file=_stderr())
+
+
+def _stderr() -> Any:
+    """Where an error is printed, also on ranks that are silent otherwise."""
+    return sys.__stderr__ if _ranks and not _ranks[0].writes else sys.stderr
+
+
 def clear_errors(
-    *, reached: Callable[[Path], str], resumes_alone: bool
-) -> Callable[[Callable[[DictConfig], Any]], Callable[[DictConfig], Any]]:
+    *, reached: Callable[[Path], str], resumes_alone: bool, on_ranks: bool = False
+) -> Callable[[Callable[..., Any]], Callable[[DictConfig], Any]]:
     """Prints one message for a user's error or a signal; an error lets the other jobs of a multirun go on.
 
     HYDRA_FULL_ERROR=1 shows the traceback of an error.
@@ -268,36 +359,51 @@ def clear_errors(
     Args:
         reached: says of a folder that was begun what it holds, e.g. "is saved up to rollout_000012".
         resumes_alone: whether run_dir and resume are all it takes to go on.
+        on_ranks: whether the task may be one of several processes; it is then called with its Ranks too.
     """
 
-    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    def decorate(task: Callable[..., Any]) -> Callable[[DictConfig], Any]:
         @wraps(task)
         def wrapped(config: DictConfig) -> Any:
             is_job = HydraConfig.get().mode is RunMode.MULTIRUN
             if is_job:
                 (run_dir() / FAILURE_FILE).unlink(missing_ok=True)
             try:
-                require_one_process(os.environ)
-                with interruptible():
-                    return task(config)
+                with interruptible(), _joined_ranks(on_ranks=on_ranks) as ranks:
+                    try:
+                        return task(config, ranks) if on_ranks else task(config)
+                    except BaseException as error:
+                        # Told at once: the others may wait for this rank.
+                        if (why := ranks.why(error)) is not error:
+                            raise why from error
+                        raise
             except Interrupted as stop:
-                print(
-                    f"interrupted by {stop.signal.name}: "
-                    + _way_on(config, reached=reached, resumes_alone=resumes_alone),
-                    file=sys.stderr,
-                )
+                if not _ranks or _ranks[0].writes:
+                    print(
+                        f"interrupted by {stop.signal.name}: "
+                        + _way_on(config, reached=reached, resumes_alone=resumes_alone),
+                        file=sys.stderr,
+                    )
                 raise SystemExit(stop.exit_code) from None
             except USER_ERRORS as error:
                 if os.environ.get("HYDRA_FULL_ERROR") == "1":
                     raise
                 message = str(error) or type(error).__name__
-                print(f"error: {message}", file=sys.stderr)
+                if isinstance(error, PeerFailed):
+                    _print_failure(error)
+                elif not isinstance(error, RanksFailed):
+                    _print_error(error, traceback=False)
                 if is_job:
                     _note_failure(message)
                     # A job may run in another process, whose exit code is not the command's.
                     raise JobFailed(message) from None
                 _failures.append(message)
                 return None
+            except Exception as error:
+                # Hydra would print it where the other ranks are silent.
+                if _ranks and not _ranks[0].writes:
+                    _print_error(error, traceback=True)
+                raise
 
         return wrapped
 

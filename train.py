@@ -5,8 +5,8 @@ and ends with a table. The algorithm is papo/training/collect.py and papo/traini
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ import front_door
 from constructors import read_run_config
 from front_door import instantiate
 from lab_settings import check_settings_are_meant
-from papo.data import notes_on
+from papo.data import FilteredProblems, notes_on
 from papo.files import locked
 from papo.lab import (
     LabReport,
@@ -37,10 +37,14 @@ from papo.lab import (
 )
 from papo.masking import check_mask, require_pictures
 from papo.models import VisionTowerSaliency, check_model
+from papo.parallel import Ranks, launch
+from papo.processes import STOPPING
+from papo.provenance import run_facts
 from papo.rewards import PartlyLabelled
 from papo.rollout import check_sampling
 from papo.training import (
     LENGTH_KEY,
+    PROCESS_KEYS,
     Collector,
     DataFingerprint,
     MemoryEstimate,
@@ -54,7 +58,7 @@ from papo.training import (
     build_trainer,
     check_accelerator,
     check_group_size,
-    check_one_process,
+    check_processes,
     check_seed,
     check_threads,
     check_trainer_keys,
@@ -92,12 +96,19 @@ BESIDE_OWN_SETTINGS = (
     "callbacks",
     LENGTH_KEY,
     "model.trust_remote_code",
+    *PROCESS_KEYS,
 )
 
 WITHOUT_MASKED_VIEW = "objective=grpo"
 
+# A launched run that a signal ended has said so.
+STOPPED_CODES = tuple(128 + number for number in STOPPING)
+
 # Prompts that are read for the estimate of memory.
 PROMPTS_FOR_ESTIMATE = 16
+
+# Problems that are read on all ranks to see that they have the same data.
+PROBLEMS_COMPARED = 16
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -130,9 +141,10 @@ def saved_rollouts(folder: Path) -> str:
 
 
 @hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="train", version_base="1.3")
-@front_door.clear_errors(reached=saved_rollouts, resumes_alone=True)
-def main(config: DictConfig) -> float:
-    """One run. Returns the mean reward of the last rollout, for sweepers."""
+@front_door.clear_errors(reached=saved_rollouts, resumes_alone=True, on_ranks=True)
+def main(config: DictConfig, ranks: Ranks) -> float:
+    """One run, or one rank of it. Returns the mean reward of the last rollout, for sweepers."""
+    console.quiet = not ranks.writes
     front_door.apply_arm(config)
     check_settings_are_meant(config)
     folder = RunFolder(front_door.run_dir())
@@ -140,7 +152,7 @@ def main(config: DictConfig) -> float:
     keys = [key for key, _ in front_door.overridden_keys()]
     if config.resume and folder.holds_run() and names_no_setting(keys):
         # Whatever else of the folder was deleted.
-        if LENGTH_KEY not in keys and folder.is_finished():
+        if LENGTH_KEY not in keys and ranks.first(folder.is_finished):
             return show_end(folder)
         config = own_settings(config, folder)
     start = Start(
@@ -151,34 +163,119 @@ def main(config: DictConfig) -> float:
         sets_length=LENGTH_KEY in keys,
     )
     # Before anything is opened for writing, or built: what is finished stays as it is.
-    if folder.is_done(start):
+    if ranks.first(lambda: folder.is_done(start)):
         return show_end(folder)
     plan = make_plan(config)
     check_length(plan, folder, start)
-    notes = preflight(plan)
-    with locked(folder.path):
+    num_processes = check_processes(
+        devices=config.trainer.devices,
+        num_nodes=config.trainer.get("num_nodes", 1),
+        prompts_per_minibatch=plan.settings.prompts_per_minibatch,
+        ranks=ranks,
+    )
+    require_same_start(ranks, start)
+    notes = preflight(plan, ranks)
+    if num_processes > ranks.size:
+        return launch_ranks(num_processes, folder)
+    with locked(folder.path) if ranks.writes else nullcontext():
         # Another process may have finished it meanwhile.
-        if folder.is_done(start):
+        if ranks.first(lambda: folder.is_done(start)):
             return show_end(folder)
-        folder.open(start)
+        folder.checkpoint = open_folder(folder, start, ranks)
         for note in notes:
             say(note)
-        return run_in(folder, plan, start)
+        return run_in(folder, plan, start, ranks)
 
 
-def run_in(folder: RunFolder, plan: Plan, start: Start) -> float:
+def require_same_start(ranks: Ranks, start: Start) -> None:
+    """Refuses ranks that would compute different runs.
+
+    Raises:
+        RanksDiffer: their settings, code or versions differ.
+    """
+    if ranks.size == 1:
+        return
+    facts = run_facts(overrides=start.overrides, seed=start.config.get("seed"))
+    ranks.require_equal(
+        {
+            **dict(dotted(start.config)),
+            "git commit": facts["git_commit"],
+            "versions": facts["versions"],
+        },
+        remedy="Start them all with one command, from one checkout and one environment.",
+    )
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the settings of nested sections as `section.key`, value."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def open_folder(folder: RunFolder, start: Start, ranks: Ranks) -> Path | None:
+    """Opens the run folder; returns the checkpoint that all ranks go on from.
+
+    Raises:
+        ValueError: a rank does not see the folder.
+    """
+
+    def opened() -> str | None:
+        folder.open(start)
+        return None if folder.checkpoint is None else str(folder.checkpoint)
+
+    checkpoint = ranks.first(opened)
+    seen = [folder.holds_run(), checkpoint is None or Path(checkpoint).exists()]
+    if not all(seen):
+        raise ValueError(
+            f"all ranks see the run folder; rank {ranks.rank} does not find in {folder.path} what rank 0 has "
+            "there. Set run_dir to a folder on a disk that all machines share."
+        )
+    return None if checkpoint is None else Path(checkpoint)
+
+
+def launch_ranks(num_processes: int, folder: RunFolder) -> float:
+    """Has the run done by so many processes of this machine; returns as `main` does.
+
+    Raises:
+        RanksFailed: the processes failed, and have said why.
+    """
+    task = HydraConfig.get().overrides.task
+    overrides = [one for one in task if one.lstrip("+").partition("=")[0] != "run_dir"]
+    multirun = front_door.multirun_name()
+    code = launch(
+        [__file__, *overrides, front_door.quoted("run_dir", folder.path)],
+        processes=num_processes,
+        variables={} if multirun is None else {front_door.MULTIRUN_VARIABLE: multirun},
+    )
+    if code in STOPPED_CODES:
+        raise SystemExit(code)
+    if code:
+        raise front_door.RanksFailed(f"the {num_processes} processes of the run ended with {code}")
+    return float(folder.final_metrics()["reward/mean"])
+
+
+def run_in(folder: RunFolder, plan: Plan, start: Start, ranks: Ranks) -> float:
     """The run, and a record of how it ended."""
+    if ranks.writes:
+        ranks.on_loss(lambda failure: folder.write_result("failed", error=str(failure)))
     loggers: list[Any] = []
     failed = True
     try:
-        reward = run(plan, folder, start, loggers)
+        reward = run(plan, folder, start, loggers, ranks)
         failed = False
         return reward
     except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "interrupted"
+        why = ranks.why(error)
+        status = "failed" if isinstance(why, Exception) else "interrupted"
         # On a full disk the reason of the failure matters more than its record.
         with suppress(OSError):
-            folder.write_result(status, error=f"{type(error).__name__}: {error}")
+            if ranks.reports(why):
+                folder.write_result(status, error=f"{type(why).__name__}: {why}")
+        if why is not error:
+            raise why from error
         raise
     finally:
         finish_loggers(loggers, failed=failed)
@@ -254,7 +351,6 @@ def make_plan(config: DictConfig) -> Plan:
     """
     front_door.check_known_keys(config, KNOWN_KEYS)
     settings = training_settings(OmegaConf.to_container(config.training, resolve=True))
-    check_one_process(config.trainer.devices)
     check_threads(config.num_threads)
     check_trainer_keys(config.trainer)
     check_built_later(config)
@@ -315,7 +411,7 @@ def check_labels(plan: Plan) -> None:
             )
 
 
-def preflight(plan: Plan) -> tuple[str, ...]:
+def preflight(plan: Plan, ranks: Ranks) -> tuple[str, ...]:
     """Says what is missing before a model is loaded, and, but for what stands in the data, within seconds.
 
     Returns what must be known of how the data are read.
@@ -338,15 +434,15 @@ def preflight(plan: Plan) -> tuple[str, ...]:
         )
     if is_lab(plan) and model.get("path"):
         check_model_speaks(model.path, plan.source.shape)
-    check_accelerator(plan.config.trainer.get("accelerator"))
-    make_trainer(plan, [])
+    check_accelerator(plan.config.trainer.get("accelerator"), plan.config.trainer.devices)
+    make_trainer(plan, [], ranks)
     # These read the data, which may have to come from the hub.
     if needs_masked_view(plan.objective):
         check_mask(plan.image_mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
     return notes_on(plan.source)
 
 
-def make_trainer(plan: Plan, loggers: list[Any]) -> Trainer:
+def make_trainer(plan: Plan, loggers: list[Any], ranks: Ranks) -> Trainer:
     """Returns Lightning's Trainer.
 
     Raises:
@@ -358,19 +454,22 @@ def make_trainer(plan: Plan, loggers: list[Any]) -> Trainer:
             folder=Path(plan.config.run_dir),
             callbacks=plan.callbacks,
             loggers=loggers,
+            ranks=ranks,
+            accelerator=plan.config.trainer.get("accelerator", "auto"),
         )
 
 
-def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> float:
+def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: Ranks) -> float:
     """Builds the rest, trains, evaluates and writes result.json."""
     config, objective = plan.config, plan.objective
     seed_everything(plan.seed, verbose=False)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    loggers.extend(instantiate(node) for node in config.logger.values())
+    if ranks.writes:
+        loggers.extend(instantiate(node) for node in config.logger.values())
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    trainer = make_trainer(plan, loggers)
+    trainer = make_trainer(plan, loggers, ranks)
     policy = instantiate(config.model)
     engine = plan.make_engine(policy=policy)
     module = PAPOModule(
@@ -382,12 +481,15 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> floa
             image_mask=finished_mask(plan.image_mask, policy),
             engine=engine,
             reward=plan.reward,
-            prompts=PromptStream(source=usable_problems(plan, policy, folder), seed=plan.seed),
+            prompts=PromptStream(
+                source=usable_problems(plan, policy, folder, ranks), seed=plan.seed
+            ),
             settings=plan.settings,
             num_responses=plan.num_responses,
             needs_masked_view=needs_masked_view(objective),
             needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
             seed=plan.seed,
+            ranks=ranks,
         ),
         objective=objective,
         failure_folder=folder.path / "non_finite",
@@ -403,7 +505,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> floa
     reports = {}
     if is_lab(plan):
         reports["before"] = evaluate(plan, policy, engine)
-    for note in folder.go_on(start):
+    for note in ranks.first(lambda: folder.go_on(start)):
         say(note)
     ended_early = fit(trainer, module, folder.checkpoint)
     if ended_early:
@@ -411,12 +513,14 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any]) -> floa
     if is_lab(plan):
         reports["after"] = evaluate(plan, policy, engine)
         console.print(compare_reports(reports))
-    folder.write_result(
-        "finished",
-        metrics=folder.last_metrics(),
-        evaluation={moment: report.to_dict() for moment, report in reports.items()},
-        **({"ended_early": ended_early} if ended_early else {}),
-    )
+    if ranks.writes:
+        folder.write_result(
+            "finished",
+            metrics=folder.last_metrics(),
+            evaluation={moment: report.to_dict() for moment, report in reports.items()},
+            **({"ended_early": ended_early} if ended_early else {}),
+        )
+    ranks.wait_for_all()
     return show_end(folder)
 
 
@@ -455,23 +559,37 @@ def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:
     )
 
 
-def usable_problems(plan: Plan, policy: Any, folder: RunFolder) -> Any:
+def usable_problems(plan: Plan, policy: Any, folder: RunFolder, ranks: Ranks) -> Any:
     """Returns the problems that can be trained on; prints what was left out and why.
 
     Raises:
-        ValueError: they are not those that the run began with, or too few.
+        ValueError: they are not those that the run began with, too few, or not the same on all ranks.
     """
     if not hasattr(plan.source, "usable"):
         return plan.source
-    fingerprint = DataFingerprint()
-    source, report = plan.source.usable(fingerprint.noting(policy.encoder.prompt_length))
-    say(report.summary())
-    require_enough(source, plan.settings)
-    if needs_masked_view(plan.objective):
-        require_pictures(report.with_pictures, plan.source, remedy=WITHOUT_MASKED_VIEW)
-    if note := folder.compare_problems(fingerprint):
-        say(note)
-    return source
+
+    def positions() -> list[int]:
+        """Looks at every problem, once for all ranks."""
+        fingerprint = DataFingerprint()
+        source, report = plan.source.usable(fingerprint.noting(policy.encoder.prompt_length))
+        say(report.summary())
+        require_enough(source, plan.settings)
+        if needs_masked_view(plan.objective):
+            require_pictures(report.with_pictures, plan.source, remedy=WITHOUT_MASKED_VIEW)
+        if note := folder.compare_problems(fingerprint):
+            say(note)
+        return list(source.positions)
+
+    usable = FilteredProblems(plan.source, ranks.first(positions))
+    if ranks.size > 1:
+        sample = DataFingerprint()
+        for index in range(0, len(usable), -(-len(usable) // PROBLEMS_COMPARED)):
+            sample.note(usable[index])
+        ranks.require_equal(
+            {f"problem {number}": tuple(one) for number, one in enumerate(sample.problems)},
+            remedy="They read data.path of their own machines: give all the same files.",
+        )
+    return usable
 
 
 def require_enough(source: Any, settings: TrainingSettings) -> None:
@@ -529,4 +647,4 @@ if __name__ == "__main__":
     # The workers of joblib and submitit import the task; in __main__ they could not find it.
     from train import main as importable_main
 
-    sys.exit(front_door.command(importable_main))
+    sys.exit(front_door.command(importable_main, on_ranks=True))

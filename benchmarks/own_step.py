@@ -20,6 +20,7 @@ from benchmarks.scoring import SHARED
 from benchmarks.turnstile import Turnstile
 from papo.masking import RandomPatchMask
 from papo.objective import PAPOObjective
+from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
 from papo.training import Collector, PAPOModule, PolicyModule, PromptStream, TrainingSettings
 from papo.types import Problem, Rewards
@@ -123,6 +124,7 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule
         needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
         needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
         seed=0,
+        ranks=Ranks(),
     )
     make_optimizer = partial(torch.optim.AdamW, lr=1e-6, weight_decay=0.0)
     return PAPOModule(

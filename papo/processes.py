@@ -1,4 +1,4 @@
-"""This process among others: whether it is one of several, and the signals that end its work.
+"""The signals that end the work of this process.
 
 Not here: what a command prints when it ends, and how it goes on (front_door.py).
 """
@@ -6,46 +6,15 @@ Not here: what a command prints when it ends, and how it goes on (front_door.py)
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+POSTPONED = (signal.SIGUSR1, signal.SIGUSR2)
+"""A scheduler's warning, some time before it takes the machine back; submitit asks for the second."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, *POSTPONED)
 """What ends a command: Ctrl-C, a scheduler that takes the machine back, and its warning some time before."""
-
-# How launchers tell a process how many there are, and which of them it is.
-_WORLDS = (
-    ("torchrun", ("WORLD_SIZE",), ("RANK", "LOCAL_RANK")),
-    # A step may have fewer tasks than the job that it belongs to.
-    ("srun", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), ("SLURM_PROCID",)),
-    ("Open MPI", ("OMPI_COMM_WORLD_SIZE",), ("OMPI_COMM_WORLD_RANK",)),
-    ("MPI", ("PMI_SIZE",), ("PMI_RANK",)),
-)
-
-
-def require_one_process(environment: Mapping[str, str]) -> None:
-    """Refuses to be one of several processes: each would do the whole work, in the same folder.
-
-    A shell or a job of one task in an allocation of several is one process.
-
-    Args:
-        environment: variables, as the launcher set them.
-
-    Raises:
-        ValueError: names the launcher, its variable and what to start instead.
-    """
-    for launcher, sizes, ranks in _WORLDS:
-        size = next((name for name in sizes if name in environment), None)
-        rank = next((name for name in ranks if name in environment), None)
-        if size is None or rank is None or not environment[size].isdecimal():
-            continue
-        if int(environment[size]) > 1:
-            raise ValueError(
-                f"this is one process of {environment[size]} that {launcher} started ({size}="
-                f"{environment[size]}, {rank}={environment[rank]}), and each would do the whole work on "
-                "its own. Start one: without torchrun or mpirun, with srun --ntasks=1 or #SBATCH "
-                f"--ntasks=1; if {size} is left over from something else, unset it."
-            )
 
 
 class Interrupted(BaseException):
@@ -98,30 +67,34 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def postponed_until_saved() -> Iterator[None]:
-    """Within, SIGUSR1 waits for whoever saves, who looks at `stop_is_asked` and calls `stop`."""
+    """Within, a warning waits for whoever saves, who looks at `received_signal` and calls `stop`."""
     _Stop.postponed = True
     try:
         yield
     finally:
         _Stop.postponed = False
-    if stop_is_asked():
-        stop()
+    if (number := received_signal()) is not None:
+        stop(number)
 
 
-def stop_is_asked() -> bool:
-    """Whether a signal was postponed, or lost (Python drops what is raised in `__del__`)."""
-    return _Stop.received is not None
+def received_signal() -> int | None:
+    """The signal that was postponed, or lost (Python drops what is raised in `__del__`)."""
+    return _Stop.received
 
 
-def stop() -> None:
-    """Ends the work, now that it is saved.
+def stop(number: int) -> None:
+    """Ends the work, now that it is saved, for a signal that this process or another rank received.
 
     Raises:
         Interrupted: always.
     """
-    assert _Stop.received is not None
     _Stop.raised = True
-    raise Interrupted(_Stop.received)
+    raise Interrupted(number)
+
+
+def is_ending() -> None:
+    """From now on signals are ignored: this process ends already, and closes its files."""
+    _Stop.raised = True
 
 
 @contextmanager
@@ -145,7 +118,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return
     _Stop.received = number
-    if number == signal.SIGUSR1 and _Stop.postponed:
+    if number in POSTPONED and _Stop.postponed:
         return
     _Stop.raised = True
     raise Interrupted(number)

@@ -17,11 +17,11 @@ from papo.training.policy import PolicyModule, try_optimizer
 from papo.training.precision import check_updates_arrive
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
-from papo.training.run_folder import LENGTH_KEY, RunFolder, Start
+from papo.training.run_folder import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start
 from papo.training.settings import (
     TrainingSettings,
     check_group_size,
-    check_one_process,
+    check_processes,
     check_seed,
     check_threads,
     training_settings,
@@ -29,6 +29,7 @@ from papo.training.settings import (
 
 __all__ = [
     "LENGTH_KEY",
+    "PROCESS_KEYS",
     "CheckpointNotWritten",
     "Collector",
     "DataFingerprint",
@@ -47,7 +48,7 @@ __all__ = [
     "check_accelerator",
     "check_checkpoint",
     "check_group_size",
-    "check_one_process",
+    "check_processes",
     "check_seed",
     "check_threads",
     "check_trainer_keys",

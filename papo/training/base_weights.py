@@ -19,6 +19,15 @@ def base_parameters(policy: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def trained_parameters(policy: nn.Module) -> dict[str, Tensor]:
+    """Returns the parameters that are trained, by name."""
+    return {
+        name: parameter.detach()
+        for name, parameter in policy.named_parameters()
+        if parameter.requires_grad
+    }
+
+
 @torch.no_grad()
 def fingerprint(parameters: Mapping[str, Tensor]) -> str:
     """Returns a hash of parameters, the same on every device and for every number of threads."""

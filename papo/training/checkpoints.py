@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from papo.processes import stop, stop_is_asked
+from papo.processes import received_signal, stop
 from papo.training.failures import CheckpointNotWritten
 
 _NAME = re.compile(r"rollout_(\d{6})\.ckpt")
@@ -177,17 +177,20 @@ class RolloutCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        step, asked = module.rollout_step, stop_is_asked()
+        # A signal to one rank ends all, after the same rollout.
+        signals = [n for n in module.collector.ranks.gather(received_signal()) if n is not None]
+        step, asked = module.rollout_step, bool(signals)
         is_last = step == module.num_rollouts or trainer.should_stop
         if step % self.every_rollouts and not is_last and not asked:
             return
         folder = Path(trainer.default_root_dir) / "checkpoints"
         trainer.save_checkpoint(checkpoint_path(folder, step))
         # Older ones go only after the newest is safely in place.
-        for path in list(checkpoints(folder).values())[: -self.keep_last]:
-            path.unlink()
+        if trainer.is_global_zero:
+            for path in list(checkpoints(folder).values())[: -self.keep_last]:
+                path.unlink()
         if asked:
-            stop()
+            stop(signals[0])
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

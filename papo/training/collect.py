@@ -7,28 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Protocol
 
 import torch
-from jaxtyping import Float
-from PIL.Image import Image
 from torch import Tensor
 
 from papo.functional import group_advantages
-from papo.masking import masked_fraction
-from papo.training.draft import Draft, concatenate
+from papo.parallel import Ranks, deal
+from papo.training.draft import Draft, DrawnPrompt, concatenate, from_plain, to_plain
 from papo.training.microbatches import (
     MicrobatchCutter,
     repeated_prefix_tokens,
     shared_prefix_tokens,
 )
+from papo.training.prompt_reader import ActingPolicy, PromptReader
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
 from papo.training.settings import TrainingSettings
 from papo.types import (
     ImageMask,
-    Policy,
-    PromptGroup,
+    MinibatchCounts,
     RewardFunction,
     RolloutBatch,
     RolloutEngine,
@@ -37,27 +34,29 @@ from papo.types import (
 )
 
 
-class ActingPolicy(Policy, Protocol):
-    """A policy that also says where it lives and how it reads, and lets masks process pictures."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinibatchShare:
+    """What a rank computes of one minibatch.
 
-    @property
-    def device(self) -> torch.device: ...
+    Attributes:
+        start, stop: its groups, as places in the rank's batch.
+        counts: of the whole minibatch, on all ranks.
+    """
 
-    @property
-    def shares_prefix(self) -> bool:
-        """Whether scoring reads each prompt once for all its responses."""
-        ...
-
-    def process_images(self, images: Sequence[Image]) -> Float[Tensor, "patch pixel"]: ...
+    start: int
+    stop: int
+    counts: MinibatchCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rollout:
-    """One finished rollout.
+    """One finished rollout; all but `batch`, `minibatches` and `seconds` is the same on every rank.
 
     Attributes:
-        draft: the prompts, responses and rewards, on the CPU.
-        batch: what the update reads, on the policy's device.
+        draft: the prompts, responses and rewards of all ranks, on the CPU.
+        advantages: of every response of the draft.
+        batch: what this rank's updates read, on the policy's device.
+        minibatches: how the batch is cut into optimiser steps.
         seconds: wall time of the phases rollout, reward and score.
         prompts_drawn: problems taken from the stream, dropped ones included.
         resample_rounds: rounds of dynamic sampling beyond the first draw.
@@ -69,7 +68,9 @@ class Rollout:
     """
 
     draft: Draft
+    advantages: Tensor
     batch: RolloutBatch
+    minibatches: tuple[MinibatchShare, ...]
     seconds: dict[str, float]
     prompts_drawn: int
     resample_rounds: int
@@ -83,7 +84,9 @@ class Collector:
     """Collects rollouts: samples, grades and scores the responses to the next problems.
 
     Every random choice is seeded by where it happens (seed, rollout, round, prompt), so a resumed
-    run collects what the uninterrupted one would have.
+    run collects what the uninterrupted one would have, and any number of ranks what one would: each
+    samples the responses to its share of the prompts, all learn of all responses, and each scores and
+    trains the groups that `papo.parallel.deal` gives it.
 
     Args:
         policy: acts, and scores its own responses to the masked image.
@@ -97,6 +100,7 @@ class Collector:
         needs_masked_view: whether anything looks at the masked image.
         needs_old_masked_logprobs: whether the rollout policy's masked log-probs are read.
         seed: of the run.
+        ranks: the processes of the run.
     """
 
     def __init__(
@@ -113,20 +117,23 @@ class Collector:
         needs_masked_view: bool,
         needs_old_masked_logprobs: bool,
         seed: int,
+        ranks: Ranks,
     ) -> None:
         self.policy = policy
         self.reference = reference
         self.image_mask = image_mask
-        # A mask that draws nothing has no seed.
-        self.mask_seed = int(getattr(image_mask, "seed", 0))
         self.engine = engine
         self.reward = reward
         self.prompts = prompts
+        self.reader = PromptReader(
+            policy=policy, prompts=prompts, image_mask=image_mask if needs_masked_view else None
+        )
         self.settings = settings
         self.num_responses = num_responses
         self.needs_masked_view = needs_masked_view
         self.needs_old_masked_logprobs = needs_old_masked_logprobs
         self.seed = seed
+        self.ranks = ranks
         self.microbatches = MicrobatchCutter(
             prompts=settings.prompts_per_microbatch,
             tokens=settings.tokens_per_microbatch,
@@ -163,64 +170,78 @@ class Collector:
                 num_kept += len(informative)
             rounds += 1
         draft = concatenate(kept)
+        advantages = group_advantages(
+            draft.rewards.total,
+            num_responses=self.num_responses,
+            epsilon=self.settings.advantage_epsilon,
+        )
+        owners = self._deal(draft)
         with _timed(seconds, "score"):
-            batch = self._look_again(draft)
+            batch = self._look_again(draft, advantages, owners, step)
         return Rollout(
             draft=draft,
+            advantages=advantages,
             batch=batch,
+            minibatches=self._minibatches(draft, owners),
             seconds=seconds,
             prompts_drawn=drawn,
             resample_rounds=rounds,
             groups_dropped=dropped,
             drawn_accuracy=num_correct / drawn,
             timeouts=timeouts,
-            masked_fraction=_mean_masked_fraction(draft.groups) if self.needs_masked_view else None,
+            masked_fraction=_mean_masked_fraction(draft.prompts)
+            if self.needs_masked_view
+            else None,
         )
 
     def _act_and_judge(
         self, step: int, round_index: int, position: int, count: int, seconds: dict[str, float]
     ) -> Draft:
+        """One round of all ranks; each samples and grades its share."""
+        share = self.ranks.share(count)
         with _timed(seconds, "rollout"):
-            problems = self.prompts.take(position, count)
-            groups = self.policy.encode(problems)
-            if self.needs_masked_view:
-                groups = tuple(
-                    self._with_masked_view(group, step, round_index, index)
-                    for index, group in enumerate(groups)
-                )
-                # Later rounds draw few prompts, whose pictures chance alone may leave untouched.
-                if round_index == 0:
-                    self._require_hidden(groups, step)
+            problems, prompts = self.reader.read(step, round_index, position, share)
+            # Later rounds draw few prompts, whose pictures chance alone may leave untouched.
+            if round_index == 0 and self.needs_masked_view:
+                self._require_hidden(prompts, step)
             seed = derive_seed(self.seed, "rollout", step, round_index)
+            seeds = derive_seeds(seed, count)
+            if not prompts:
+                return self._exchange(None)
             responses = self.engine.sample(
-                groups, self.num_responses, derive_seeds(seed, len(groups))
+                [prompt.group for prompt in prompts if prompt.group is not None],
+                self.num_responses,
+                [seeds[index] for index in share],
             )
         with _timed(seconds, "reward"):
             per_response = [problem for problem in problems for _ in range(self.num_responses)]
             rewards = self.reward(per_response, responses.texts)
-        return Draft(groups=groups, responses=responses, rewards=rewards)
+        return self._exchange(Draft(prompts=tuple(prompts), responses=responses, rewards=rewards))
 
-    def _with_masked_view(
-        self, group: PromptGroup, step: int, round_index: int, index: int
-    ) -> PromptGroup:
-        # A prompt without images has no masked view; its two views are one and its KL is 0.
-        if group.patches is None:
-            return group
-        seed = derive_seed(self.mask_seed, "mask", step, round_index, index)
-        generator = torch.Generator().manual_seed(seed)
-        return replace(
-            group, masked_patches=self.image_mask(group, generator, self.policy.process_images)
+    def _exchange(self, mine: Draft | None) -> Draft:
+        """Returns what all ranks sampled, in the order of the prompts."""
+        if self.ranks.size == 1:
+            assert mine is not None, "one rank has every prompt"
+            return mine
+        everyone = self.ranks.gather(None if mine is None else to_plain(mine))
+        return concatenate(
+            [
+                mine if rank == self.ranks.rank and mine is not None else from_plain(theirs)
+                for rank, theirs in enumerate(everyone)
+                if theirs is not None
+            ]
         )
 
-    def _require_hidden(self, groups: Sequence[PromptGroup], step: int) -> None:
+    def _require_hidden(self, prompts: Sequence[DrawnPrompt], step: int) -> None:
         """Refuses a mask that hides nothing: the perception KL would be 0 and say nothing of it."""
         # A mask without a ratio always means to hide something.
         ratio = float(getattr(self.image_mask, "ratio", 1.0))
-        pictured = any(group.masked_patches is not None for group in groups)
-        if ratio > 0 and pictured and _mean_masked_fraction(groups) == 0:
+        shares = self.ranks.gather([prompt.masked_fraction for prompt in prompts])
+        fractions = [fraction for share in shares for fraction in share]
+        if ratio > 0 and any(f is not None for f in fractions) and not any(fractions):
             raise ValueError(
                 "the masked view differs from the image in at least one patch; got masked pictures "
-                f"equal to the full ones in all {len(groups)} prompts of rollout {step + 1}. Raise "
+                f"equal to the full ones in all {len(fractions)} prompts of rollout {step + 1}. Raise "
                 f"masking.ratio (got {ratio:g}), choose another mask (masking=), or, where the "
                 "pictures are black, another data set."
             )
@@ -235,19 +256,55 @@ class Collector:
         )
         return set((~informative).nonzero()[:, 0].tolist())
 
-    def _look_again(self, draft: Draft) -> RolloutBatch:
-        responses, device = draft.responses, self.policy.device
+    def _deal(self, draft: Draft) -> list[int]:
+        """The rank that trains the group at each place: only responses travel, prompts are read again."""
+        ranks, per_minibatch = self.ranks.size, self.settings.prompts_per_minibatch
+        lengths, num_responses = draft.num_tokens(), self.num_responses
+        costs = [
+            self.microbatches.count_tokens(
+                [prompt.num_tokens], lengths[place * num_responses : (place + 1) * num_responses]
+            )
+            for place, prompt in enumerate(draft.prompts)
+        ]
+        return deal(
+            costs,
+            ranks=ranks,
+            groups_per_minibatch=per_minibatch,
+            # Passes of so many prompts: a rank with more of them would make more passes.
+            most_per_rank=None if self.microbatches.prompts is None else -(-per_minibatch // ranks),
+        )
+
+    def _minibatches(self, draft: Draft, owners: Sequence[int]) -> tuple[MinibatchShare, ...]:
+        per_minibatch, num_responses = self.settings.prompts_per_minibatch, self.num_responses
+        lengths, shares, stop = draft.num_tokens(), [], 0
+        for place in range(0, len(owners), per_minibatch):
+            rows = slice(place * num_responses, (place + per_minibatch) * num_responses)
+            start, stop = stop, stop + owners[place : place + per_minibatch].count(self.ranks.rank)
+            counts = MinibatchCounts(num_tokens=sum(lengths[rows]), num_rollouts=len(lengths[rows]))
+            shares.append(MinibatchShare(start=start, stop=stop, counts=counts))
+        return tuple(shares)
+
+    def _look_again(
+        self, draft: Draft, advantages: Tensor, owners: Sequence[int], step: int
+    ) -> RolloutBatch:
+        """The groups that are this rank's to train, scored."""
+        device = self.policy.device
+        if self.ranks.size > 1:
+            mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
+            rows = [p * self.num_responses + j for p in mine for j in range(self.num_responses)]
+            draft, advantages = draft.select(mine), advantages[rows]
+        responses = draft.responses
         batch = RolloutBatch(
             num_responses=self.num_responses,
-            groups=draft.groups,
+            groups=tuple(
+                prompt.group
+                for prompt in (self.reader.here(prompt, step) for prompt in draft.prompts)
+                if prompt.group is not None
+            ),
             response_ids=responses.ids.to(device),
             response_mask=responses.mask.to(device),
             old_logprobs=responses.logprobs.to(device),
-            advantages=group_advantages(
-                draft.rewards.total,
-                num_responses=self.num_responses,
-                epsilon=self.settings.advantage_epsilon,
-            ).to(device),
+            advantages=advantages.to(device),
             correct=draft.rewards.correct.to(device),
         )
         if self.reference is not None:
@@ -270,8 +327,8 @@ class Collector:
         return self.microbatches.retried(batch, attempt)
 
 
-def _mean_masked_fraction(groups: Sequence[PromptGroup]) -> float:
-    fractions = [masked_fraction(group) for group in groups if group.masked_patches is not None]
+def _mean_masked_fraction(prompts: Sequence[DrawnPrompt]) -> float:
+    fractions = [p.masked_fraction for p in prompts if p.masked_fraction is not None]
     return sum(fractions) / len(fractions) if fractions else 0.0
 
 

@@ -1,7 +1,8 @@
 """Graded groups before they become a batch: what dynamic sampling keeps, drops and puts together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,20 +11,52 @@ from papo.types import PromptGroup, Responses, Rewards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draft:
-    """Prompts with their graded responses, G contiguous rows per group."""
+class DrawnPrompt:
+    """A prompt and what it takes to read it again.
 
-    groups: tuple[PromptGroup, ...]
+    Attributes:
+        position: in the stream of problems.
+        round_index, index: the round of dynamic sampling, and its place there: its mask is drawn from them.
+        num_tokens: of the prompt, image tokens included.
+        masked_fraction: share of the patches of its images that the mask changed; None without a masked view.
+        group: the encoded prompt; None where another rank has it.
+    """
+
+    position: int
+    round_index: int
+    index: int
+    num_tokens: int
+    masked_fraction: float | None
+    group: PromptGroup | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draft:
+    """Prompts with their graded responses, G contiguous rows per prompt."""
+
+    prompts: tuple[DrawnPrompt, ...]
     responses: Responses
     rewards: Rewards
 
     @property
     def num_responses(self) -> int:
-        return self.responses.mask.shape[0] // len(self.groups)
+        return self.responses.mask.shape[0] // len(self.prompts)
+
+    @property
+    def groups(self) -> tuple[PromptGroup, ...]:
+        """The encoded prompts; all are on this rank."""
+        groups = tuple(prompt.group for prompt in self.prompts if prompt.group is not None)
+        assert len(groups) == len(self.prompts), "prompts of other ranks are read again first"
+        return groups
 
     def mean_accuracies(self) -> Tensor:
         """The share of correct responses of each group."""
-        return self.rewards.correct.float().reshape(len(self.groups), -1).mean(dim=1)
+        return self.rewards.correct.float().reshape(len(self.prompts), -1).mean(dim=1)
+
+    def num_tokens(self) -> list[int]:
+        """The tokens of every response."""
+        counts: list[int] = self.responses.mask.sum(dim=1).tolist()
+        return counts
 
     def select(self, kept: Sequence[int]) -> "Draft":
         """The groups at the given indices, in that order; timeouts stay counted where they happened."""
@@ -33,7 +66,7 @@ class Draft:
         )
         responses, rewards = self.responses, self.rewards
         return Draft(
-            groups=tuple(self.groups[i] for i in kept),
+            prompts=tuple(self.prompts[i] for i in kept),
             responses=Responses(
                 ids=responses.ids[rows],
                 mask=responses.mask[rows],
@@ -63,7 +96,7 @@ def concatenate(drafts: Sequence[Draft]) -> Draft:
         )
 
     return Draft(
-        groups=tuple(group for draft in drafts for group in draft.groups),
+        prompts=tuple(prompt for draft in drafts for prompt in draft.prompts),
         responses=Responses(
             ids=padded("ids"),
             mask=padded("mask"),
@@ -80,4 +113,26 @@ def concatenate(drafts: Sequence[Draft]) -> Draft:
             },
             timeouts=sum(draft.rewards.timeouts for draft in drafts),
         ),
+    )
+
+
+def to_plain(draft: Draft) -> dict[str, Any]:
+    """A draft as other ranks receive it: tensors and plain values, without the encoded prompts."""
+    responses, rewards = draft.responses, draft.rewards
+    return {
+        "prompts": [asdict(replace(prompt, group=None)) for prompt in draft.prompts],
+        "responses": {field.name: getattr(responses, field.name) for field in fields(responses)},
+        "rewards": {
+            **{field.name: getattr(rewards, field.name) for field in fields(rewards)},
+            "components": dict(rewards.components),
+        },
+    }
+
+
+def from_plain(plain: Mapping[str, Any]) -> Draft:
+    """The draft that another rank sent."""
+    return Draft(
+        prompts=tuple(DrawnPrompt(**prompt) for prompt in plain["prompts"]),
+        responses=Responses(**plain["responses"]),
+        rewards=Rewards(**plain["rewards"]),
     )

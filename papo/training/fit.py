@@ -12,11 +12,14 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from papo.parallel import Ranks
 from papo.processes import postponed_until_saved
 from papo.training.callbacks import RecordMetrics
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint
 from papo.training.papo import PAPOModule
+from papo.training.strategy import RanksStrategy
 
 # The model stays in evaluation mode on purpose (papo.models.policy: it has no dropout, and training
 # mode drops the cache), torch 2.13 deprecates a name that Lightning 2.6 uses, and a resumed run's folder is
@@ -29,7 +32,7 @@ _IGNORED_WARNINGS = (
 
 
 _TRAINER_KEYS = {
-    *("accelerator", "devices", "precision"),
+    *("accelerator", "devices", "num_nodes", "precision"),
     *("deterministic", "benchmark", "detect_anomaly", "profiler"),
 }
 _INSTEAD = {
@@ -61,12 +64,19 @@ def check_trainer_keys(names: Iterable[str]) -> None:
         )
 
 
-def check_accelerator(accelerator: str | None) -> None:
-    """Raises ValueError where a GPU is asked for and none is here."""
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+def check_accelerator(accelerator: str | None, devices: int) -> None:
+    """Raises ValueError where GPUs are asked for and none, or fewer, are here."""
+    if accelerator not in ("gpu", "cuda"):
+        return
+    if not torch.cuda.is_available():
         raise ValueError(
             "there is no GPU here, or PyTorch does not see it; set trainer=cpu, or trainer=auto, which takes "
             "a GPU where there is one"
+        )
+    if devices > (found := torch.cuda.device_count()):
+        raise ValueError(
+            f"PyTorch sees {found} GPUs here; got trainer.devices={devices}. Lower it, or look at "
+            "CUDA_VISIBLE_DEVICES."
         )
 
 
@@ -76,8 +86,13 @@ def build_trainer(
     folder: Path,
     callbacks: Sequence[Callback],
     loggers: Sequence[Any],
+    ranks: Ranks,
+    accelerator: str,
 ) -> Trainer:
     """Returns a Trainer whose epochs are rollouts, with all its files below `folder`."""
+    # Lightning reads the rank from the variables of launchers.
+    rank_zero_only.rank = ranks.rank  # type: ignore[attr-defined]
+    several = {"strategy": RanksStrategy(ranks=ranks, accelerator=accelerator)}
     # Lightning announces devices and products; the run says what matters itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for callback in callbacks:
@@ -85,6 +100,10 @@ def build_trainer(
             # Lightning would choose a folder of the first logger's, from which nothing can be evaluated.
             callback.dirpath = str(folder / "checkpoints")
     return make_trainer(
+        **(several if ranks.size > 1 else {}),
+        # Of this process: Lightning starts no others.
+        devices=1,
+        num_nodes=1,
         logger=list(loggers),
         # RecordMetrics comes last: its row of W&B holds what the others have logged of the rollout. Lightning
         # moves what saves behind it, where the state to resume from is last: it holds that of the others.
@@ -92,7 +111,7 @@ def build_trainer(
             *sorted(callbacks, key=lambda callback: isinstance(callback, RolloutCheckpoint)),
             RecordMetrics(),
         ],
-        # One process, whatever the variables of a scheduler say: no handlers of Lightning's for its signals.
+        # Lightning starts no processes, whatever the variables of a scheduler say: no handlers of its own for signals.
         plugins=[AtomicCheckpointIO(), LightningEnvironment()],
         default_root_dir=str(folder),
         max_epochs=-1,

@@ -10,9 +10,9 @@ from papo.training.collect import Rollout
 
 def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     """Numbers about one rollout that depend on nothing but the run's seed."""
-    draft, batch = rollout.draft, rollout.batch
+    draft = rollout.draft
     rewards, lengths = draft.rewards, draft.responses.mask.sum(dim=1).float()
-    group_rewards = rewards.total.float().reshape(len(draft.groups), -1)
+    group_rewards = rewards.total.float().reshape(len(draft.prompts), -1)
     metrics: dict[str, Tensor | float] = {
         "reward/mean": rewards.total.float().mean(),
         "reward/std": group_rewards.std(dim=1).mean(),
@@ -24,9 +24,9 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
         "response/tokens_mean": lengths.mean(),
         "response/tokens_max": lengths.max(),
         "response/finished": draft.responses.finished.float().mean(),
-        "prompt/tokens_mean": sum(g.prompt_ids.shape[0] for g in draft.groups) / len(draft.groups),
-        "advantages/max": batch.advantages.max(),
-        "advantages/min": batch.advantages.min(),
+        "prompt/tokens_mean": sum(p.num_tokens for p in draft.prompts) / len(draft.prompts),
+        "advantages/max": rollout.advantages.max(),
+        "advantages/min": rollout.advantages.min(),
         "resample/rounds": rollout.resample_rounds,
         "resample/groups_dropped": rollout.groups_dropped,
         "resample/drawn_correct": rollout.drawn_accuracy,
@@ -48,6 +48,10 @@ class MinibatchSums:
             key, value = f"{prefix}/{name}", torch.as_tensor(value).detach().double().cpu()
             self.values[key] = self.values.get(key, torch.zeros((), dtype=torch.float64)) + value
 
+    def numbers(self) -> dict[str, float]:
+        """What was added up, by name."""
+        return {name: float(value) for name, value in self.values.items()}
+
 
 class UpdateMeans:
     """Averages the minibatches of one rollout."""
@@ -55,10 +59,9 @@ class UpdateMeans:
     def __init__(self) -> None:
         self._minibatches: list[dict[str, float]] = []
 
-    def add(self, sums: MinibatchSums, *, grad_norm: float) -> None:
+    def add(self, sums: Mapping[str, float], *, grad_norm: float) -> None:
         """Adds a finished minibatch."""
-        values = {name: float(value) for name, value in sums.values.items()}
-        self._minibatches.append({**values, "update/grad_norm": grad_norm})
+        self._minibatches.append({**sums, "update/grad_norm": grad_norm})
 
     def means(self) -> dict[str, float]:
         """The mean over the minibatches."""

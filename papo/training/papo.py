@@ -19,13 +19,14 @@ from papo.training.base_weights import (
     fingerprint,
     leave_out_base,
     put_base_back,
+    trained_parameters,
 )
 from papo.training.collect import Collector, Rollout
 from papo.training.failures import NonFiniteLoss
 from papo.training.metrics import MinibatchSums, UpdateMeans, rollout_metrics
-from papo.training.microbatches import cut
+from papo.training.microbatches import trim
 from papo.training.policy import PolicyModule
-from papo.types import RolloutBatch, TokenScores
+from papo.types import MinibatchCounts, RolloutBatch, TokenScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,7 +102,7 @@ class PAPOModule(LightningModule):
     def training_step(self, batch: int, batch_index: int) -> None:
         rollout = self.collector.collect(self.rollout_step, self.prompts_drawn)
         started = perf_counter()
-        update_metrics = self._update(rollout.batch)
+        update_metrics = self._update(rollout)
         seconds = {**rollout.seconds, "update": perf_counter() - started}
         self.rollout_step += 1
         self.prompts_drawn += rollout.prompts_drawn
@@ -120,40 +121,54 @@ class PAPOModule(LightningModule):
         # For callbacks that monitor a metric; RecordMetrics writes them, to the loggers too.
         self.log_dict(self.last_step.metrics, logger=False)
 
-    def _update(self, batch: RolloutBatch) -> dict[str, float]:
+    def _update(self, rollout: Rollout) -> dict[str, float]:
         """One optimiser step per minibatch. Terms are normalised by the minibatch, so gradients of
-        its micro-batches add up to its own.
+        its micro-batches, on whichever rank, add up to its own.
         """
         optimizer: Any = self.optimizers()
-        means = UpdateMeans()
+        ranks, means = self.collector.ranks, UpdateMeans()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for minibatch in cut(batch, self.settings.prompts_per_minibatch):
+        for share in rollout.minibatches:
+            part = trim(rollout.batch.select_groups(share.start, share.stop))
             sums = self.collector.microbatches.retried(
-                minibatch, partial(self._accumulate, minibatch)
+                part, partial(self._accumulate, share.counts)
             )
+            ranks.sum_gradients(parameters)
             grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
             if not bool(torch.isfinite(grad_norm)):
-                self._stop("the gradient norm", grad_norm, minibatch, None)
+                self._stop("the gradient norm", grad_norm, part, None)
             optimizer.step()
             self.update_step += 1
-            means.add(sums, grad_norm=float(grad_norm))
+            means.add(ranks.sum_numbers(sums.numbers()), grad_norm=float(grad_norm))
+        self._require_equal_weights()
         return {
             **means.means(),
             "update/learning_rate": float(optimizer.param_groups[0]["lr"]),
             "update/microbatch_halvings": self.collector.microbatches.halvings,
         }
 
-    def _accumulate(self, minibatch: RolloutBatch, passes: Iterator[RolloutBatch]) -> MinibatchSums:
+    def _require_equal_weights(self) -> None:
+        """Ranks that train different policies without knowing it would report one of them."""
+        ranks = self.collector.ranks
+        if ranks.size == 1:
+            return
+        trained = trained_parameters(self.policy_module.policy)
+        ranks.require_equal(
+            {"weights": fingerprint(trained)},
+            remedy=f"They parted in rollout {self.rollout_step + 1}; the last checkpoint is that of rank 0.",
+        )
+
+    def _accumulate(self, counts: MinibatchCounts, passes: Iterator[RolloutBatch]) -> MinibatchSums:
         """Fills the gradients of a minibatch, from nothing: a failed attempt may have left some."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         sums = MinibatchSums()
         for part in passes:
             scores = self._score(part)
-            terms = self._terms(part, scores, minibatch)
+            terms = self._terms(part, scores, counts)
             self.manual_backward(terms["total"])
             sums.add("loss", terms)
-            sums.add("policy", self.objective.diagnostics(part, scores, minibatch))
+            sums.add("policy", self.objective.diagnostics(part, scores, counts))
         return sums
 
     def _score(self, part: RolloutBatch) -> TokenScores:
@@ -167,11 +182,11 @@ class PAPOModule(LightningModule):
         return scores
 
     def _terms(
-        self, part: RolloutBatch, scores: TokenScores, minibatch: RolloutBatch
+        self, part: RolloutBatch, scores: TokenScores, counts: MinibatchCounts
     ) -> dict[str, Tensor]:
         progress = self.rollout_step / self.num_rollouts
         try:
-            terms = self.objective(part, scores, minibatch=minibatch, progress=progress)
+            terms = self.objective(part, scores, minibatch=counts, progress=progress)
         except NonFiniteTermError as error:
             self._stop(f"the term {error.term}", error.value, part, scores)
         if not bool(torch.isfinite(terms["total"])):
@@ -185,7 +200,9 @@ class PAPOModule(LightningModule):
         part: RolloutBatch,
         scores: TokenScores | None,
     ) -> NoReturn:
-        file = self.failure_folder / f"rollout_{self.rollout_step + 1:06d}.pt"
+        ranks = self.collector.ranks
+        whose = f"_rank_{ranks.rank}" if ranks.size > 1 else ""
+        file = self.failure_folder / f"rollout_{self.rollout_step + 1:06d}{whose}.pt"
         write_batch(file, {quantity: float(value)}, part, scores)
         raise NonFiniteLoss(quantity=quantity, rollout_step=self.rollout_step, batch_file=file)
 
@@ -195,12 +212,23 @@ class PAPOModule(LightningModule):
             "rollout_step": self.rollout_step,
             "update_step": self.update_step,
             "prompts_drawn": self.prompts_drawn,
-            "microbatch_halvings": self.collector.microbatches.halvings,
+            "microbatch_halvings": self._halvings_of_ranks(),
             "base": self.base_fingerprint,
             "reference": None if reference is None else reference.fingerprint,
         }
         leave_out_base(checkpoint, self.policy_module.policy)
         checkpoint["random_state"] = _random_state()
+
+    def _halvings_of_ranks(self) -> int | list[int]:
+        """Memory runs out on one rank, and not on another: a number each, one where there is one rank."""
+        everyone = self.collector.ranks.gather(self.collector.microbatches.halvings)
+        return everyone if len(everyone) > 1 else everyone[0]
+
+    def _own_halvings(self, saved: int | list[int]) -> int:
+        everyone = [saved] if isinstance(saved, int) else saved
+        ranks = self.collector.ranks
+        # Other ranks than those that saved have other groups: what fitted all of them fits.
+        return everyone[ranks.rank] if len(everyone) == ranks.size else max(everyone)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state, reference = checkpoint["papo"], self.collector.reference
@@ -214,7 +242,7 @@ class PAPOModule(LightningModule):
         self.rollout_step = state["rollout_step"]
         self.update_step = state["update_step"]
         self.prompts_drawn = state["prompts_drawn"]
-        self.collector.microbatches.halvings = state["microbatch_halvings"]
+        self.collector.microbatches.halvings = self._own_halvings(state["microbatch_halvings"])
         # What Lightning saved of its counters is of the middle of an epoch.
         checkpoint.pop("loops")
         _set_progress(self.trainer.fit_loop, self.rollout_step, self.update_step)

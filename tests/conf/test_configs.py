@@ -75,11 +75,17 @@ def test_every_logger_starts_and_ends(choice, tmp_path):
 
 @pytest.mark.parametrize("choice", ["trainer=auto", "trainer=cpu"])
 def test_a_trainer_of_this_machine_is_one_process(choice, tmp_path):
+    from papo.parallel import Ranks
     from papo.training import build_trainer
 
     plan = train.make_plan(composed(choice))
     trainer = build_trainer(
-        plan.make_trainer, folder=tmp_path, callbacks=plan.callbacks, loggers=[]
+        plan.make_trainer,
+        folder=tmp_path,
+        callbacks=plan.callbacks,
+        loggers=[],
+        ranks=Ranks(),
+        accelerator=plan.config.trainer.accelerator,
     )
     assert trainer.world_size == 1
 

@@ -33,6 +33,7 @@ MODULES = (
     *("huggingface_hub", "datasets", "wandb", "hydra.utils", "PIL.Image.open", "torch.hub"),
     *("yaml", "omegaconf.OmegaConf.load", "omegaconf.OmegaConf.create", "torch.load", "numpy.load"),
     *("os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "builtins"),
+    "torch.distributed.launcher.api.elastic_launch",
     *("concurrent.futures.ProcessPoolExecutor", "torch.multiprocessing", "safetensors"),
 )
 # Built in, and methods, of whatever they are called.
@@ -138,6 +139,10 @@ PLACES = {
         "safetensors.torch.save_file": OWN,
     },
     "papo/pictures.py": {"PIL.Image.open": PICTURES, "importlib.util.find_spec": OWN},
+    "papo/parallel/launch.py": {
+        "torch.distributed.launcher.api.elastic_launch": "the command itself, again; no shell",
+    },
+    "papo/parallel/ranks.py": {"torch.load": WEIGHTS},
     "papo/provenance.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
     "papo/published.py": {"yaml.safe_load": SAFE},
     "papo/rewards/__init__.py": {"getattr": NAMED},

@@ -71,7 +71,7 @@ IMPOSSIBLE = {
     "masking.ratio=2.0": "masking.ratio",
     "rollout.top_p=0.0": "rollout.top_p",
     "callbacks.checkpoint.keep_last=0": "callbacks.checkpoint.keep_last",
-    "trainer.devices=2": "trainer.devices",
+    "trainer.devices=0": "trainer.devices",
     "data.size=1": "training.prompts_per_rollout",
     "data=local": "data.path=FOLDER",
 }

@@ -1,12 +1,14 @@
 """A process that is one of several refuses; a shell, a job and a step of one task are one process."""
 
+import os
 import re
+import socket
 import sys
 
 import pytest
-from command import contents, run_command
 
-from papo.processes import require_one_process
+from papo.parallel import Ranks, require_one_process
+from papo.training import check_processes
 
 SEVERAL = {
     "torchrun": {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"},
@@ -53,16 +55,68 @@ def two_processes(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def test_a_run_of_several_processes_is_refused_before_anything_is_written(tmp_path, two_processes):
-    outcome = run_command(f"run_dir={tmp_path}")
-    assert outcome.code == 1
-    assert "WORLD_SIZE=2" in outcome.stderr
-    assert len(outcome.stderr.splitlines()) == 1
-    assert contents(tmp_path) == {}
+@pytest.mark.parametrize("devices", [1, 4])
+def test_other_processes_than_were_started_are_refused_with_what_to_set(devices):
+    with pytest.raises(ValueError, match=r"trainer=replicas trainer\.devices=2") as refusal:
+        check_processes(
+            devices=devices, num_nodes=1, prompts_per_minibatch=16, ranks=Ranks(rank=1, size=2)
+        )
+    assert "2 processes were started" in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "analyze"])
-def test_every_front_door_refuses_before_hydra_makes_a_folder(
+def test_a_run_is_not_started_by_mpi(tmp_path, monkeypatch, capsys):
+    import front_door
+    import train
+
+    for name, value in SEVERAL["Open MPI"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["train.py", f"run_dir={tmp_path / 'run'}"])
+    assert front_door.command(train.main, on_ranks=True) == 1
+    assert "torchrun or srun; got Open MPI (OMPI_COMM_WORLD_SIZE=2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_without_the_others_says_who_is_missing(monkeypatch):
+    from papo.parallel import join as joining
+    from papo.parallel import joined, world_of
+
+    monkeypatch.setattr(joining, "JOIN_SECONDS", 1)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    for name, value in {
+        **SEVERAL["torchrun"],
+        **{"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+    }.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ValueError, match="announced 2 processes, and after 1 s rank 1 is not here"),
+        joined(world_of(os.environ)),
+    ):
+        pass
+
+
+def test_a_port_in_use_is_named(monkeypatch):
+    from papo.parallel import joined, world_of
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for name, value in {
+            **SEVERAL["torchrun"],
+            **{"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        }.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(ValueError, match=f"MASTER_PORT=127.0.0.1:{port}.* Set MASTER_PORT"),
+            joined(world_of(os.environ)),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("name", ["evaluate", "analyze"])
+def test_what_works_in_one_process_refuses_before_hydra_makes_a_folder(
     name, tmp_path, two_processes, monkeypatch, capsys
 ):
     import importlib
@@ -88,6 +142,13 @@ def test_lightning_takes_no_part_in_a_job_of_slurm(tmp_path, monkeypatch):
     for name, value in {"NTASKS": "1", "PROCID": "0", "JOB_ID": "7", "JOB_NAME": "papo"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     make_trainer = partial(Trainer, accelerator="cpu", devices=1)
-    trainer = build_trainer(make_trainer, folder=tmp_path, callbacks=[], loggers=[])
+    trainer = build_trainer(
+        make_trainer,
+        folder=tmp_path,
+        callbacks=[],
+        loggers=[],
+        ranks=Ranks(),
+        accelerator="cpu",
+    )
     environment = trainer._accelerator_connector.cluster_environment
     assert not isinstance(environment, SLURMEnvironment)

@@ -31,7 +31,8 @@ class PhaseProgress(Callback):
         self._bar: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.console.is_terminal:
+        self.console.quiet = not trainer.is_global_zero
+        if self.console.quiet or not self.console.is_terminal:
             return
         module: Any = pl_module
         self._bar = Progress(

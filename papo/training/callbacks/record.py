@@ -21,8 +21,9 @@ class RecordMetrics(Callback):
     ) -> None:
         step = finished_step(pl_module)
         folder = Path(trainer.default_root_dir)
-        append_csv(folder / "metrics.csv", step.metrics)
-        append_csv(folder / "timings.csv", {"rollout_step": step.rollout_step, **step.seconds})
+        if trainer.is_global_zero:
+            append_csv(folder / "metrics.csv", step.metrics)
+            append_csv(folder / "timings.csv", {"rollout_step": step.rollout_step, **step.seconds})
         timings = {f"seconds/{phase}": value for phase, value in step.seconds.items()}
         known = {*step.metrics, *trainer.callback_metrics}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

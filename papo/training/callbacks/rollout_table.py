@@ -12,7 +12,6 @@ from PIL.Image import Image
 from papo.functional import kl_k3
 from papo.training.callbacks.record import finished_step
 from papo.training.callbacks.token_texts import token_texts
-from papo.training.microbatches import cut
 from papo.training.papo import FinishedStep
 from papo.training.tables import append_jsonl
 
@@ -44,13 +43,15 @@ class RolloutTable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         step = finished_step(pl_module)
-        if self.every_rollouts == 0 or (
-            step.rollout_step != 1 and step.rollout_step % self.every_rollouts
+        if (
+            not trainer.is_global_zero
+            or self.every_rollouts == 0
+            or (step.rollout_step != 1 and step.rollout_step % self.every_rollouts)
         ):
             return
         folder = Path(trainer.default_root_dir)
         module: Any = pl_module
-        rows = list(self._rows(folder, module.policy_module.policy, step))
+        rows = list(self._rows(folder, module, step))
         for row in rows:
             append_jsonl(folder / "rollouts.jsonl", row)
         for logger in trainer.loggers:
@@ -63,11 +64,14 @@ class RolloutTable(Callback):
                 logger.experiment.log(shown, step=step.rollout_step, commit=False)
 
     @torch.no_grad()
-    def _rows(self, folder: Path, policy: Any, step: FinishedStep) -> Iterator[dict[str, Any]]:
-        draft, batch = step.rollout.draft, step.rollout.batch
-        shown = batch.select_groups(0, min(self.num_prompts, len(draft.groups)))
-        for index, part in enumerate(cut(shown, 1)):
-            group = part.groups[0]
+    def _rows(self, folder: Path, module: Any, step: FinishedStep) -> Iterator[dict[str, Any]]:
+        draft, policy = step.rollout.draft, module.policy_module.policy
+        for index in range(min(self.num_prompts, len(draft.prompts))):
+            shown = draft.select([index])
+            group = module.collector.reader.here(shown.prompts[0], step.rollout_step - 1).group
+            longest = max(shown.num_tokens())
+            ids = shown.responses.ids[:, :longest]
+            mask = shown.responses.mask[:, :longest]
             images, masked_images, token_kl = [], [], None
             if group.patches is not None:
                 images = _save_pictures(
@@ -82,17 +86,15 @@ class RolloutTable(Callback):
                     policy.pictures(group.masked_patches, group.image_grid_thw),
                 )
                 scores = policy.score(
-                    part.groups,
-                    part.response_ids,
-                    part.response_mask,
+                    (group,),
+                    ids.to(policy.device),
+                    mask.to(policy.device),
                     masked_view=True,
                     full_vocabulary=False,
                 )
                 token_kl = kl_k3(scores.logprobs, scores.masked_logprobs, log_ratio_max=None).cpu()
-            assert part.response_ids is not None, "a collected batch has its tokens"
-            ids, mask = part.response_ids.cpu(), part.response_mask.cpu()
-            for j in range(part.num_responses):
-                row = index * part.num_responses + j
+            for j in range(draft.num_responses):
+                row = index * draft.num_responses + j
                 token_ids = ids[j][mask[j]].tolist()
                 yield {
                     "rollout_step": step.rollout_step,

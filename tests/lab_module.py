@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 TRAINING = {
     "num_rollouts": 2,
@@ -65,6 +65,7 @@ def lab_module(
     learning_rate=1e-3,
     policy=None,
     image_mask=None,
+    ranks=None,
     **overrides,
 ):
     """Overrides are settings of the objective or of training."""
@@ -73,6 +74,7 @@ def lab_module(
     from papo.lab import LabReward
     from papo.masking import RandomPatchMask
     from papo.objective import PAPOObjective
+    from papo.parallel import Ranks
     from papo.rollout import SharedPrefillSampler
     from papo.training import (
         Collector,
@@ -107,6 +109,7 @@ def lab_module(
         needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
         needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
         seed=1,
+        ranks=ranks or Ranks(),
     )
 
     def make_optimizer(parameters):
@@ -130,7 +133,12 @@ def train(module, folder, *callbacks, checkpoint=None):
 
     make_trainer = partial(Trainer, accelerator="cpu", devices=1, precision="32-true")
     trainer = build_trainer(
-        make_trainer, folder=folder, callbacks=[_no_checkpoints(), *callbacks], loggers=[]
+        make_trainer,
+        folder=folder,
+        callbacks=[_no_checkpoints(), *callbacks],
+        loggers=[],
+        ranks=module.collector.ranks,
+        accelerator="cpu",
     )
     fit(trainer, module, checkpoint)
     return parameters(module.policy_module.policy)

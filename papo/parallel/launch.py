@@ -1,0 +1,90 @@
+"""Starts the processes of a run on this machine: PyTorch's elastic agent (torchrun), without its reports."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from papo.processes import POSTPONED
+
+
+def launch(command: Sequence[str], *, processes: int, variables: Mapping[str, str]) -> int:
+    """Runs a Python program in several processes, to the end of all; returns the worst exit code.
+
+    The processes speak for themselves. One that fails ends the others; signals go to all.
+
+    Args:
+        command: the script and its arguments.
+        processes: how many.
+        variables: of the environment, for them.
+    """
+    # What failed, the processes say.
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="papo",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    # PyTorch would print the frames of its C++ for every connection that a rank has closed.
+    with _environment({"TORCH_CPP_LOG_LEVEL": "ERROR", **variables}), _signals_passed_on():
+        try:
+            elastic_launch(config, sys.executable)(*command)
+        except ChildFailedError as error:
+            return max(_exit_code(one.exitcode) for one in error.failures.values())
+        except SignalException as stop:
+            return 128 + int(stop.sigval)
+    return 0
+
+
+def _exit_code(code: int) -> int:
+    """As a shell reports it."""
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[None]:
+    """The agent ends its processes at SIGINT and SIGTERM; what only warns is theirs to act upon."""
+
+    def pass_on(number: int, frame: object) -> None:
+        for child in _children():
+            os.kill(child, number)
+
+    everyone = (*POSTPONED, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in everyone}
+    for number in POSTPONED:
+        signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _children() -> list[int]:
+    """The processes that this one started, where the system says so (Linux)."""
+    file = Path(f"/proc/self/task/{os.getpid()}/children")
+    return [int(child) for child in file.read_text("utf-8").split()] if file.exists() else []
