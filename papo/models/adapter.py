@@ -82,6 +82,12 @@ class QwenVLAdapter:
         return int(self.model.config.vision_config.spatial_merge_size)
 
     @property
+    def patch_channels(self) -> int:
+        """Numbers that describe one patch."""
+        vision = self.model.config.vision_config
+        return int(vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
+
+    @property
     def image_token_id(self) -> int:
         return int(self.model.config.image_token_id)
 

@@ -32,6 +32,8 @@ _GIB = 1024**3
 # Weights, their gradient and the two moments of AdamW, all float32 master copies.
 _TRAINING_BYTES_PER_PARAMETER = 16
 _WEIGHT_BYTES_PER_PARAMETER = 4
+# What shards are put together to.
+_GATHERED_BYTES_PER_PARAMETER = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ def check_model(
     with_reference: bool,
     trust_remote_code: bool,
     trains_all: bool = True,
+    shards: int = 1,
 ) -> ModelCheck:
     """Says whether a model can be loaded and trained here; reads its configuration only.
 
@@ -72,6 +75,7 @@ def check_model(
         trust_remote_code: as of `load_policy`.
         trains_all: False with LoRA, where only the weights count: the adapters, their gradient and
             moments are small beside them, and the reference is the same weights.
+        shards: devices that share one copy; more than 1 have all weights in half precision for rollouts.
 
     Raises:
         FileNotFoundError: neither the folder nor the hub has it; names both and the override.
@@ -89,16 +93,19 @@ def check_model(
     required = _TRAINING_BYTES_PER_PARAMETER * num_parameters + reference_bytes
     if not trains_all:
         required = _WEIGHT_BYTES_PER_PARAMETER * num_parameters
+    if shards > 1:
+        required = required // shards + _GATHERED_BYTES_PER_PARAMETER * num_parameters
     available = _available_bytes()
     if available is not None and required > available:
         needed = ["weights", *(["gradient", "AdamW"] if trains_all else [])]
         if with_reference and trains_all:
             needed.append("reference policy")
+        several = "" if shards > 1 else "several (trainer=sharded), "
         adapters = "adapters (+model/lora=language), " if trains_all else ""
         raise MemoryError(
             f"{location} ({num_parameters / 1e9:.2f} B parameters) needs about "
             f"{required / _GIB:.0f} GiB ({', '.join(needed)}), and {available / _GIB:.0f} GiB are free. "
-            f"Use a larger device, {adapters}or a smaller model: model=tiny_qwen2_5_vl runs anywhere."
+            f"Use a larger device, {several}{adapters}or a smaller model: model=tiny_qwen2_5_vl runs anywhere."
         )
     return ModelCheck(
         location=location,

@@ -113,19 +113,17 @@ def has_adapters(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def adapters_off(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the model is the one the adapters were added to; what is trainable stays as it was."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    """Inside, the model is the one the adapters were added to; what is trainable stays as it is."""
     layers = [module for _, module in _adapted_layers(model)]
+    # Not peft's `enable_adapters`, which also freezes and thaws parameters: those of a policy in shards are
+    # others inside a pass than outside.
     for layer in layers:
-        layer.enable_adapters(False)
+        layer._disable_adapters = True
     try:
         yield
     finally:
         for layer in layers:
-            layer.enable_adapters(True)
-        model.requires_grad_(False)
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+            layer._disable_adapters = False
 
 
 def merged_copy(model: PreTrainedModel) -> PreTrainedModel:

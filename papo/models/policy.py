@@ -81,6 +81,9 @@ class VisionLanguagePolicy(nn.Module):
 
         self.model.eval()
 
+    pass_methods = ("score", "prefill", "extend", "next_token_logprobs")
+    """What reads weights, and is called from outside."""
+
     def train(self, mode: bool = True) -> "VisionLanguagePolicy":
         """Leaves the model in evaluation mode: it has no dropout, and transformers drops the cache of
         a model in training mode that checkpoints activations, which would break every prefill."""
@@ -129,6 +132,31 @@ class VisionLanguagePolicy(nn.Module):
             ValueError: it has no adapters to switch off, so the reference must be a copy.
         """
         return self.without_adapters()
+
+    def forward(self) -> None:
+        """Reads nothing: a policy is called by the names in `pass_methods`."""
+
+    def shard_units(self) -> list[nn.Module]:
+        """The layers, in the order of a pass; a frozen tower is not among them."""
+        towers = () if self.freeze_vision else self.adapter.vision_tower.blocks
+        return [*towers, *self.model.model.language_model.layers]
+
+    def kept_whole(self) -> nn.Module | None:
+        """A frozen vision tower: whether a pass calls it depends on what is remembered of its pictures."""
+        return self.adapter.vision_tower if self.freeze_vision else None
+
+    def picture_parameters(self) -> list[nn.Parameter]:
+        """The trained parameters that only prompts with pictures give a gradient."""
+        return [p for p in self.adapter.vision_tower.parameters() if p.requires_grad]
+
+    @property
+    def passes_alike(self) -> bool:
+        """Whether every pass calls every unit equally often: passes without a picture look at one too."""
+        return self.reader.passes_alike
+
+    @passes_alike.setter
+    def passes_alike(self, alike: bool) -> None:
+        self.reader.passes_alike = alike
 
     @property
     def device(self) -> torch.device:

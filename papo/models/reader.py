@@ -100,11 +100,15 @@ class PromptReader:
         adapter: of the model that reads.
         vision_cache: features of a frozen tower, shared by all readers with that tower; None where
             the tower is trained.
+
+    Attributes:
+        passes_alike: every pass calls every layer of a trained tower and of the decoder equally often.
     """
 
     def __init__(self, adapter: QwenVLAdapter, vision_cache: VisionFeatureCache | None) -> None:
         self.adapter = adapter
         self.vision_cache = vision_cache
+        self.passes_alike = False
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +139,7 @@ class PromptReader:
         """The images of all groups, in order: at most one call of the tower, each image in it once."""
         pictured = [group for group in groups if group.patches is not None]
         if not pictured:
-            return None
+            return self._nothing_seen() if self.passes_alike else None
         patches = [_require(view_patches(group, view)) for group in pictured]
         grids = [_require(group.image_grid_thw) for group in pictured]
 
@@ -150,6 +154,19 @@ class PromptReader:
         if self.vision_cache is None:
             return VisionFeatures.concatenate(compute(list(range(len(patches)))))
         return VisionFeatures.concatenate(self.vision_cache.get(patches, compute))
+
+    def _nothing_seen(self) -> VisionFeatures | None:
+        """No feature of a small picture: the tower computes, and each of its parameters has a gradient of 0."""
+        if self.vision_cache is not None:
+            return None
+        adapter = self.adapter
+        generator = torch.Generator().manual_seed(0)
+        # Noise: a norm of rows that are all 0 has a gradient that explodes.
+        patches = torch.randn(adapter.merge_size**2, adapter.patch_channels, generator=generator)
+        grid = torch.tensor([[1, adapter.merge_size, adapter.merge_size]])
+        features = adapter.vision_features(patches.to(self.device), grid.to(self.device))
+        nothing, _ = features.split([0, 1])
+        return nothing
 
     def prefill(self, groups: Sequence[PromptGroup], view: View) -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest."""

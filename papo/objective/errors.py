@@ -1,10 +1,15 @@
 """The error that stops a run whose loss is no longer a number."""
 
+from torch import Tensor
+
 
 class NonFiniteTermError(FloatingPointError):
-    """A weighted term of the objective is NaN or infinite; `term` names it, `value` is what it was."""
+    """A weighted term of the objective is NaN or infinite; `term` names it, `value` is what it was.
 
-    def __init__(self, term: str, value: float) -> None:
+    `total` is the loss that it spoilt, for a pass that must be made whatever its loss.
+    """
+
+    def __init__(self, term: str, value: float, total: Tensor) -> None:
         super().__init__(
             f"the objective's term {term!r} is {value}: stop here, no update can repair it. The "
             "weights or the log-probabilities of this batch are already broken; look at the last "
@@ -12,3 +17,4 @@ class NonFiniteTermError(FloatingPointError):
         )
         self.term = term
         self.value = value
+        self.total = total

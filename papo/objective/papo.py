@@ -461,7 +461,8 @@ def _weighted_sum(
 ) -> Float[Tensor, ""]:
     """The loss. Terms of weight 0 stay out of it: 0 * inf would make a healthy loss NaN."""
     weighted = {name: term for name, term in terms.items() if weights[name] != 0.0}
+    total = torch.stack([weights[name] * term for name, term in weighted.items()]).sum()
     for name, term in weighted.items():
         if not bool(torch.isfinite(term)):
-            raise NonFiniteTermError(name, term.item())
-    return torch.stack([weights[name] * term for name, term in weighted.items()]).sum()
+            raise NonFiniteTermError(name, term.item(), total)
+    return total

@@ -7,19 +7,37 @@ from papo.parallel.deal import deal
 from papo.parallel.join import joined
 from papo.parallel.launch import launch
 from papo.parallel.ranks import Ranks, RanksDiffer
+from papo.parallel.sharding import (
+    NoSharding,
+    Sharding,
+    can_shard,
+    check_shard_size,
+    full_tensor,
+    local_tensor,
+    shard_of,
+    sharded_like,
+)
 from papo.parallel.watch import Failure, PeerFailed, reason_of
 from papo.parallel.world import World, require_one_process, world_of
 
 __all__ = [
     "Failure",
+    "NoSharding",
     "PeerFailed",
     "Ranks",
     "RanksDiffer",
+    "Sharding",
     "World",
+    "can_shard",
+    "check_shard_size",
     "deal",
+    "full_tensor",
     "joined",
     "launch",
+    "local_tensor",
     "reason_of",
     "require_one_process",
+    "shard_of",
+    "sharded_like",
     "world_of",
 ]

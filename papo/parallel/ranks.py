@@ -90,7 +90,7 @@ class Ranks:
         """
         if self.size == 1:
             return [value]
-        with self._explained():
+        with self.explained():
             return self._gather(_packed(value))
 
     def _gather(self, mine: Tensor) -> list[Any]:
@@ -110,7 +110,7 @@ class Ranks:
             return work()
         mine = _packed(work()) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
         length = torch.tensor([len(mine)])
-        with self._explained():
+        with self.explained():
             dist.broadcast(length, src=0)
             received = mine if self.rank == 0 else torch.zeros(int(length), dtype=torch.uint8)
             dist.broadcast(received, src=0)
@@ -163,14 +163,14 @@ class Ranks:
         gradients = [parameter.grad for parameter in wanted if parameter.grad is not None]
         for piece in _pieces(gradients):
             flat = torch.cat([gradient.flatten() for gradient in piece])
-            with self._explained():
+            with self.explained():
                 dist.all_reduce(flat)
             sums = flat.split([gradient.numel() for gradient in piece])
             for gradient, total in zip(piece, sums, strict=True):
                 gradient.copy_(total.view_as(gradient))
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Within, a collective that failed names the rank that is gone."""
         try:
             yield

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from papo.models.reader import PromptReader
 from papo.types import PromptGroup, View
@@ -22,6 +23,9 @@ def twopass_hidden(
     view: View,
 ) -> Float[Tensor, "row hidden"]:
     """Hidden states that predict the response tokens, from one prefill per prompt."""
+    if reader.passes_alike and response_ids.shape[1] == 1:
+        # Responses of one token need no second pass; those of another rank may.
+        response_ids, response_mask = pad(response_ids, (0, 1)), pad(response_mask, (0, 1))
     prefix = reader.prefill(groups, view).expand(response_ids.shape[0] // len(groups))
     hidden = prefix.last_hidden[:, None]
     if response_ids.shape[1] > 1:
