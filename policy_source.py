@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from constructors import read_run_config
 from front_door import instantiate
 from papo.evaluation import check_hugging_face_folder
 from papo.models import check_model
-from papo.training import check_checkpoint, load_trained_policy, newest_checkpoint
+from papo.training import (
+    check_checkpoint,
+    is_checkpoint_folder,
+    load_trained_policy,
+    newest_checkpoint,
+    read_checkpoint,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,7 @@ def find_policy(
     """Says where the policy is, without reading weights.
 
     Args:
-        checkpoint: a training run's folder (its newest checkpoint), a file under its checkpoints/, a
+        checkpoint: a training run's folder (its newest checkpoint), a checkpoint under its checkpoints/, a
             Hugging Face folder, or None for the model itself.
         model: the `model` node of the configuration.
         changed: keys of it that the command line set; these also hold for the model of a training run.
@@ -56,7 +61,7 @@ def find_policy(
         location = path or model.get("hub_id") or f"random {model.get('family', 'model')}"
         return PolicySource(model=model, trained=None, location=str(location))
     path = Path(checkpoint).expanduser()
-    if path.is_file() or (path / "checkpoints").is_dir():
+    if _is_checkpoint(path) or (path / "checkpoints").is_dir():
         trained = trained_checkpoint(path)
         changes = {key: OmegaConf.select(model, key) for key in ("temperature", *changed)}
         node = folder_model(trained.parent.parent, changes)
@@ -78,7 +83,7 @@ def trained_checkpoint(path: Path) -> Path:
     Raises:
         FileNotFoundError: there is none, or it does not lie inside a run folder.
     """
-    if path.is_dir():
+    if path.is_dir() and not _is_checkpoint(path):
         found = newest_checkpoint(path / "checkpoints")
         if found is None:
             raise FileNotFoundError(
@@ -86,12 +91,17 @@ def trained_checkpoint(path: Path) -> Path:
                 "or name another folder"
             )
         path = found
-    if not path.is_file() or not (path.parent.parent / "config.yaml").is_file():
+    if not _is_checkpoint(path) or not (path.parent.parent / "config.yaml").is_file():
         raise FileNotFoundError(
             f"{path} is no checkpoint inside a run folder (RUN_DIR/checkpoints/rollout_*.ckpt beside "
             "RUN_DIR/config.yaml, which says how to build the model)"
         )
     return path
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint: the file of one process, or the folder of several."""
+    return path.is_file() or is_checkpoint_folder(path)
 
 
 def folder_model(folder: Path, changes: Mapping[str, Any]) -> DictConfig:
@@ -143,7 +153,7 @@ def load_policy(source: PolicySource) -> Any:
     """
     policy = instantiate(source.model)
     if source.trained is not None:
-        # Mapped, not read: the optimiser's moments are twice the weights and nobody asks for them.
-        state = torch.load(source.trained, map_location="cpu", mmap=True, weights_only=True)
+        # The optimiser's moments are twice the weights, and nobody asks for them.
+        state = read_checkpoint(source.trained, only=("state_dict",))
         load_trained_policy(policy, state)
     return policy

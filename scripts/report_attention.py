@@ -48,7 +48,7 @@ def measure(
     config = read_run_config(run.folder / "config.yaml", keys=("evaluation",))
     location = Path(facts["location"])
     trained = location if location.suffix == ".ckpt" else None
-    if trained is not None and not trained.is_file():
+    if trained is not None and not trained.exists():
         raise FileNotFoundError(f"{run.folder} is of the checkpoint {trained}, which is not there")
     model = folder_model(run.folder, {"trust_remote_code": True} if trust_remote_code else {})
     source = PolicySource(model=model, trained=trained, location=str(location))

@@ -66,6 +66,7 @@ def lab_module(
     policy=None,
     image_mask=None,
     ranks=None,
+    sharding=None,
     **overrides,
 ):
     """Overrides are settings of the objective or of training."""
@@ -110,6 +111,7 @@ def lab_module(
         needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
         seed=1,
         ranks=ranks or Ranks(),
+        sharding=sharding,
     )
 
     def make_optimizer(parameters):
@@ -138,6 +140,7 @@ def train(module, folder, *callbacks, checkpoint=None):
         callbacks=[_no_checkpoints(), *callbacks],
         loggers=[],
         ranks=module.collector.ranks,
+        sharding=module.collector.sharding,
         accelerator="cpu",
     )
     fit(trainer, module, checkpoint)

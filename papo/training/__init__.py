@@ -4,7 +4,8 @@ Not here: the objective (papo.objective), sampling (papo.rollout), anything that
 """
 
 from papo.training.base_weights import load_trained_policy
-from papo.training.checkpoints import check_checkpoint, newest_checkpoint
+from papo.training.checkpoint_folder import is_checkpoint_folder
+from papo.training.checkpoints import check_checkpoint, newest_checkpoint, read_checkpoint
 from papo.training.collect import Collector, Rollout
 from papo.training.data_fingerprint import DataFingerprint
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
@@ -23,9 +24,11 @@ from papo.training.settings import (
     check_group_size,
     check_processes,
     check_seed,
+    check_strategy,
     check_threads,
     training_settings,
 )
+from papo.training.strategy import device_type
 
 __all__ = [
     "LENGTH_KEY",
@@ -50,16 +53,20 @@ __all__ = [
     "check_group_size",
     "check_processes",
     "check_seed",
+    "check_strategy",
     "check_threads",
     "check_trainer_keys",
     "check_updates_arrive",
     "cut",
+    "device_type",
     "estimate_memory",
     "finish_loggers",
     "fit",
+    "is_checkpoint_folder",
     "largest_pass",
     "load_trained_policy",
     "newest_checkpoint",
+    "read_checkpoint",
     "training_settings",
     "try_optimizer",
     "wandb_logger",

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from papo.parallel import local_tensor
+
 _POLICY = "policy_module.policy."
 
 
@@ -33,6 +35,7 @@ def fingerprint(parameters: Mapping[str, Tensor]) -> str:
     """Returns a hash of parameters, the same on every device and for every number of threads."""
     digest = hashlib.sha256()
     for name, parameter in parameters.items():
+        assert local_tensor(parameter) is parameter, "a shard has no fingerprint of the whole"
         bits = parameter.detach().contiguous().view(_INTEGERS[parameter.element_size()])
         # An integer sum is exact, so it does not depend on the order of its terms.
         digest.update(f"{name}{tuple(parameter.shape)}{int(bits.sum(dtype=torch.int64))}".encode())

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,8 +14,19 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
+from safetensors import SafetensorError
 
+from papo.parallel import Ranks
 from papo.processes import received_signal, stop
+from papo.training.checkpoint_folder import (
+    Place,
+    folder_damage,
+    placed,
+    placed_whole,
+    read_folder,
+    remove,
+    write_folder,
+)
 from papo.training.failures import CheckpointNotWritten
 
 _NAME = re.compile(r"rollout_(\d{6})\.ckpt")
@@ -67,6 +79,10 @@ def require_whole(path: Path) -> None:
     Raises:
         DamagedCheckpoint: it is empty, cut short, no checkpoint at all, or a part was changed.
     """
+    if path.is_dir():
+        if (reason := folder_damage(path)) is not None:
+            raise DamagedCheckpoint(path=path, reason=reason)
+        return
     if path.stat().st_size == 0:
         raise DamagedCheckpoint(path=path, reason="it is empty")
     try:
@@ -135,6 +151,8 @@ class AtomicCheckpointIO(CheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if path.is_dir():
+                remove(path)
             os.replace(unfinished, path)
             _sync_folder(path.parent)
         # PyTorch's zip writer turns a full disk into a RuntimeError.
@@ -148,11 +166,60 @@ class AtomicCheckpointIO(CheckpointIO):
         map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return loaded
+        return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
+        remove(Path(path))
+
+
+def read_checkpoint(
+    path: Path, place: Place = placed_whole, *, only: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """Returns what a checkpoint holds, of one process or of several.
+
+    Args:
+        path: a file or a folder.
+        place: what to make of the tensors of weights and optimiser.
+        only: which of these two are read (`state_dict`, `optimizer_states`); None: both.
+    """
+    if path.is_dir():
+        return read_folder(path, place, only=only)
+    # Mapped, not read: what is not asked for stays on the disk.
+    is_mapped = place is not placed_whole or only is not None
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", mmap=is_mapped, weights_only=True)
+    return loaded if place is placed_whole else placed(loaded, place, only=only)
+
+
+def write_checkpoint_folder(
+    path: Path, checkpoint: dict[str, Any], *, ranks: Ranks, holds_first_copy: bool
+) -> None:
+    """Writes a checkpoint of several ranks, whole or not at all; all ranks call it.
+
+    Args:
+        path: its place, the same on all ranks.
+        checkpoint: this rank's.
+        ranks: the processes of the run.
+        holds_first_copy: as of `write_folder`.
+
+    Raises:
+        CheckpointNotWritten: the disk is full, say; on the rank that could not.
+    """
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    try:
+        if ranks.writes:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        ranks.wait_for_all()
+        write_folder(unfinished, checkpoint, ranks=ranks, holds_first_copy=holds_first_copy)
+        if ranks.writes:
+            _sync_folder(unfinished)
+            # Only what Lightning's callbacks save again has a place that is taken.
+            remove(path)
+            os.replace(unfinished, path)
+            _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointNotWritten(path=path, reason=_root_cause(error)) from error
+    ranks.wait_for_all()
 
 
 class RolloutCheckpoint(Checkpoint):
@@ -188,7 +255,7 @@ class RolloutCheckpoint(Checkpoint):
         # Older ones go only after the newest is safely in place.
         if trainer.is_global_zero:
             for path in list(checkpoints(folder).values())[: -self.keep_last]:
-                path.unlink()
+                remove(path)
         if asked:
             stop(signals[0])
 
@@ -206,13 +273,19 @@ class RolloutCheckpoint(Checkpoint):
 
 def put_aside(checkpoint: Path) -> Path:
     """Renames a damaged checkpoint, so that nothing takes it for a whole one; returns where it is."""
-    return checkpoint.rename(checkpoint.with_name(checkpoint.name + ".damaged"))
+    aside = checkpoint.with_name(checkpoint.name + ".damaged")
+    while aside.exists():
+        aside = aside.with_name(aside.name + "_too")
+    return checkpoint.rename(aside)
 
 
 def remove_unfinished(folder: Path) -> None:
     """Deletes what a killed run left half-written."""
     for path in folder.glob(f"*{_UNFINISHED}"):
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from papo.functional import group_advantages
-from papo.parallel import Ranks, deal
+from papo.parallel import NoSharding, Ranks, Sharding, deal
 from papo.training.draft import Draft, DrawnPrompt, concatenate, from_plain, to_plain
 from papo.training.microbatches import (
     MicrobatchCutter,
@@ -41,11 +41,15 @@ class MinibatchShare:
     Attributes:
         start, stop: its groups, as places in the rank's batch.
         counts: of the whole minibatch, on all ranks.
+        fillers: passes beyond its own that it takes part in, where passes are collective.
+        has_pictures: whether any prompt of the minibatch, on any rank, has one.
     """
 
     start: int
     stop: int
     counts: MinibatchCounts
+    fillers: int
+    has_pictures: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,6 +105,7 @@ class Collector:
         needs_old_masked_logprobs: whether the rollout policy's masked log-probs are read.
         seed: of the run.
         ranks: the processes of the run.
+        sharding: how the weights are spread over them; None: each has them all.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class Collector:
         needs_old_masked_logprobs: bool,
         seed: int,
         ranks: Ranks,
+        sharding: Sharding | NoSharding | None = None,
     ) -> None:
         self.policy = policy
         self.reference = reference
@@ -134,10 +140,12 @@ class Collector:
         self.needs_old_masked_logprobs = needs_old_masked_logprobs
         self.seed = seed
         self.ranks = ranks
+        self.sharding = sharding or NoSharding()
         self.microbatches = MicrobatchCutter(
             prompts=settings.prompts_per_microbatch,
             tokens=settings.tokens_per_microbatch,
             count_tokens=shared_prefix_tokens if policy.shares_prefix else repeated_prefix_tokens,
+            retries=not self.sharding.passes_are_collective,
         )
 
     @torch.no_grad()
@@ -152,32 +160,38 @@ class Collector:
         kept: list[Draft] = []
         drawn = num_kept = dropped = rounds = timeouts = 0
         num_correct = 0.0
-        while True:
-            missing = wanted - num_kept
-            draft = self._act_and_judge(step, rounds, position + drawn, missing, seconds)
-            drawn += missing
-            timeouts += draft.rewards.timeouts
-            num_correct += float(draft.mean_accuracies().sum())
-            uniform = self._uniform_groups(draft)
-            if not uniform or rounds == self.settings.max_resample:
-                # After the last round the batch keeps its size: uniform groups have advantage 0.
-                kept.append(draft)
-                break
-            dropped += len(uniform)
-            informative = [i for i in range(missing) if i not in uniform]
-            if informative:
-                kept.append(draft.select(informative))
-                num_kept += len(informative)
-            rounds += 1
-        draft = concatenate(kept)
+        # Ranks write responses of different lengths: nothing of it may wait for another.
+        with self.sharding.whole(self.policy):
+            while True:
+                missing = wanted - num_kept
+                draft = self._act_and_judge(step, rounds, position + drawn, missing, seconds)
+                drawn += missing
+                timeouts += draft.rewards.timeouts
+                num_correct += float(draft.mean_accuracies().sum())
+                uniform = self._uniform_groups(draft)
+                if not uniform or rounds == self.settings.max_resample:
+                    # After the last round the batch keeps its size: uniform groups have advantage 0.
+                    kept.append(draft)
+                    break
+                dropped += len(uniform)
+                informative = [i for i in range(missing) if i not in uniform]
+                if informative:
+                    kept.append(draft.select(informative))
+                    num_kept += len(informative)
+                rounds += 1
+            draft = concatenate(kept)
+            owners = self._deal(draft)
+            with _timed(seconds, "score"):
+                own = self._read_again(draft, owners, step)
         advantages = group_advantages(
             draft.rewards.total,
             num_responses=self.num_responses,
             epsilon=self.settings.advantage_epsilon,
         )
-        owners = self._deal(draft)
         with _timed(seconds, "score"):
-            batch = self._look_again(draft, advantages, owners, step)
+            batch = self._look_again(
+                own, advantages[self._rows(owners)], self._fillers(draft, owners)
+            )
         return Rollout(
             draft=draft,
             advantages=advantages,
@@ -278,42 +292,77 @@ class Collector:
         per_minibatch, num_responses = self.settings.prompts_per_minibatch, self.num_responses
         lengths, shares, stop = draft.num_tokens(), [], 0
         for place in range(0, len(owners), per_minibatch):
-            rows = slice(place * num_responses, (place + per_minibatch) * num_responses)
-            start, stop = stop, stop + owners[place : place + per_minibatch].count(self.ranks.rank)
-            counts = MinibatchCounts(num_tokens=sum(lengths[rows]), num_rollouts=len(lengths[rows]))
-            shares.append(MinibatchShare(start=start, stop=stop, counts=counts))
+            places = range(place, min(place + per_minibatch, len(owners)))
+            rows = slice(places.start * num_responses, places.stop * num_responses)
+            own = [owners[place] for place in places]
+            start, stop = stop, stop + own.count(self.ranks.rank)
+            shares.append(
+                MinibatchShare(
+                    start=start,
+                    stop=stop,
+                    counts=MinibatchCounts(
+                        num_tokens=sum(lengths[rows]), num_rollouts=len(lengths[rows])
+                    ),
+                    fillers=self._fillers(draft.select(places), own),
+                    has_pictures=any(draft.prompts[place].has_picture for place in places),
+                )
+            )
         return tuple(shares)
 
-    def _look_again(
-        self, draft: Draft, advantages: Tensor, owners: Sequence[int], step: int
-    ) -> RolloutBatch:
-        """The groups that are this rank's to train, scored."""
-        device = self.policy.device
-        if self.ranks.size > 1:
-            mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
-            rows = [p * self.num_responses + j for p in mine for j in range(self.num_responses)]
-            draft, advantages = draft.select(mine), advantages[rows]
-        responses = draft.responses
+    def _fillers(self, draft: Draft, owners: Sequence[int]) -> int:
+        """How many passes over its groups this rank makes less than the one that makes most.
+
+        Every rank knows all lengths, so none has to ask.
+        """
+        if not self.sharding.passes_are_collective:
+            return 0
+        num_passes = self.microbatches.num_passes(
+            [prompt.num_tokens for prompt in draft.prompts],
+            draft.num_tokens(),
+            owners,
+            self.ranks.size,
+        )
+        return max(num_passes) - num_passes[self.ranks.rank]
+
+    def _rows(self, owners: Sequence[int]) -> list[int]:
+        """The responses that are this rank's to train, as rows of the draft."""
+        mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
+        return [p * self.num_responses + j for p in mine for j in range(self.num_responses)]
+
+    def _read_again(self, draft: Draft, owners: Sequence[int], step: int) -> Draft:
+        """The groups that are this rank's to train, with their prompts."""
+        mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
+        own = draft if self.ranks.size == 1 else draft.select(mine)
+        return replace(own, prompts=tuple(self.reader.here(prompt, step) for prompt in own.prompts))
+
+    def _look_again(self, own: Draft, advantages: Tensor, fillers: int) -> RolloutBatch:
+        """The groups that are this rank's to train, scored.
+
+        Args:
+            own: these groups.
+            advantages: of their responses.
+            fillers: passes over them that it takes part in beyond its own.
+        """
+        device, responses = self.policy.device, own.responses
         batch = RolloutBatch(
             num_responses=self.num_responses,
-            groups=tuple(
-                prompt.group
-                for prompt in (self.reader.here(prompt, step) for prompt in draft.prompts)
-                if prompt.group is not None
-            ),
+            groups=own.groups,
             response_ids=responses.ids.to(device),
             response_mask=responses.mask.to(device),
             old_logprobs=responses.logprobs.to(device),
             advantages=advantages.to(device),
-            correct=draft.rewards.correct.to(device),
+            correct=own.rewards.correct.to(device),
         )
-        if self.reference is not None:
-            batch = replace(batch, ref_logprobs=self._in_parts(batch, self.reference.score))
+        if (reference := self.reference) is not None:
+            scores = self._in_parts(batch, reference.score, fillers)
+            self.sharding.reshard(reference.policy)
+            batch = replace(batch, ref_logprobs=scores)
         if self.needs_old_masked_logprobs:
-            batch = replace(batch, masked_logprobs=self._in_parts(batch, self.policy.score_masked))
+            scores = self._in_parts(batch, self.policy.score_masked, fillers)
+            batch = replace(batch, masked_logprobs=scores)
         return batch
 
-    def _in_parts(self, batch: RolloutBatch, score: Callable[..., Tensor]) -> Tensor:
+    def _in_parts(self, batch: RolloutBatch, score: Callable[..., Tensor], fillers: int) -> Tensor:
         """Scores micro-batch by micro-batch, which bounds memory; padded as the batch is."""
         num_tokens = batch.response_mask.shape[1]
 
@@ -322,6 +371,8 @@ class Collector:
             for part in passes:
                 logprobs = score(part.groups, part.response_ids, part.response_mask)
                 parts.append(torch.nn.functional.pad(logprobs, (0, num_tokens - logprobs.shape[1])))
+            for part in self.microbatches.fillers(batch, fillers):
+                score(part.groups, part.response_ids, part.response_mask)
             return torch.cat(parts)
 
         return self.microbatches.retried(batch, attempt)

@@ -19,6 +19,7 @@ class DrawnPrompt:
         round_index, index: the round of dynamic sampling, and its place there: its mask is drawn from them.
         num_tokens: of the prompt, image tokens included.
         masked_fraction: share of the patches of its images that the mask changed; None without a masked view.
+        has_picture: whether there is any.
         group: the encoded prompt; None where another rank has it.
     """
 
@@ -27,6 +28,7 @@ class DrawnPrompt:
     index: int
     num_tokens: int
     masked_fraction: float | None
+    has_picture: bool
     group: PromptGroup | None
 
 

@@ -1,6 +1,12 @@
 """How a run ends early: each failure says what was lost, what was kept and how to go on."""
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from papo.types import RolloutBatch, TokenScores
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -41,6 +47,24 @@ class GroupDoesNotFit(MemoryError):
         )
 
 
+class PassDoesNotFit(MemoryError):
+    """Memory ran out in a pass that other ranks take part in; the run goes on with smaller ones.
+
+    Args:
+        num_prompts: of the pass.
+        passes: what a resumed run makes of them.
+        reason: what the allocator said.
+    """
+
+    def __init__(self, *, num_prompts: int, passes: str, reason: str) -> None:
+        super().__init__(
+            f"out of memory in a pass over {num_prompts} prompts, which the ranks of trainer.strategy=shards "
+            f"cannot do again on their own ({reason}). The same command with run_dir=<this run's folder> "
+            f"resume=true goes on from the last checkpoint with {passes}; or set "
+            "training.prompts_per_microbatch or training.tokens_per_microbatch lower from the beginning."
+        )
+
+
 class CheckpointNotWritten(OSError):
     """A checkpoint could not be written; the ones before it are untouched.
 
@@ -54,3 +78,47 @@ class CheckpointNotWritten(OSError):
             f"could not write the checkpoint {path}: {reason}. Earlier checkpoints are intact. Free some "
             "space, then run the same command with run_dir=<this run's folder> resume=true."
         )
+
+
+def write_batch(
+    file: Path, broken: Mapping[str, float], part: RolloutBatch, scores: TokenScores | None
+) -> None:
+    """Writes what a non-finite loss was computed from: tensors and plain values only."""
+
+    def tensors(owner: object, names: tuple[str, ...]) -> dict[str, Tensor]:
+        found = {name: getattr(owner, name) for name in names}
+        return {name: value.detach().cpu() for name, value in found.items() if value is not None}
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "broken": dict(broken),
+            "batch": tensors(
+                part,
+                (
+                    "response_ids",
+                    "response_mask",
+                    "old_logprobs",
+                    "ref_logprobs",
+                    "masked_logprobs",
+                    "advantages",
+                    "correct",
+                ),
+            ),
+            "scores": {}
+            if scores is None
+            else tensors(
+                scores,
+                ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl"),
+            ),
+            "prompts": [
+                {
+                    "id": group.problem.id,
+                    "question": group.problem.question,
+                    **tensors(group, ("prompt_ids", "patches", "masked_patches", "image_grid_thw")),
+                }
+                for group in part.groups
+            ],
+        },
+        file,
+    )

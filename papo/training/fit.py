@@ -14,12 +14,12 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from papo.parallel import Ranks
+from papo.parallel import NoSharding, Ranks, Sharding
 from papo.processes import postponed_until_saved
 from papo.training.callbacks import RecordMetrics
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint
 from papo.training.papo import PAPOModule
-from papo.training.strategy import RanksStrategy
+from papo.training.strategy import strategy_for
 
 # The model stays in evaluation mode on purpose (papo.models.policy: it has no dropout, and training
 # mode drops the cache), torch 2.13 deprecates a name that Lightning 2.6 uses, and a resumed run's folder is
@@ -32,7 +32,7 @@ _IGNORED_WARNINGS = (
 
 
 _TRAINER_KEYS = {
-    *("accelerator", "devices", "num_nodes", "precision"),
+    *("accelerator", "devices", "num_nodes", "precision", "strategy", "shard_size"),
     *("deterministic", "benchmark", "detect_anomaly", "profiler"),
 }
 _INSTEAD = {
@@ -88,11 +88,17 @@ def build_trainer(
     loggers: Sequence[Any],
     ranks: Ranks,
     accelerator: str,
+    sharding: Sharding | NoSharding | None = None,
 ) -> Trainer:
     """Returns a Trainer whose epochs are rollouts, with all its files below `folder`."""
     # Lightning reads the rank from the variables of launchers.
     rank_zero_only.rank = ranks.rank  # type: ignore[attr-defined]
-    several = {"strategy": RanksStrategy(ranks=ranks, accelerator=accelerator)}
+    several: dict[str, Any] = {}
+    if ranks.size > 1:
+        several["strategy"] = strategy_for(ranks, accelerator, sharding or NoSharding())
+    if isinstance(sharding, Sharding):
+        # Shards are cast where they are put together.
+        several["precision"] = "32-true"
     # Lightning announces devices and products; the run says what matters itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for callback in callbacks:
@@ -100,7 +106,7 @@ def build_trainer(
             # Lightning would choose a folder of the first logger's, from which nothing can be evaluated.
             callback.dirpath = str(folder / "checkpoints")
     return make_trainer(
-        **(several if ranks.size > 1 else {}),
+        **several,
         # Of this process: Lightning starts no others.
         devices=1,
         num_nodes=1,

@@ -32,6 +32,7 @@ class MemoryEstimate:
         activations: what the largest micro-batch keeps for its backward pass, all views.
         head: logits of one chunk of the vocabulary head and what is made of them.
         cache: keys and values of all responses that are sampled side by side.
+        gathered: the weights of all shards, put together for sampling; 0 where they are not in shards.
     """
 
     weights: int
@@ -41,18 +42,22 @@ class MemoryEstimate:
     activations: int
     head: int
     cache: int
+    gathered: int = 0
 
     @property
     def peak(self) -> int:
         """The larger of an update and a rollout; the gradient is there in the former alone."""
         static = self.weights + (self.optimizer or 0) + self.reference
-        return static + max(self.gradient + self.activations + self.head, self.cache)
+        update = self.gradient + self.activations + self.head
+        return static + max(update, self.cache + self.gathered)
 
     def summary(self) -> str:
         """One line for people."""
         parts = []
         for each in fields(self):
             value = getattr(self, each.name)
+            if each.name == "gathered" and not value:
+                continue
             parts.append(f"{each.name} {'unknown' if value is None else _readable(value)}")
         return f"memory: about {_readable(self.peak)} at the peak ({', '.join(parts)})"
 
@@ -128,6 +133,7 @@ def estimate_memory(
     make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
     sizes: PassSizes,
     half_precision: bool,
+    shards: int = 1,
 ) -> MemoryEstimate:
     """Returns what a step will need; allocates nothing.
 
@@ -137,12 +143,17 @@ def estimate_memory(
         make_optimizer: of the run.
         sizes: of its largest pass.
         half_precision: passes run in 16 bits (trainer.precision).
+        shards: devices that share one copy of all that stays; the policy is still whole here.
     """
+    weights, optimizer = _bytes(_tensors(policy)), optimizer_bytes(policy, make_optimizer)
+    width = 2 / _element_size(policy) if half_precision else 1.0
+    copied = 0 if reference is None else _bytes(_tensors(reference, beside=policy))
     return MemoryEstimate(
-        weights=_bytes(_tensors(policy)),
-        gradient=_bytes(p for p in _tensors(policy) if p.requires_grad),
-        optimizer=optimizer_bytes(policy, make_optimizer),
-        reference=0 if reference is None else _bytes(_tensors(reference, beside=policy)),
+        weights=weights // shards,
+        gradient=_bytes(p for p in _tensors(policy) if p.requires_grad) // shards,
+        optimizer=None if optimizer is None else optimizer // shards,
+        reference=copied if shards == 1 else int(copied * width) // shards,
+        gathered=0 if shards == 1 else int(weights * width),
         activations=sizes.views * activation_bytes(policy, sizes, half_precision=half_precision),
         head=head_bytes(policy, sizes),
         cache=cache_bytes(policy, sizes, half_precision=half_precision),

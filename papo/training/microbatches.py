@@ -3,13 +3,16 @@
 The order of the groups never changes, so terms and gradients add up to the same whatever the cut.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
+from papo.files import read_object, write_atomically
 from papo.out_of_memory import is_out_of_memory, release_memory
-from papo.training.failures import GroupDoesNotFit
+from papo.training.failures import GroupDoesNotFit, PassDoesNotFit
 from papo.types import RolloutBatch
 
 _log = logging.getLogger(__name__)
@@ -64,18 +67,25 @@ class MicrobatchCutter:
         prompts: groups per pass; None where tokens are counted.
         tokens: of one view per pass; None where prompts are counted.
         count_tokens: how.
+        retries: whether a pass that does not fit is done again at once; not where other ranks are in it.
 
     Attributes:
         halvings: how often both were halved so far; part of the state of a run.
     """
 
     def __init__(
-        self, *, prompts: int | None, tokens: int | None, count_tokens: CountTokens
+        self,
+        *,
+        prompts: int | None,
+        tokens: int | None,
+        count_tokens: CountTokens,
+        retries: bool = True,
     ) -> None:
         assert (prompts is None) != (tokens is None), "training_settings checks it"
         self.prompts = prompts
         self.tokens = tokens
         self.count_tokens = count_tokens
+        self.retries = retries
         self.halvings = 0
         self._has_warned = False
 
@@ -83,6 +93,28 @@ class MicrobatchCutter:
         """Yields the passes of a batch, in order, each padded only to its own longest response."""
         for start, stop in self.bounds(*_lengths(batch)):
             yield trim(batch.select_groups(start, stop))
+
+    def num_passes(
+        self,
+        prompt_lengths: Sequence[int],
+        response_lengths: Sequence[int],
+        owners: Sequence[int],
+        num_ranks: int,
+    ) -> list[int]:
+        """Returns how many passes each rank makes over the groups that it owns; each owns at least one."""
+        per_group = len(response_lengths) // len(prompt_lengths)
+        counts = []
+        for rank in range(num_ranks):
+            own = [group for group, owner in enumerate(owners) if owner == rank]
+            rows = [group * per_group + j for group in own for j in range(per_group)]
+            prompts = [prompt_lengths[group] for group in own]
+            counts.append(len(self.bounds(prompts, [response_lengths[row] for row in rows])))
+        return counts
+
+    def fillers(self, batch: RolloutBatch, number: int) -> Iterator[RolloutBatch]:
+        """Yields the smallest pass over a batch so many times, for ranks that make fewer than others."""
+        for _ in range(number):
+            yield trim(batch.select_groups(0, 1))
 
     def retried(
         self, batch: RolloutBatch, attempt: Callable[[Iterator[RolloutBatch]], Result]
@@ -95,6 +127,7 @@ class MicrobatchCutter:
 
         Raises:
             GroupDoesNotFit: memory ran out in a pass over one group.
+            PassDoesNotFit: it ran out in a larger one, and must not be tried again here.
         """
         while True:
             last: RolloutBatch | None = None
@@ -116,6 +149,10 @@ class MicrobatchCutter:
             # Only here, where the exception and the tensors of its frames are gone.
             release_memory()
             self._halve(last)
+            if not self.retries:
+                raise PassDoesNotFit(
+                    num_prompts=len(last.groups), passes=self._describe(), reason=reason
+                )
             _log.warning(
                 "out of memory in a pass over %d prompts; done again with %s, which stays for the rest "
                 "of the run (%s)",
@@ -178,3 +215,16 @@ class MicrobatchCutter:
 def _lengths(batch: RolloutBatch) -> tuple[list[int], list[int]]:
     prompts = [group.prompt_ids.shape[0] for group in batch.groups]
     return prompts, batch.response_mask.sum(dim=1).tolist()
+
+
+def write_halvings(file: Path, halvings: int) -> None:
+    """Says how often a resumed run halves the passes that this one could not make."""
+    write_atomically(file, json.dumps({"halvings": halvings}))
+
+
+def read_halvings(file: Path) -> int:
+    """How often passes are to be halved, as an earlier start found out; 0 where none did."""
+    if not file.exists():
+        return 0
+    remedy = "Delete it: the run then finds out again how large its passes may be."
+    return int(read_object(file, fields={"halvings": int}, remedy=remedy)["halvings"])

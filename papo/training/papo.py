@@ -1,19 +1,19 @@
 """PAPO under Lightning: each training step collects a rollout and updates the policy on it."""
 
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NoReturn
 
-import numpy
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from papo.objective import NonFiniteTermError, PAPOObjective
+from papo.parallel import RanksDiffer, full_tensor, local_tensor
 from papo.training.base_weights import (
     base_parameters,
     fingerprint,
@@ -21,12 +21,23 @@ from papo.training.base_weights import (
     put_base_back,
     trained_parameters,
 )
-from papo.training.collect import Collector, Rollout
-from papo.training.failures import NonFiniteLoss
+from papo.training.collect import Collector, MinibatchShare, Rollout
+from papo.training.failures import NonFiniteLoss, PassDoesNotFit, write_batch
 from papo.training.metrics import MinibatchSums, UpdateMeans, rollout_metrics
-from papo.training.microbatches import trim
+from papo.training.microbatches import read_halvings, trim, write_halvings
 from papo.training.policy import PolicyModule
+from papo.training.random_state import random_state, restore_random_state
 from papo.types import MinibatchCounts, RolloutBatch, TokenScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BrokenPass:
+    """What is not finite, and what it was computed from."""
+
+    quantity: str
+    value: float
+    part: RolloutBatch
+    scores: TokenScores | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,6 +91,8 @@ class PAPOModule(LightningModule):
         self.update_step = 0
         self.prompts_drawn = 0
         self.last_step: FinishedStep | None = None
+        self._broken: BrokenPass | None = None
+        self._is_cut = False
 
     @property
     def num_rollouts(self) -> int:
@@ -92,6 +105,19 @@ class PAPOModule(LightningModule):
         """
         return range(1)
 
+    def configure_model(self) -> None:
+        """Cuts the weights into shards, where the run has them in shards; called before the optimiser is made."""
+        if self._is_cut or not self.collector.sharding.passes_are_collective:
+            return
+        policy, reference = self.policy_module.policy, self.collector.reference
+        self.collector.ranks.require_equal(
+            {"initial weights": fingerprint(dict(policy.named_parameters()))},
+            remedy="Each loads the model itself: give all the same files (model.path), and the same seed.",
+        )
+        copy = reference.policy if reference is not None and reference.is_copy else None
+        self.collector.sharding.apply(policy, copy)
+        self._is_cut = True
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.policy_module.configure_optimizers()
 
@@ -99,7 +125,29 @@ class PAPOModule(LightningModule):
         if self.collector.reference is not None:
             self.collector.reference.to(self.device)
 
+    def on_train_start(self) -> None:
+        if self.collector.sharding.passes_are_collective:
+            cutter = self.collector.microbatches
+            cutter.halvings = self.collector.ranks.first(
+                lambda: max(cutter.halvings, read_halvings(self.halvings_file))
+            )
+
+    @property
+    def halvings_file(self) -> Path:
+        """Where a run that could not go on with its passes says how small the next start makes them."""
+        return self.failure_folder.parent / "microbatch_halvings.json"
+
     def training_step(self, batch: int, batch_index: int) -> None:
+        try:
+            with self.collector.sharding.explained():
+                self._step()
+        except PassDoesNotFit:
+            # Two ranks may say the same at once.
+            with suppress(FileNotFoundError):
+                write_halvings(self.halvings_file, self.collector.microbatches.halvings)
+            raise
+
+    def _step(self) -> None:
         rollout = self.collector.collect(self.rollout_step, self.prompts_drawn)
         started = perf_counter()
         update_metrics = self._update(rollout)
@@ -126,49 +174,70 @@ class PAPOModule(LightningModule):
         its micro-batches, on whichever rank, add up to its own.
         """
         optimizer: Any = self.optimizers()
-        ranks, means = self.collector.ranks, UpdateMeans()
+        ranks, means, sharding = self.collector.ranks, UpdateMeans(), self.collector.sharding
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for share in rollout.minibatches:
             part = trim(rollout.batch.select_groups(share.start, share.stop))
-            sums = self.collector.microbatches.retried(
-                part, partial(self._accumulate, share.counts)
-            )
-            ranks.sum_gradients(parameters)
-            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+            sums = self.collector.microbatches.retried(part, partial(self._accumulate, share, part))
+            if sharding.passes_are_collective:
+                self._stop_together()
+                if not share.has_pictures:
+                    # One process gives these none, so that its optimiser leaves them alone.
+                    for parameter in self.policy_module.policy.picture_parameters():
+                        parameter.grad = None
+            else:
+                ranks.sum_gradients(parameters)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+            grad_norm = full_tensor(norm)
             if not bool(torch.isfinite(grad_norm)):
                 self._stop("the gradient norm", grad_norm, part, None)
             optimizer.step()
             self.update_step += 1
             means.add(ranks.sum_numbers(sums.numbers()), grad_norm=float(grad_norm))
-        self._require_equal_weights()
+        self._require_equal_weights(float(grad_norm))
         return {
             **means.means(),
             "update/learning_rate": float(optimizer.param_groups[0]["lr"]),
             "update/microbatch_halvings": self.collector.microbatches.halvings,
         }
 
-    def _require_equal_weights(self) -> None:
-        """Ranks that train different policies without knowing it would report one of them."""
-        ranks = self.collector.ranks
+    def _require_equal_weights(self, grad_norm: float) -> None:
+        """Ranks that train different policies without knowing it would report one of them.
+
+        Ranks with the same shard have the same weights to the bit; all have the same gradient norm.
+        """
+        ranks, sharding = self.collector.ranks, self.collector.sharding
         if ranks.size == 1:
             return
         trained = trained_parameters(self.policy_module.policy)
-        ranks.require_equal(
-            {"weights": fingerprint(trained)},
-            remedy=f"They parted in rollout {self.rollout_step + 1}; the last checkpoint is that of rank 0.",
-        )
+        here = fingerprint({name: local_tensor(value) for name, value in trained.items()})
+        remedy = f"They parted in rollout {self.rollout_step + 1}; the last checkpoint is that of rank 0."
+        first_with: dict[int, tuple[int, str]] = {}
+        for rank, (shard, theirs) in enumerate(ranks.gather((sharding.shard, here))):
+            first, weights = first_with.setdefault(shard, (rank, theirs))
+            if weights != theirs:
+                raise RanksDiffer(
+                    f"all ranks have the same weights; rank {first} has {weights!r} and rank {rank} has "
+                    f"{theirs!r}. {remedy}"
+                )
+        ranks.require_equal({"gradient norm": grad_norm}, remedy=remedy)
 
-    def _accumulate(self, counts: MinibatchCounts, passes: Iterator[RolloutBatch]) -> MinibatchSums:
+    def _accumulate(
+        self, share: MinibatchShare, whole: RolloutBatch, passes: Iterator[RolloutBatch]
+    ) -> MinibatchSums:
         """Fills the gradients of a minibatch, from nothing: a failed attempt may have left some."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         sums = MinibatchSums()
         for part in passes:
             scores = self._score(part)
-            terms = self._terms(part, scores, counts)
+            terms = self._terms(part, scores, share.counts)
             self.manual_backward(terms["total"])
             sums.add("loss", terms)
-            sums.add("policy", self.objective.diagnostics(part, scores, counts))
+            sums.add("policy", self.objective.diagnostics(part, scores, share.counts))
+        for part in self.collector.microbatches.fillers(whole, share.fillers):
+            terms = self._terms(part, self._score(part), share.counts)
+            self.manual_backward(0.0 * terms["total"])
         return sums
 
     def _score(self, part: RolloutBatch) -> TokenScores:
@@ -188,10 +257,35 @@ class PAPOModule(LightningModule):
         try:
             terms = self.objective(part, scores, minibatch=counts, progress=progress)
         except NonFiniteTermError as error:
-            self._stop(f"the term {error.term}", error.value, part, scores)
+            self._break(f"the term {error.term}", error.value, part, scores)
+            return {"total": error.total}
         if not bool(torch.isfinite(terms["total"])):
-            self._stop("the total loss", terms["total"], part, scores)
+            self._break("the total loss", terms["total"], part, scores)
         return terms
+
+    def _break(
+        self, quantity: str, value: Tensor | float, part: RolloutBatch, scores: TokenScores
+    ) -> None:
+        """Stops; where other ranks are in this pass, once all have made those of the minibatch."""
+        if not self.collector.sharding.passes_are_collective:
+            self._stop(quantity, value, part, scores)
+        self._broken = self._broken or BrokenPass(
+            quantity=quantity, value=float(value), part=part, scores=scores
+        )
+
+    def _stop_together(self) -> None:
+        """Stops all ranks where a pass of one of them is broken."""
+        broken = self._broken
+        if broken is not None:
+            self._write_broken(broken.quantity, broken.value, broken.part, broken.scores)
+        everyone = self.collector.ranks.gather(None if broken is None else broken.quantity)
+        for rank, quantity in enumerate(everyone):
+            if quantity is not None:
+                raise NonFiniteLoss(
+                    quantity=quantity,
+                    rollout_step=self.rollout_step,
+                    batch_file=self._broken_file(rank),
+                )
 
     def _stop(
         self,
@@ -200,11 +294,19 @@ class PAPOModule(LightningModule):
         part: RolloutBatch,
         scores: TokenScores | None,
     ) -> NoReturn:
-        ranks = self.collector.ranks
-        whose = f"_rank_{ranks.rank}" if ranks.size > 1 else ""
-        file = self.failure_folder / f"rollout_{self.rollout_step + 1:06d}{whose}.pt"
-        write_batch(file, {quantity: float(value)}, part, scores)
+        file = self._write_broken(quantity, float(value), part, scores)
         raise NonFiniteLoss(quantity=quantity, rollout_step=self.rollout_step, batch_file=file)
+
+    def _write_broken(
+        self, quantity: str, value: float, part: RolloutBatch, scores: TokenScores | None
+    ) -> Path:
+        file = self._broken_file(self.collector.ranks.rank)
+        write_batch(file, {quantity: value}, part, scores)
+        return file
+
+    def _broken_file(self, rank: int) -> Path:
+        whose = f"_rank_{rank}" if self.collector.ranks.size > 1 else ""
+        return self.failure_folder / f"rollout_{self.rollout_step + 1:06d}{whose}.pt"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         reference = self.collector.reference
@@ -217,7 +319,7 @@ class PAPOModule(LightningModule):
             "reference": None if reference is None else reference.fingerprint,
         }
         leave_out_base(checkpoint, self.policy_module.policy)
-        checkpoint["random_state"] = _random_state()
+        checkpoint["random_state"] = random_state()
 
     def _halvings_of_ranks(self) -> int | list[int]:
         """Memory runs out on one rank, and not on another: a number each, one where there is one rank."""
@@ -246,51 +348,7 @@ class PAPOModule(LightningModule):
         # What Lightning saved of its counters is of the middle of an epoch.
         checkpoint.pop("loops")
         _set_progress(self.trainer.fit_loop, self.rollout_step, self.update_step)
-        _restore_random_state(checkpoint["random_state"])
-
-
-def write_batch(
-    file: Path, broken: Mapping[str, float], part: RolloutBatch, scores: TokenScores | None
-) -> None:
-    """Writes what a non-finite loss was computed from: tensors and plain values only."""
-
-    def tensors(owner: object, names: tuple[str, ...]) -> dict[str, Tensor]:
-        found = {name: getattr(owner, name) for name in names}
-        return {name: value.detach().cpu() for name, value in found.items() if value is not None}
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {
-            "broken": dict(broken),
-            "batch": tensors(
-                part,
-                (
-                    "response_ids",
-                    "response_mask",
-                    "old_logprobs",
-                    "ref_logprobs",
-                    "masked_logprobs",
-                    "advantages",
-                    "correct",
-                ),
-            ),
-            "scores": {}
-            if scores is None
-            else tensors(
-                scores,
-                ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl"),
-            ),
-            "prompts": [
-                {
-                    "id": group.problem.id,
-                    "question": group.problem.question,
-                    **tensors(group, ("prompt_ids", "patches", "masked_patches", "image_grid_thw")),
-                }
-                for group in part.groups
-            ],
-        },
-        file,
-    )
+        restore_random_state(checkpoint["random_state"])
 
 
 def _set_progress(loop: Any, rollout_step: int, update_step: int) -> None:
@@ -301,24 +359,3 @@ def _set_progress(loop: Any, rollout_step: int, update_step: int) -> None:
         progress.processed = progress.completed = rollout_step
     updates.total.ready = updates.total.completed = update_step
     loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": rollout_step})
-
-
-def _random_state() -> dict[str, Any]:
-    bits = numpy.random.get_state(legacy=False)
-    assert isinstance(bits, dict)
-    key = torch.from_numpy(bits["state"]["key"].astype("int64"))
-    return {
-        "python": random.getstate(),
-        "numpy": {**bits, "state": {**bits["state"], "key": key}},
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
-    }
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    bits = state["numpy"]
-    key = bits["state"]["key"].numpy().astype("uint32")
-    numpy.random.set_state({**bits, "state": {**bits["state"], "key": key}})
-    torch.set_rng_state(state["torch"])
-    torch.cuda.set_rng_state_all(state["cuda"])

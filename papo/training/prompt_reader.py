@@ -88,6 +88,7 @@ class PromptReader:
             index=index,
             num_tokens=group.prompt_ids.shape[0],
             masked_fraction=None if group.masked_patches is None else masked_fraction(group),
+            has_picture=group.patches is not None,
             group=group,
         )
 

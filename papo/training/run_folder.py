@@ -35,7 +35,7 @@ from papo.training.data_fingerprint import DataFingerprint
 from papo.training.tables import first_missing_row, truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
-PROCESS_KEYS = ("trainer.devices", "trainer.num_nodes")
+PROCESS_KEYS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.shard_size")
 """How many processes do the work; the run they do is the same."""
 
 _FREE_KEYS = ("resume", "run_dir", "logger", "callbacks", "sweep", *PROCESS_KEYS)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from papo.parallel import Ranks
+from papo.parallel import Ranks, check_shard_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +180,40 @@ def check_processes(
             "or under SLURM: srun python train.py ... (docs/scale.md)"
         )
     return size
+
+
+def check_strategy(
+    *, strategy: object, shard_size: object, precision: object, processes: int
+) -> int:
+    """Returns how many processes share one copy of the policy: 1 where each has its own.
+
+    Args:
+        strategy: `shards`; `replicas` or None: every process has the whole policy.
+        shard_size: processes that share one copy; None: all.
+        precision: of the passes.
+        processes: of the run. One has no other to share with, whatever the strategy.
+
+    Raises:
+        ValueError: an unknown or impossible setting.
+    """
+    if strategy not in (None, "replicas", "shards"):
+        raise ValueError(
+            f"the policy is in replicas or in shards; got trainer.strategy={strategy!r}. Set trainer=replicas "
+            "or trainer=sharded."
+        )
+    if strategy != "shards" and shard_size is not None:
+        raise ValueError(
+            f"only shards have a size; got trainer.shard_size={shard_size!r} with trainer.strategy={strategy}. "
+            "Set trainer=sharded."
+        )
+    if strategy != "shards" or processes == 1:
+        return 1
+    if str(precision) not in ("32", "32-true", "bf16-mixed"):
+        raise ValueError(
+            "shards are float32, and passes over them float32 or bfloat16; got trainer.precision="
+            f"{precision}. Set 32-true or bf16-mixed."
+        )
+    return check_shard_size(shard_size, processes)
 
 
 def check_threads(num_threads: object) -> None:

@@ -153,25 +153,29 @@ PLACES = {
     "papo/training/callbacks/wandb_rollouts.py": dict.fromkeys(
         ["wandb.Html", "wandb.Image", "wandb.Table"], OWN
     ),
+    "papo/training/checkpoint_folder.py": {
+        "torch.load": WEIGHTS,
+        "safetensors.safe_open": "tensors alone, of files in the folder itself; tests/parallel/test_sharding_checkpoints.py",
+        "safetensors.torch.save_file": OWN,
+    },
     "papo/training/checkpoints.py": {
         "torch.load": WEIGHTS,
         "zipfile.ZipFile": "its checksums alone; nothing is unpacked onto the disk",
     },
     "papo/training/data_fingerprint.py": {"getattr": NAMED},
     "papo/training/draft.py": {"getattr": NAMED},
+    "papo/training/failures.py": {"getattr": NAMED},
     "papo/training/loggers.py": {
         "wandb.Settings": OWN,
         "wandb.Settings.model_fields": OWN,
     },
     "papo/training/memory.py": {"getattr": NAMED},
     "papo/training/microbatches.py": {"getattr": NAMED},
-    "papo/training/papo.py": {"getattr": NAMED},
     "papo/training/settings.py": {"getattr": NAMED},
     "papo/types/rollout.py": {"getattr": NAMED},
     "policy_source.py": {
         "front_door.instantiate": CONFIG,
         "omegaconf.OmegaConf.create": CONFIG,
-        "torch.load": WEIGHTS,
     },
     "scripts/check_objective.py": {"hydra.utils.instantiate": "of conf/ alone"},
     "train.py": {"front_door.instantiate": CONFIG, "omegaconf.OmegaConf.create": CONFIG},

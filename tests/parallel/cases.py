@@ -18,6 +18,9 @@ RESAMPLING = {"max_resample": 4, "keep_accuracy_above": 0.3, "keep_accuracy_belo
 OLD_MASKED_AND_REFERENCE = {"masked_policy": "old", "beta": 0.05, "gamma": 0.05}
 
 
+TINY = {"hidden_size": 32, "intermediate_size": 32, "vision_hidden_size": 32}
+
+
 class Pictured:
     """Problems with noise for pictures; those at the positions `text_only`, modulo 8, have none."""
 
@@ -55,12 +58,17 @@ class HashReward:
         )
 
 
-def built(ranks, folder, *, dtype="float64", tiny=None, text_only=(), **settings):
-    """The module of a small run, with AdamW: it treats no gradient and a gradient of zero differently."""
+def built(ranks, folder, *, dtype="float64", tiny=None, text_only=(), shards=None, **settings):
+    """The module of a small run, with AdamW: it treats no gradient and a gradient of zero differently.
+
+    `shards` are arguments of Sharding beside the ranks; None: every rank has the whole policy.
+    """
     import torch
     from lab_module import lab_module, lab_policy
     from model_fixtures import tiny_policy
 
+    # Adapters begin with random numbers.
+    torch.manual_seed(0)
     policy = lab_policy() if tiny is None else tiny_policy(**tiny)
     policy.to(getattr(torch, dtype))
     module = lab_module(
@@ -69,6 +77,7 @@ def built(ranks, folder, *, dtype="float64", tiny=None, text_only=(), **settings
         source=None if tiny is None else Pictured(text_only),
         reward=HashReward(),
         ranks=ranks,
+        sharding=sharding_of(ranks, shards),
         **{**SETTINGS, **settings},
     )
     module.policy_module.make_optimizer = lambda parameters: torch.optim.AdamW(
@@ -77,11 +86,22 @@ def built(ranks, folder, *, dtype="float64", tiny=None, text_only=(), **settings
     return module
 
 
+def sharding_of(ranks, shards):
+    from papo.parallel import Sharding
+
+    if shards is None or ranks.size == 1:
+        return None
+    plain = {"shard_size": None, "device_type": "cpu", "half_precision": False}
+    return Sharding(ranks=ranks, **{**plain, **shards})
+
+
 def facts(module, step):
     """What must be the same for every number of ranks, as plain values and arrays."""
+    from papo.parallel import full_tensor
+
     return {
         "weights": {
-            name: parameter.detach().numpy().copy()
+            name: full_tensor(parameter.detach()).numpy().copy()
             for name, parameter in module.policy_module.policy.named_parameters()
         },
         "texts": step.rollout.draft.responses.texts,

@@ -43,14 +43,18 @@ class RolloutTable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         step = finished_step(pl_module)
-        if (
-            not trainer.is_global_zero
-            or self.every_rollouts == 0
-            or (step.rollout_step != 1 and step.rollout_step % self.every_rollouts)
+        if self.every_rollouts == 0 or (
+            step.rollout_step != 1 and step.rollout_step % self.every_rollouts
         ):
             return
-        folder = Path(trainer.default_root_dir)
         module: Any = pl_module
+        # All ranks lend their weights, one writes.
+        with module.collector.sharding.whole(module.policy_module.policy):
+            if trainer.is_global_zero:
+                self._write(trainer, module, step)
+
+    def _write(self, trainer: Trainer, module: Any, step: FinishedStep) -> None:
+        folder = Path(trainer.default_root_dir)
         rows = list(self._rows(folder, module, step))
         for row in rows:
             append_jsonl(folder / "rollouts.jsonl", row)
