@@ -37,7 +37,7 @@ from papo.lab import (
 )
 from papo.masking import check_mask, require_pictures
 from papo.models import VisionTowerSaliency, check_model
-from papo.parallel import Ranks, launch
+from papo.parallel import NoSharding, Ranks, Sharding, launch
 from papo.processes import STOPPING
 from papo.provenance import run_facts
 from papo.rewards import PartlyLabelled
@@ -60,9 +60,11 @@ from papo.training import (
     check_group_size,
     check_processes,
     check_seed,
+    check_strategy,
     check_threads,
     check_trainer_keys,
     check_updates_arrive,
+    device_type,
     estimate_memory,
     finish_loggers,
     fit,
@@ -174,7 +176,13 @@ def main(config: DictConfig, ranks: Ranks) -> float:
         ranks=ranks,
     )
     require_same_start(ranks, start)
-    notes = preflight(plan, ranks)
+    shards = check_strategy(
+        strategy=config.trainer.get("strategy"),
+        shard_size=config.trainer.get("shard_size"),
+        precision=config.trainer.precision,
+        processes=num_processes,
+    )
+    notes = preflight(plan, ranks, shards)
     if num_processes > ranks.size:
         return launch_ranks(num_processes, folder)
     with locked(folder.path) if ranks.writes else nullcontext():
@@ -371,7 +379,7 @@ def make_plan(config: DictConfig) -> Plan:
         make_engine=instantiate(config.rollout, without=("num_responses",)),
         make_optimizer=make_optimizer,
         learning_rate=float(group["lr"]),
-        make_trainer=instantiate(config.trainer),
+        make_trainer=instantiate(config.trainer, without=("strategy", "shard_size")),
         callbacks=[instantiate(node) for node in config.callbacks.values()],
     )
     check_sampling(
@@ -411,7 +419,7 @@ def check_labels(plan: Plan) -> None:
             )
 
 
-def preflight(plan: Plan, ranks: Ranks) -> tuple[str, ...]:
+def preflight(plan: Plan, ranks: Ranks, shards: int) -> tuple[str, ...]:
     """Says what is missing before a model is loaded, and, but for what stands in the data, within seconds.
 
     Returns what must be known of how the data are read.
@@ -431,18 +439,33 @@ def preflight(plan: Plan, ranks: Ranks) -> tuple[str, ...]:
             trust_remote_code=model.trust_remote_code,
             with_reference=plan.objective.needs_reference,
             trains_all=model.get("lora") is None,
+            shards=shards,
         )
     if is_lab(plan) and model.get("path"):
         check_model_speaks(model.path, plan.source.shape)
     check_accelerator(plan.config.trainer.get("accelerator"), plan.config.trainer.devices)
-    make_trainer(plan, [], ranks)
+    make_trainer(plan, [], ranks, NoSharding())
     # These read the data, which may have to come from the hub.
     if needs_masked_view(plan.objective):
         check_mask(plan.image_mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
     return notes_on(plan.source)
 
 
-def make_trainer(plan: Plan, loggers: list[Any], ranks: Ranks) -> Trainer:
+def make_sharding(config: DictConfig, ranks: Ranks) -> Sharding | NoSharding:
+    """How the policy is spread over the ranks; the settings are checked."""
+    if ranks.size == 1 or config.trainer.get("strategy") != "shards":
+        return NoSharding()
+    return Sharding(
+        ranks=ranks,
+        shard_size=config.trainer.get("shard_size"),
+        device_type=device_type(config.trainer.get("accelerator", "auto")),
+        half_precision="16" in str(config.trainer.precision),
+    )
+
+
+def make_trainer(
+    plan: Plan, loggers: list[Any], ranks: Ranks, sharding: Sharding | NoSharding
+) -> Trainer:
     """Returns Lightning's Trainer.
 
     Raises:
@@ -456,6 +479,7 @@ def make_trainer(plan: Plan, loggers: list[Any], ranks: Ranks) -> Trainer:
             loggers=loggers,
             ranks=ranks,
             accelerator=plan.config.trainer.get("accelerator", "auto"),
+            sharding=sharding,
         )
 
 
@@ -469,7 +493,8 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         loggers.extend(instantiate(node) for node in config.logger.values())
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    trainer = make_trainer(plan, loggers, ranks)
+    sharding = make_sharding(config, ranks)
+    trainer = make_trainer(plan, loggers, ranks, sharding)
     policy = instantiate(config.model)
     engine = plan.make_engine(policy=policy)
     module = PAPOModule(
@@ -490,6 +515,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
             needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
             seed=plan.seed,
             ranks=ranks,
+            sharding=sharding,
         ),
         objective=objective,
         failure_folder=folder.path / "non_finite",
@@ -511,7 +537,8 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
     if ended_early:
         say(ended_early)
     if is_lab(plan):
-        reports["after"] = evaluate(plan, policy, engine)
+        with sharding.whole(policy):
+            reports["after"] = evaluate(plan, policy, engine)
         console.print(compare_reports(reports))
     if ranks.writes:
         folder.write_result(
@@ -556,6 +583,7 @@ def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:
             ),
         ),
         half_precision="16" in str(plan.config.trainer.precision),
+        shards=collector.sharding.shard_size,
     )
 
 
