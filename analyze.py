@@ -124,7 +124,9 @@ def evaluate_first(run: Path, config: DictConfig) -> Path:
     """
     settings = evaluation_overrides(run, config)
     checkpoint = trained_checkpoint(run)
-    key = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
+    # On how many processes it was evaluated changes nothing of it.
+    named = [one for one in settings if one.partition("=")[0] not in ("devices", "num_nodes")]
+    key = hashlib.sha256("\n".join(named).encode()).hexdigest()[:8]
     folder = run / "evaluations" / f"{checkpoint.stem}_{key}"
     command = [sys.executable, str(Path(__file__).with_name("evaluate.py"))]
     paths = {"checkpoint": checkpoint, "run_dir": folder}

@@ -6,8 +6,7 @@ samples and grades batch by batch, and ends with a table. The loop is papo/evalu
 
 import statistics
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,15 @@ from rich.console import Console
 
 import front_door
 import policy_source
+from chosen_device import check_device_of_each, choose_device, choose_dtype
 from front_door import instantiate
+from on_ranks import (
+    end_recorded,
+    launch_ranks,
+    locked_on_ranks,
+    opened_on_ranks,
+    require_same_start,
+)
 from papo.data import CheckedProblems, notes_on
 from papo.evaluation import (
     Benchmark,
@@ -46,9 +53,9 @@ from papo.evaluation import (
     terminal_table,
     write_vision_dependency,
 )
-from papo.files import locked
 from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
+from papo.parallel import Ranks, check_processes
 from papo.rollout import check_sampling
 from papo.training import check_seed, check_threads
 from papo.training.base_weights import fingerprint
@@ -62,6 +69,8 @@ KNOWN_KEYS = (
         "evaluation",
         "seed",
         "device",
+        "devices",
+        "num_nodes",
         "dtype",
         "num_threads",
         "run_dir",
@@ -69,7 +78,6 @@ KNOWN_KEYS = (
     ),
 )
 SET_KEYS = {"label", "group", "published_column", "problems", "grader"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -94,13 +102,28 @@ class Plan:
 
 
 @hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="evaluate", version_base="1.3")
-@front_door.clear_errors(reached=lambda _: "keeps what is graded", resumes_alone=False)
-def main(config: DictConfig) -> float:
-    """One evaluation. Returns the mean accuracy over benchmarks in the first view, for sweepers."""
+@front_door.clear_errors(
+    reached=lambda _: "keeps what is graded", resumes_alone=False, on_ranks=True
+)
+def main(config: DictConfig, ranks: Ranks) -> float:
+    """One evaluation, or one rank of it. Returns the mean accuracy over benchmarks in the first view, for sweepers."""
+    console.quiet = not ranks.writes
     run_dir = front_door.run_dir()
     OmegaConf.update(config, "run_dir", str(run_dir))
     plan = make_plan(config)
-    about_data = preflight(plan)
+    num_processes = check_processes(
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        section="",
+        group=None,
+        script="evaluate.py",
+        ranks=ranks,
+    )
+    check_device_of_each(config.device, plan.device, config.devices, ranks)
+    # What rank 0 downloads, the others find.
+    about_data = ranks.first(lambda: preflight(plan))
+    if not ranks.writes:
+        preflight(plan)
     folder = EvaluationFolder(
         run_dir,
         config=OmegaConf.to_container(config, resolve=True),
@@ -111,23 +134,27 @@ def main(config: DictConfig) -> float:
         resume=config.resume,
     )
     # Before anything is opened for writing: what is finished stays as it is.
-    if folder.is_done():
-        return show_end(folder)
-    with locked(run_dir):
+    if ranks.first(folder.is_done):
+        return ranks.first(lambda: show_end(folder))
+    require_same_start(
+        ranks,
+        folder.config,
+        folder.overrides,
+        checkpoint=plan.source.location,
+        benchmarks=folder.benchmarks,
+    )
+    if num_processes > ranks.size:
+        launch_ranks(__file__, num_processes=num_processes, run_dir=run_dir)
+        return mean_accuracy(folder.summary())
+    with locked_on_ranks(run_dir, ranks):
         # Another process may have finished it meanwhile.
-        if folder.is_done():
-            return show_end(folder)
-        for note in (folder.open(), *about_data):
+        if ranks.first(folder.is_done):
+            return ranks.first(lambda: show_end(folder))
+        for note in (opened_on_ranks(run_dir, ranks, folder.open), *about_data):
             if note:
                 console.print(note, highlight=False, soft_wrap=True, markup=False)
-        try:
-            return run(plan, folder)
-        except BaseException as error:
-            status = "failed" if isinstance(error, Exception) else "interrupted"
-            # On a full disk the reason of the failure matters more than its record.
-            with suppress(OSError):
-                folder.write_result(status, error=f"{type(error).__name__}: {error}")
-            raise
+        with end_recorded(ranks, folder.write_result):
+            return run(plan, folder, ranks)
 
 
 def make_plan(config: DictConfig) -> Plan:
@@ -206,23 +233,20 @@ def preflight(plan: Plan) -> list[str]:
     return about_data
 
 
-def run(plan: Plan, folder: EvaluationFolder) -> float:
+def run(plan: Plan, folder: EvaluationFolder, ranks: Ranks) -> float:
     """Loads the policy, does what is not done yet, and writes the tables."""
     config = plan.config
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    store = ResponseStore(folder.path, picture_side=plan.settings.picture_side)
-    if store.cut is not None:
-        console.print(str(store.cut), highlight=False, soft_wrap=True, markup=False)
-    policy = policy_source.load_policy(plan.source)
-    folder.require_same_weights(fingerprint(dict(policy.named_parameters())))
-    if plan.dtype is not None:
-        for parameter in policy.parameters():
-            # Not Module.to: the frequencies of the positions are buffers and stay exact.
-            parameter.data = parameter.data.to(plan.dtype)
-    policy.to(plan.device)
+    store = None
+    if ranks.writes:
+        store = ResponseStore(folder.path, picture_side=plan.settings.picture_side)
+        if store.cut is not None:
+            console.print(str(store.cut), highlight=False, soft_wrap=True, markup=False)
+    policy = load_policy(plan, folder, ranks)
     plan = replace(plan, benchmarks=checked_benchmarks(plan.benchmarks, policy))
     runner = Runner(
+        ranks=ranks,
         policy=policy,
         engine=plan.make_engine(policy=policy),
         views=plan.views,
@@ -233,11 +257,50 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
         seed=plan.seed,
     )
     total = len(plan.views) * sum(len(benchmark.problems) for benchmark in plan.benchmarks)
-    done = sum(batch.num_problems for batch in store.batches)
+    done = sum(batch.num_problems for batch in store.batches) if store else 0
     if done:
         console.print(f"continuing: {done} of {total} problems are done", highlight=False)
     with show_progress(console, total=total, done=done) as advance:
         runner.run(plan.benchmarks, advance)
+    if store:
+        write_summary(plan, policy, folder, store)
+    look_closer(plan, policy, folder, ranks)
+    if store:
+        folder.write_result(
+            "finished",
+            num_responses=sum(batch.num_responses for batch in store.batches),
+            num_tokens=sum(batch.num_tokens for batch in store.batches),
+            sample_seconds=round(sum(batch.sample_seconds for batch in store.batches), 3),
+            grade_seconds=round(sum(batch.grade_seconds for batch in store.batches), 3),
+        )
+    return ranks.first(lambda: show_end(folder))
+
+
+def load_policy(plan: Plan, folder: EvaluationFolder, ranks: Ranks) -> Any:
+    """Returns the policy on its device.
+
+    Raises:
+        ValueError: its weights are not those that the evaluation began with, or not the same on all ranks.
+    """
+    policy = policy_source.load_policy(plan.source)
+    weights = fingerprint(dict(policy.named_parameters()))
+    ranks.require_equal(
+        {"weights": weights}, remedy="Give all machines the same checkpoint= and model.path=."
+    )
+    ranks.first(lambda: folder.require_same_weights(weights))
+    if plan.dtype is not None:
+        for parameter in policy.parameters():
+            # Not Module.to: the frequencies of the positions are buffers and stay exact.
+            parameter.data = parameter.data.to(plan.dtype)
+    return policy.to(plan.device)
+
+
+def write_summary(plan: Plan, policy: Any, folder: EvaluationFolder, store: ResponseStore) -> None:
+    """Writes the tables of the responses.
+
+    Raises:
+        ValueError: there is no response.
+    """
     scores = score_responses(
         read_responses(folder.path),
         pass_at=plan.settings.pass_at,
@@ -245,10 +308,11 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
     )
     if not scores:
         raise ValueError(
-            f"none of the {total} problems could be shown, so there is nothing to score: each is named "
-            "above with its reason. Mend the data (benchmark.path=), or choose other views="
+            f"none of the {sum(batch.num_problems for batch in store.batches)} problems could be shown, so "
+            "there is nothing to score: each is named above with its reason. Mend the data "
+            "(benchmark.path=), or choose other views="
         )
-    size = policy.encoder.image_processor.size
+    config, size = plan.config, policy.encoder.image_processor.size
     folder.write_summary(
         summarize(
             scores,
@@ -271,15 +335,6 @@ def run(plan: Plan, folder: EvaluationFolder) -> float:
             identities=problem_identities(folder.path),
         )
     )
-    look_closer(plan, policy, folder)
-    folder.write_result(
-        "finished",
-        num_responses=sum(batch.num_responses for batch in store.batches),
-        num_tokens=sum(batch.num_tokens for batch in store.batches),
-        sample_seconds=round(sum(batch.sample_seconds for batch in store.batches), 3),
-        grade_seconds=round(sum(batch.grade_seconds for batch in store.batches), 3),
-    )
-    return show_end(folder)
 
 
 def checked_benchmarks(benchmarks: tuple[Benchmark, ...], policy: Any) -> tuple[Benchmark, ...]:
@@ -295,10 +350,11 @@ def checked_benchmarks(benchmarks: tuple[Benchmark, ...], policy: Any) -> tuple[
     )
 
 
-def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder) -> None:
+def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder, ranks: Ranks) -> None:
     """Writes what the image is worth, where several views were run, and which words depend on it."""
     bootstrap_seed = plan.settings.bootstrap_seed
-    if len(plan.views) > 1 and "image" in (view.name for view in plan.views):
+    several_views = len(plan.views) > 1 and "image" in (view.name for view in plan.views)
+    if several_views and ranks.writes:
         write_vision_dependency(
             measure_vision_dependency(read_responses(folder.path), bootstrap_seed=bootstrap_seed),
             folder.path,
@@ -311,6 +367,7 @@ def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder) -> None:
             folder=folder.path,
             bootstrap_seed=bootstrap_seed,
             progress=lambda total, done: show_progress(console, total=total, done=done),
+            ranks=ranks,
         )
 
 
@@ -330,6 +387,11 @@ def show_end(folder: EvaluationFolder) -> float:
     for name in ("vision_dependency.md", "perception_kl.md"):
         if (folder.path / name).exists():
             console.print(f"  see {folder.path / name}", highlight=False, soft_wrap=True)
+    return mean_accuracy(summary)
+
+
+def mean_accuracy(summary: Mapping[str, Any]) -> float:
+    """Returns the mean over benchmarks in the first view."""
     first = summary["sets"][0]["view"]
     return statistics.fmean(
         one["accuracy"]["value"] for one in summary["sets"] if one["view"] == first
@@ -461,38 +523,8 @@ def changes() -> list[str]:
     return [text.lstrip("+~") for text in HydraConfig.get().overrides.task]
 
 
-def choose_device(name: str) -> torch.device:
-    """Returns the device; `auto` is the GPU where there is one.
-
-    Raises:
-        ValueError: a device that is not here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is auto, cpu or cuda; got {name!r}. Set device.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no GPU here, or PyTorch does not see it; set device=cpu")
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype | None:
-    """Returns the precision of the weights; None leaves them as they are loaded.
-
-    Raises:
-        ValueError: an unknown one.
-    """
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else None
-    if name not in DTYPES:
-        raise ValueError(f"dtype is auto, {', '.join(DTYPES)}; got {name!r}. Set dtype.")
-    return DTYPES[name]
-
-
 if __name__ == "__main__":
     # The workers of joblib and submitit import the task; in __main__ they could not find it.
     from evaluate import main as importable_main
 
-    sys.exit(front_door.command(importable_main))
+    sys.exit(front_door.command(importable_main, on_ranks=True))

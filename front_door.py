@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import math
 import os
 import re
@@ -278,7 +279,7 @@ def command(main: Callable[[], Any], *, on_ranks: bool = False) -> int:
             interruptible(),
             _joined_ranks(on_ranks=on_ranks) as ranks,
             # All ranks would say the same of the settings.
-            _silent(not ranks.writes),
+            _silent(ranks),
         ):
             _share_start_time(ranks)
             main()
@@ -317,17 +318,24 @@ def _share_start_time(ranks: Ranks) -> None:
 
 
 @contextmanager
-def _silent(is_silent: bool) -> Iterator[None]:
-    """Within, what is printed is dropped, where another rank prints the same."""
-    if not is_silent:
+def _silent(ranks: Ranks) -> Iterator[None]:
+    """Within, rank 0 speaks; of the others only warnings of this project are heard, with their rank."""
+    if ranks.writes:
         yield
         return
-    with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-    ):
-        yield
+    warnings = logging.StreamHandler(sys.__stderr__)
+    warnings.setLevel(logging.WARNING)
+    warnings.setFormatter(logging.Formatter(f"rank {ranks.rank}: %(message)s"))
+    logging.getLogger("papo").addHandler(warnings)
+    try:
+        with (
+            open(os.devnull, "w", encoding="utf-8") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
+            yield
+    finally:
+        logging.getLogger("papo").removeHandler(warnings)
 
 
 def _print_failure(error: PeerFailed) -> None:

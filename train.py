@@ -5,8 +5,7 @@ and ends with a table. The algorithm is papo/training/collect.py and papo/traini
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,14 @@ import front_door
 from constructors import read_run_config
 from front_door import instantiate
 from lab_settings import check_settings_are_meant
+from on_ranks import (
+    end_recorded,
+    launch_ranks,
+    locked_on_ranks,
+    opened_on_ranks,
+    require_same_start,
+)
 from papo.data import FilteredProblems, notes_on
-from papo.files import locked
 from papo.lab import (
     LabReport,
     PerceptionLabProblems,
@@ -37,9 +42,7 @@ from papo.lab import (
 )
 from papo.masking import check_mask, require_pictures
 from papo.models import VisionTowerSaliency, check_model
-from papo.parallel import NoSharding, Ranks, Sharding, launch
-from papo.processes import STOPPING
-from papo.provenance import run_facts
+from papo.parallel import NoSharding, Ranks, Sharding, check_processes
 from papo.rewards import PartlyLabelled
 from papo.rollout import check_sampling
 from papo.training import (
@@ -58,8 +61,8 @@ from papo.training import (
     build_trainer,
     check_accelerator,
     check_group_size,
-    check_processes,
     check_seed,
+    check_share,
     check_strategy,
     check_threads,
     check_trainer_keys,
@@ -102,9 +105,6 @@ BESIDE_OWN_SETTINGS = (
 )
 
 WITHOUT_MASKED_VIEW = "objective=grpo"
-
-# A launched run that a signal ended has said so.
-STOPPED_CODES = tuple(128 + number for number in STOPPING)
 
 # Prompts that are read for the estimate of memory.
 PROMPTS_FOR_ESTIMATE = 16
@@ -172,10 +172,13 @@ def main(config: DictConfig, ranks: Ranks) -> float:
     num_processes = check_processes(
         devices=config.trainer.devices,
         num_nodes=config.trainer.get("num_nodes", 1),
-        prompts_per_minibatch=plan.settings.prompts_per_minibatch,
+        section="trainer.",
+        group="trainer=replicas",
+        script="train.py",
         ranks=ranks,
     )
-    require_same_start(ranks, start)
+    check_share(num_processes, prompts_per_minibatch=plan.settings.prompts_per_minibatch)
+    require_same_start(ranks, start.config, start.overrides)
     shards = check_strategy(
         strategy=config.trainer.get("strategy"),
         shard_size=config.trainer.get("shard_size"),
@@ -184,8 +187,9 @@ def main(config: DictConfig, ranks: Ranks) -> float:
     )
     notes = preflight(plan, ranks, shards)
     if num_processes > ranks.size:
-        return launch_ranks(num_processes, folder)
-    with locked(folder.path) if ranks.writes else nullcontext():
+        launch_ranks(__file__, num_processes=num_processes, run_dir=folder.path)
+        return float(folder.final_metrics()["reward/mean"])
+    with locked_on_ranks(folder.path, ranks):
         # Another process may have finished it meanwhile.
         if ranks.first(lambda: folder.is_done(start)):
             return show_end(folder)
@@ -195,96 +199,35 @@ def main(config: DictConfig, ranks: Ranks) -> float:
         return run_in(folder, plan, start, ranks)
 
 
-def require_same_start(ranks: Ranks, start: Start) -> None:
-    """Refuses ranks that would compute different runs.
-
-    Raises:
-        RanksDiffer: their settings, code or versions differ.
-    """
-    if ranks.size == 1:
-        return
-    facts = run_facts(overrides=start.overrides, seed=start.config.get("seed"))
-    ranks.require_equal(
-        {
-            **dict(dotted(start.config)),
-            "git commit": facts["git_commit"],
-            "versions": facts["versions"],
-        },
-        remedy="Start them all with one command, from one checkout and one environment.",
-    )
-
-
-def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the settings of nested sections as `section.key`, value."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def open_folder(folder: RunFolder, start: Start, ranks: Ranks) -> Path | None:
     """Opens the run folder; returns the checkpoint that all ranks go on from.
 
     Raises:
-        ValueError: a rank does not see the folder.
+        ValueError: a rank does not see the folder, or the checkpoint.
     """
 
     def opened() -> str | None:
         folder.open(start)
         return None if folder.checkpoint is None else str(folder.checkpoint)
 
-    checkpoint = ranks.first(opened)
-    seen = [folder.holds_run(), checkpoint is None or Path(checkpoint).exists()]
-    if not all(seen):
+    checkpoint = opened_on_ranks(folder.path, ranks, opened)
+    if checkpoint is not None and not Path(checkpoint).exists():
         raise ValueError(
-            f"all ranks see the run folder; rank {ranks.rank} does not find in {folder.path} what rank 0 has "
-            "there. Set run_dir to a folder on a disk that all machines share."
+            f"all ranks go on from {checkpoint}, and rank {ranks.rank} does not find it. Set run_dir to a folder on a "
+            "disk that all machines share."
         )
     return None if checkpoint is None else Path(checkpoint)
 
 
-def launch_ranks(num_processes: int, folder: RunFolder) -> float:
-    """Has the run done by so many processes of this machine; returns as `main` does.
-
-    Raises:
-        RanksFailed: the processes failed, and have said why.
-    """
-    task = HydraConfig.get().overrides.task
-    overrides = [one for one in task if one.lstrip("+").partition("=")[0] != "run_dir"]
-    multirun = front_door.multirun_name()
-    code = launch(
-        [__file__, *overrides, front_door.quoted("run_dir", folder.path)],
-        processes=num_processes,
-        variables={} if multirun is None else {front_door.MULTIRUN_VARIABLE: multirun},
-    )
-    if code in STOPPED_CODES:
-        raise SystemExit(code)
-    if code:
-        raise front_door.RanksFailed(f"the {num_processes} processes of the run ended with {code}")
-    return float(folder.final_metrics()["reward/mean"])
-
-
 def run_in(folder: RunFolder, plan: Plan, start: Start, ranks: Ranks) -> float:
     """The run, and a record of how it ended."""
-    if ranks.writes:
-        ranks.on_loss(lambda failure: folder.write_result("failed", error=str(failure)))
     loggers: list[Any] = []
     failed = True
     try:
-        reward = run(plan, folder, start, loggers, ranks)
+        with end_recorded(ranks, folder.write_result):
+            reward = run(plan, folder, start, loggers, ranks)
         failed = False
         return reward
-    except BaseException as error:
-        why = ranks.why(error)
-        status = "failed" if isinstance(why, Exception) else "interrupted"
-        # On a full disk the reason of the failure matters more than its record.
-        with suppress(OSError):
-            if ranks.reports(why):
-                folder.write_result(status, error=f"{type(why).__name__}: {why}")
-        if why is not error:
-            raise why from error
-        raise
     finally:
         finish_loggers(loggers, failed=failed)
         if hasattr(plan.reward, "close"):
@@ -530,7 +473,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         console.print(lost, highlight=False, soft_wrap=True)
     reports = {}
     if is_lab(plan):
-        reports["before"] = evaluate(plan, policy, engine)
+        reports["before"] = evaluate(plan, policy, engine, ranks)
     for note in ranks.first(lambda: folder.go_on(start)):
         say(note)
     ended_early = fit(trainer, module, folder.checkpoint)
@@ -538,7 +481,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         say(ended_early)
     if is_lab(plan):
         with sharding.whole(policy):
-            reports["after"] = evaluate(plan, policy, engine)
+            reports["after"] = evaluate(plan, policy, engine, ranks)
         console.print(compare_reports(reports))
     if ranks.writes:
         folder.write_result(
@@ -643,7 +586,7 @@ def is_lab(plan: Plan) -> bool:
     return isinstance(plan.source, PerceptionLabProblems)
 
 
-def evaluate(plan: Plan, policy: Any, engine: Any) -> LabReport:
+def evaluate(plan: Plan, policy: Any, engine: Any, ranks: Ranks) -> LabReport:
     """Accuracy and error shares on the lab's two held-out sets, at the training temperature."""
     sets = held_out_sets(
         zipf_exponent=plan.source.zipf_exponent,
@@ -651,7 +594,7 @@ def evaluate(plan: Plan, policy: Any, engine: Any) -> LabReport:
         size=plan.config.evaluation.num_problems,
         shape=plan.source.shape.name,
     )
-    return evaluate_lab(policy, engine, sets, **plan.config.evaluation)
+    return evaluate_lab(policy, engine, sets, **plan.config.evaluation, ranks=ranks)
 
 
 def show_end(folder: RunFolder) -> float:

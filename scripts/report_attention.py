@@ -16,8 +16,8 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from chosen_device import choose_device, choose_dtype
 from constructors import read_run_config
-from evaluate import choose_device, choose_dtype
 from papo.analysis.attention_page import attention_page
 from papo.analysis.evaluated_run import EvaluatedRun, ItemKey, read_evaluated_runs
 from papo.analysis.pictures import open_picture

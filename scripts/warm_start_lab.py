@@ -42,6 +42,7 @@ from papo.lab import (
     weights_sha256,
 )
 from papo.models import VisionLanguagePolicy, load_policy
+from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
 from papo.types import Problem, PromptGroup, derive_seed
 
@@ -263,6 +264,7 @@ def make_warm_start(
             num_problems=num_problems,
             num_responses=NUM_MEASURED_RESPONSES,
             seed=seed,
+            ranks=Ranks(),
         )
         for num_problems in (num_measured, num_checked)
     )

@@ -19,7 +19,7 @@ from papo.evaluation.comparison_report import (
     write_comparison,
 )
 from papo.evaluation.folder import EvaluationFolder
-from papo.evaluation.perception_probe import PerceptionProbe, TokenDivergence
+from papo.evaluation.perception_probe import PerceptionProbe
 from papo.evaluation.probe_folder import run_probe
 from papo.evaluation.probe_report import summarize_probe, write_probe_summary
 from papo.evaluation.progress import duration, show_progress
@@ -30,6 +30,7 @@ from papo.evaluation.scores import SetScores, averages, score_responses
 from papo.evaluation.settings import EvaluationSettings, check_num_responses, evaluation_settings
 from papo.evaluation.store import ResponseStore, problem_identities, read_responses
 from papo.evaluation.summary import summarize
+from papo.evaluation.token_divergence import TokenDivergence
 from papo.evaluation.view import ImageView, Item, ReadingPolicy, View
 from papo.evaluation.views import BlankView, MaskedView, RemovedView, SwappedView
 from papo.evaluation.vision_dependency import VisionDependency, measure_vision_dependency

@@ -1,9 +1,12 @@
 """Which problems are sampled together: consecutive ones, as many as a budget of tokens allows."""
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from papo.evaluation.view import Item
+from papo.provenance import image_hash
 from papo.types import PromptGroup
 
 
@@ -43,3 +46,17 @@ def cut_batches(
         longest, rows = max(longest, length), rows + new_rows
     if batch:
         yield batch
+
+
+def content_of_batch(batch: Sequence[Shown]) -> str:
+    """Returns a hash of what a batch asks: the problems with their pictures, and the prompts made of them."""
+    digest = hashlib.sha256()
+    for one in batch:
+        digest.update(f"{one.index}".encode())
+        if one.item is not None:
+            problem = one.item.problem
+            asked = [problem.id, problem.question, problem.answer, *map(image_hash, problem.images)]
+            digest.update(json.dumps(asked).encode())
+        for prompt in one.prompts:
+            digest.update(json.dumps(prompt.prompt_ids.tolist()).encode())
+    return f"problems {batch[0].index} to {batch[-1].index}, {digest.hexdigest()[:16]}"

@@ -6,10 +6,9 @@ vocabulary, and the k3 estimate that training uses, k3 = r - 1 - log r with r = 
 tokens that the policy drew itself; on fixed references it only says what training would see.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +20,10 @@ from torch import Tensor
 from papo.data import ProblemError
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.references import Reference
+from papo.evaluation.token_divergence import TokenDivergence
 from papo.evaluation.views import hide, mask_seed
 from papo.functional import kl_k3
+from papo.parallel import Ranks
 from papo.types import (
     ImageMask,
     Problem,
@@ -61,41 +62,6 @@ class ScoringPolicy(Protocol):
     ) -> TokenScores: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenDivergence:
-    """The perception KL of one response; one line of perception_kl.jsonl.
-
-    Attributes:
-        benchmark, problem_id: of the problem.
-        kind: "own" (sampled by the policy) or "reference".
-        response_index: of the own response; 0 for a reference.
-        same_length: whether the text, made into tokens again, has as many as were sampled; None for
-            a reference.
-        tokens: their texts.
-        kl_k3, kl_exact: per token, nats, mean over the masks.
-    """
-
-    benchmark: str
-    problem_id: str
-    kind: str
-    response_index: int
-    same_length: bool | None
-    tokens: tuple[str, ...]
-    kl_k3: tuple[float, ...]
-    kl_exact: tuple[float, ...]
-
-    def to_line(self) -> str:
-        """Returns it as one line of JSON, newline included."""
-        return json.dumps(asdict(self), ensure_ascii=True) + "\n"
-
-    @classmethod
-    def from_line(cls, line: str) -> "TokenDivergence":
-        """Reads `to_line` back."""
-        values = json.loads(line)
-        lists = {name: tuple(values[name]) for name in ("tokens", "kl_k3", "kl_exact")}
-        return cls(**{**values, **lists})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Response:
     """One response to score, and where it comes from."""
@@ -110,6 +76,7 @@ class _Response:
 class _Job:
     """One problem: its responses, and the sums over the masks scored so far."""
 
+    number: int
     benchmark: str
     problem_id: str
     responses: list[_Response]
@@ -132,6 +99,14 @@ class _Unit:
     @property
     def length(self) -> int:
         return self.group.prompt_ids.shape[0] + self.job.exact.shape[1]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Pass:
+    """What is scored together, and how many problems without anything to score came before it."""
+
+    units: list[_Unit]
+    num_empty: int
 
 
 class PerceptionProbe:
@@ -201,30 +176,57 @@ class PerceptionProbe:
         records: Iterable[ResponseRecord],
         *,
         done: frozenset[str],
+        ranks: Ranks,
     ) -> Iterator[tuple[TokenDivergence, ...]]:
         """Yields the divergences of one problem after another; none where there is nothing to score.
+
+        All ranks make the same passes and take turns in scoring them.
 
         Args:
             policy: who reads the responses; gradient is off.
             benchmark: its problems.
             records: the policy's own graded responses; those of other benchmarks and views are ignored.
             done: ids of problems that need not be scored again.
+            ranks: the processes of the evaluation; all are given the same, and yield the same.
+
+        Raises:
+            RanksDiffer: the ranks do not read the same problems.
         """
         own: dict[str, dict[int, ResponseRecord]] = {}
         for record in records:
             if (record.benchmark, record.view) == (benchmark.key, "image"):
                 own.setdefault(record.problem_id, {})[record.response_index] = record
-        units: list[_Unit] = []
-        for unit in self._units(policy, benchmark, own, done):
+        begun: dict[int, _Job] = {}
+        passes = self._passes(self._units(policy, benchmark, own, done, ranks), begun)
+        for num_empty, sums in ranks.in_turn(
+            passes,
+            lambda one: (one.num_empty, self._score(policy, one.units)),
+            shows=lambda one: [unit.job.problem_id for unit in one.units],
+            remedy="They read benchmark.path of their own machines: give all the same files.",
+        ):
+            yield from [()] * num_empty
+            for number, k3, exact in sums:
+                job = begun[number]
+                width = k3.shape[1]
+                job.k3[:, :width] += k3
+                job.exact[:, :width] += exact
+                job.num_scored += 1
+                if job.num_scored == self.num_masks:
+                    yield tuple(self._divergences(policy, begun.pop(number)))
+
+    def _passes(self, units: Iterable[_Unit | None], begun: dict[int, _Job]) -> Iterator[_Pass]:
+        """Cuts the units into passes; notes in `begun` whose they are."""
+        one = _Pass(units=[], num_empty=0)
+        for unit in units:
             if unit is None:
-                yield ()
+                one.num_empty += 1
                 continue
-            if units and not self._fits([*units, unit]):
-                yield from self._score(policy, units)
-                units = []
-            units.append(unit)
-        if units:
-            yield from self._score(policy, units)
+            if one.units and not self._fits([*one.units, unit]):
+                yield one
+                one = _Pass(units=[], num_empty=0)
+            one.units.append(unit)
+            begun[unit.job.number] = unit.job
+        yield one
 
     def _units(
         self,
@@ -232,6 +234,7 @@ class PerceptionProbe:
         benchmark: Benchmark,
         own: dict[str, dict[int, ResponseRecord]],
         done: frozenset[str],
+        ranks: Ranks,
     ) -> Iterator[_Unit | None]:
         """The masks of every problem that is not done; None for a problem without any."""
         for index in range(self.num_read(benchmark.problems)):
@@ -243,7 +246,7 @@ class PerceptionProbe:
             if problem.id in done:
                 continue
             responses = (
-                self._responses(policy, benchmark.key, problem, own.get(problem.id, {}))
+                self._responses(policy, benchmark.key, problem, own.get(problem.id, {}), ranks)
                 if problem.images
                 else []
             )
@@ -252,6 +255,7 @@ class PerceptionProbe:
                 continue
             shape = (len(responses), max(len(response.ids) for response in responses))
             job = _Job(
+                number=index,
                 benchmark=benchmark.key,
                 problem_id=problem.id,
                 responses=responses,
@@ -271,6 +275,7 @@ class PerceptionProbe:
         benchmark: str,
         problem: Problem,
         own: dict[int, ResponseRecord],
+        ranks: Ranks,
     ) -> list[_Response]:
         found = []
         for index in range(self.num_responses):
@@ -282,7 +287,8 @@ class PerceptionProbe:
                     )
                 except ValueError as error:
                     # A policy may spell that token letter by letter; its evaluation must not end there.
-                    _log.warning("left out of the probe: response %d, %s", index, error)
+                    if ranks.writes:
+                        _log.warning("left out of the probe: response %d, %s", index, error)
                     continue
                 found.append(
                     _Response(kind="own", index=index, ids=ids, num_sampled=record.num_tokens)
@@ -292,7 +298,8 @@ class PerceptionProbe:
             try:
                 ids = tokenize_response(policy, problem, text, ends=True)
             except ValueError as error:
-                _log.warning("left out of the probe: the reference, %s", error)
+                if ranks.writes:
+                    _log.warning("left out of the probe: the reference, %s", error)
             else:
                 found.append(_Response(kind="reference", index=0, ids=ids, num_sampled=None))
         # A cut response of special tokens alone has no text, so nothing is left of it.
@@ -307,7 +314,10 @@ class PerceptionProbe:
     @torch.no_grad()
     def _score(
         self, policy: ScoringPolicy, units: Sequence[_Unit]
-    ) -> Iterator[tuple[TokenDivergence, ...]]:
+    ) -> list[tuple[int, Float[Tensor, "rollout token"], Float[Tensor, "rollout token"]]]:
+        """Returns the number of each unit's job, and k3 and the exact KL of its responses."""
+        if not units:
+            return []
         rows = [response.ids for unit in units for response in unit.job.responses]
         longest = max(map(len, rows))
         padding = policy.encoder.tokenizer.pad_token_id or 0
@@ -327,16 +337,13 @@ class PerceptionProbe:
             scores.logprobs.double(), scores.masked_logprobs.double(), log_ratio_max=None
         ).cpu()
         exact = scores.perception_kl.double().cpu()
-        start = 0
+        found, start = [], 0
         for unit in units:
-            job, stop = unit.job, start + unit.num_rows
-            width = min(longest, job.exact.shape[1])
-            job.k3[:, :width] += k3[start:stop, :width]
-            job.exact[:, :width] += exact[start:stop, :width]
-            job.num_scored += 1
-            start = stop
-            if job.num_scored == self.num_masks:
-                yield tuple(self._divergences(policy, job))
+            rows_of_unit = slice(start, start + unit.num_rows)
+            width = min(longest, unit.job.exact.shape[1])
+            found.append((unit.job.number, k3[rows_of_unit, :width], exact[rows_of_unit, :width]))
+            start += unit.num_rows
+        return found
 
     def _divergences(self, policy: ScoringPolicy, job: _Job) -> Iterator[TokenDivergence]:
         tokenizer = policy.encoder.tokenizer

@@ -6,11 +6,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from papo.evaluation.benchmark import Benchmark
-from papo.evaluation.perception_probe import PerceptionProbe, ScoringPolicy, TokenDivergence
+from papo.evaluation.perception_probe import PerceptionProbe, ScoringPolicy
 from papo.evaluation.probe_report import summarize_probe, write_probe_summary
 from papo.evaluation.progress import Advance
 from papo.evaluation.store import read_responses
+from papo.evaluation.token_divergence import TokenDivergence
 from papo.files import AppendOnlyFile, write_atomically
+from papo.parallel import Ranks
+from papo.types import ResponseRecord
 
 
 def run_probe(
@@ -21,6 +24,7 @@ def run_probe(
     folder: Path,
     bootstrap_seed: int,
     progress: Callable[[int, int], AbstractContextManager[Advance]],
+    ranks: Ranks,
 ) -> None:
     """Writes perception_kl.jsonl, as far as it is not there, then its summary.
 
@@ -32,36 +36,51 @@ def run_probe(
         bootstrap_seed: of the summary's intervals.
         progress: opened with the number of problems and how many of them are done already; then told
             of every other one.
+        ranks: the processes of the evaluation, which share the work; rank 0 alone reads and writes the folder.
 
     Raises:
         OSError: the disk is full; what was scored before is intact.
     """
-    file = AppendOnlyFile(_without_last_problem(folder / "perception_kl.jsonl"))
-    done = defaultdict(set)
-    for line in file.read_lines():
-        one = TokenDivergence.from_line(line)
-        done[one.benchmark].add(one.problem_id)
+    path = folder / "perception_kl.jsonl"
+    done, lines = ranks.first(lambda: _where_it_stands(path, probe))
+    file = AppendOnlyFile(path) if ranks.writes else None
     own = defaultdict(list)
-    for record in read_responses(folder):
-        if record.view == "image" and record.response_index < probe.num_responses:
-            own[record.benchmark].append(record)
+    for record in map(ResponseRecord.from_line, lines):
+        own[record.benchmark].append(record)
     total = sum(probe.num_read(benchmark.problems) for benchmark in benchmarks)
     with progress(total, sum(map(len, done.values()))) as advance:
         for benchmark in benchmarks:
-            known = frozenset(done[benchmark.key])
-            for found in probe.run(policy, benchmark, own[benchmark.key], done=known):
-                if found:
-                    file.append("".join(one.to_line() for one in found))
+            known = frozenset(done.get(benchmark.key, ()))
+            found = probe.run(policy, benchmark, own[benchmark.key], done=known, ranks=ranks)
+            for divergences in found:
+                if divergences and file:
+                    file.append("".join(one.to_line() for one in divergences))
                 advance(f"{benchmark.label}, probe", 1)
-    divergences = (TokenDivergence.from_line(line) for line in file.read_lines())
-    write_probe_summary(summarize_probe(divergences, bootstrap_seed=bootstrap_seed), folder)
+    if file:
+        scored = (TokenDivergence.from_line(line) for line in file.read_lines())
+        write_probe_summary(summarize_probe(scored, bootstrap_seed=bootstrap_seed), folder)
 
 
-def _without_last_problem(path: Path) -> Path:
-    """Drops the lines of the last problem, some of which a crash may have cost; returns the path."""
+def _where_it_stands(path: Path, probe: PerceptionProbe) -> tuple[dict[str, list[str]], list[str]]:
+    """Returns the ids of the problems that are done, by benchmark, and the own responses as lines."""
+    _drop_last_problem(path)
+    done: dict[str, list[str]] = defaultdict(list)
+    for line in AppendOnlyFile(path).read_lines():
+        one = TokenDivergence.from_line(line)
+        if one.problem_id not in done[one.benchmark][-1:]:
+            done[one.benchmark].append(one.problem_id)
+    own = [
+        record.to_line()
+        for record in read_responses(path.parent)
+        if record.view == "image" and record.response_index < probe.num_responses
+    ]
+    return dict(done), own
+
+
+def _drop_last_problem(path: Path) -> None:
+    """Drops the lines of the last problem, some of which a crash may have cost."""
     lines = AppendOnlyFile(path).read_lines()
     problems = [(one.benchmark, one.problem_id) for one in map(TokenDivergence.from_line, lines)]
     if problems:
         kept = lines[: problems.index(problems[-1])]
         write_atomically(path, "".join(f"{line}\n" for line in kept))
-    return path

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from papo.evaluation.perception_probe import TokenDivergence
+from papo.evaluation.token_divergence import TokenDivergence
 from papo.files import write_atomically
 from papo.statistics import Interval, bootstrap_mean, t_interval
 

@@ -1,16 +1,19 @@
 """Shows every problem in every view, samples, grades, and keeps the answers batch by batch."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
+from typing import Any
 
 from papo.data import ProblemError
-from papo.evaluation.batches import Shown, cut_batches
+from papo.evaluation.batches import Shown, content_of_batch, cut_batches
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.progress import Advance
 from papo.evaluation.store import FinishedBatch, ResponseStore
 from papo.evaluation.view import Item, ReadingPolicy, View
+from papo.parallel import Ranks
 from papo.types import PromptGroup, ResponseRecord, RolloutEngine, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -30,10 +33,11 @@ class Runner:
     """Evaluates one policy.
 
     Attributes:
+        ranks: the processes of the evaluation: all cut the same batches, and take turns in doing them.
         policy: encodes what a view shows.
         engine: samples from the same policy.
         views: each is given every problem of every benchmark.
-        store: keeps what is graded, and knows what is done already.
+        store: keeps what is graded, and knows what is done already; of rank 0 alone.
         num_responses: k.
         max_response_tokens: of the engine.
         tokens_per_batch: see `EvaluationSettings`.
@@ -41,10 +45,11 @@ class Runner:
             view draws the same, and so does another checkpoint.
     """
 
+    ranks: Ranks
     policy: ReadingPolicy
     engine: RolloutEngine
     views: Sequence[View]
-    store: ResponseStore
+    store: ResponseStore | None
     num_responses: int
     max_response_tokens: int
     tokens_per_batch: int
@@ -52,24 +57,51 @@ class Runner:
     _named: set[tuple[str, int]] = field(default_factory=set, init=False)
 
     def run(self, benchmarks: Sequence[Benchmark], advance: Advance) -> None:
-        """Does what is not done yet; the graders' processes are gone when it returns or fails."""
+        """Does what is not done yet; the graders' processes are gone when it returns or fails.
+
+        Raises:
+            RanksDiffer: the ranks do not read the same problems, or make other prompts of them.
+        """
+        labels = {benchmark.key: benchmark.label for benchmark in benchmarks}
+        # Closed here, the benchmark that it broke off in closes its grader.
+        with closing(self._batches(benchmarks)) as batches:
+            for facts, lines in self.ranks.in_turn(
+                batches,
+                lambda job: self._do(*job),
+                shows=lambda job: f"{job[0].key}, {job[1].name}, {content_of_batch(job[2])}",
+                remedy="They read benchmark.path of their own machines: give all the same files.",
+            ):
+                batch = FinishedBatch(**facts)
+                if self.store:
+                    self.store.add(batch, [ResponseRecord.from_line(line) for line in lines])
+                advance(f"{labels[batch.benchmark]}, {batch.view}", batch.num_problems)
+
+    def _batches(
+        self, benchmarks: Sequence[Benchmark]
+    ) -> Generator[tuple[Benchmark, View, list[Shown]]]:
+        """Cuts what is not done yet; a batch is done once the next is asked for."""
+        done = self.ranks.first(lambda: self._num_done(benchmarks))
         for benchmark in benchmarks:
             try:
                 for view in self.views:
-                    self._run_view(benchmark, view, advance)
+                    for batch in cut_batches(
+                        self._show(benchmark, view, done[benchmark.key][view.name]),
+                        num_responses=self.num_responses,
+                        max_response_tokens=self.max_response_tokens,
+                        tokens_per_batch=self.tokens_per_batch,
+                    ):
+                        yield benchmark, view, batch
             finally:
                 benchmark.close()
 
-    def _run_view(self, benchmark: Benchmark, view: View, advance: Advance) -> None:
-        batches = cut_batches(
-            self._show(benchmark, view, self.store.num_done(benchmark.key, view.name)),
-            num_responses=self.num_responses,
-            max_response_tokens=self.max_response_tokens,
-            tokens_per_batch=self.tokens_per_batch,
-        )
-        for batch in batches:
-            self._do(benchmark, view, batch)
-            advance(f"{benchmark.label}, {view.name}", len(batch))
+    def _num_done(self, benchmarks: Sequence[Benchmark]) -> dict[str, dict[str, int]]:
+        assert self.store is not None, "rank 0 has it"
+        return {
+            benchmark.key: {
+                view.name: self.store.num_done(benchmark.key, view.name) for view in self.views
+            }
+            for benchmark in benchmarks
+        }
 
     def _show(self, benchmark: Benchmark, view: View, first: int) -> Iterator[Shown]:
         """Reads one problem after another; only those of the current batch are held."""
@@ -80,12 +112,13 @@ class Runner:
                 if getattr(benchmark.problems, "strict", False):
                     raise
                 # Every view comes to it; once is enough to read.
-                if (benchmark.key, index) not in self._named:
+                if self.ranks.writes and (benchmark.key, index) not in self._named:
                     self._named.add((benchmark.key, index))
                     _log.warning("left out of %s: %s", benchmark.key, error)
                 yield Shown(index=index, item=None, prompts=())
                 continue
-            self.store.keep_problem(benchmark.key, index, problem)
+            if self.store:
+                self.store.keep_problem(benchmark.key, index, problem)
             item = Item(
                 benchmark=benchmark.key,
                 problems=benchmark.problems,
@@ -97,7 +130,10 @@ class Runner:
             # A batch of problems that are left out has no end: it must not hold their pictures.
             yield Shown(index=index, item=item if prompts else None, prompts=prompts)
 
-    def _do(self, benchmark: Benchmark, view: View, batch: Sequence[Shown]) -> None:
+    def _do(
+        self, benchmark: Benchmark, view: View, batch: Sequence[Shown]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Returns the fields of the batch's `FinishedBatch`, and its records as lines."""
         shown = [(one.item, one.prompts) for one in batch if one.item is not None and one.prompts]
         began = perf_counter()
         samples = sample_prompts(
@@ -135,20 +171,18 @@ class Runner:
                         stop_reason="end" if sample.ended else "length",
                     )
                 )
-        self.store.add(
-            FinishedBatch(
-                benchmark=benchmark.key,
-                view=view.name,
-                first_problem=batch[0].index,
-                num_problems=len(batch),
-                num_left_out=len(batch) - len(shown),
-                num_responses=len(records),
-                num_tokens=sum(record.num_tokens for record in records),
-                sample_seconds=round(sampled - began, 3),
-                grade_seconds=round(perf_counter() - sampled, 3),
-            ),
-            records,
+        finished = FinishedBatch(
+            benchmark=benchmark.key,
+            view=view.name,
+            first_problem=batch[0].index,
+            num_problems=len(batch),
+            num_left_out=len(batch) - len(shown),
+            num_responses=len(records),
+            num_tokens=sum(record.num_tokens for record in records),
+            sample_seconds=round(sampled - began, 3),
+            grade_seconds=round(perf_counter() - sampled, 3),
         )
+        return asdict(finished), [record.to_line() for record in records]
 
 
 def sample_prompts(

@@ -7,7 +7,7 @@ further one the number that the last one gave and a side: ``a + b = 12 , 12 + c 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import combinations
 from typing import Any
@@ -70,6 +70,16 @@ class Grade:
     def answer_right(self) -> bool:
         """True where the boxed answer is right, by luck or not: what the reward pays for."""
         return self.category in (Category.CORRECT, Category.CORRECT_BUT_MISREAD)
+
+
+def to_plain(grade: Grade) -> dict[str, Any]:
+    """A grade as other ranks receive it."""
+    return {**asdict(grade), "category": grade.category.value}
+
+
+def from_plain(values: Mapping[str, Any]) -> Grade:
+    """Reads `to_plain` back."""
+    return Grade(**{**values, "category": Category(values["category"])})
 
 
 def _pattern(form: str, left: str, right: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from papo.lab.grading import Category, Grade, grade_responses
+from papo.lab.grading import Category, Grade, from_plain, grade_responses, to_plain
+from papo.parallel import Ranks
 from papo.statistics import Interval, bootstrap_mean
 from papo.types import Policy, ProblemSource, RolloutEngine, derive_seed, derive_seeds
 
@@ -92,8 +93,9 @@ def evaluate_lab(
     num_problems: int,
     num_responses: int,
     seed: int,
+    ranks: Ranks,
 ) -> LabReport:
-    """Samples and grades responses to the first problems of every set.
+    """Samples and grades responses to the first problems of every set; the ranks take turns.
 
     Equal seeds, sets and numbers give the same problems and the same sampling noise, so reports
     before and after training are paired.
@@ -105,29 +107,39 @@ def evaluate_lab(
         num_problems: read from the start of each set.
         num_responses: sampled per problem.
         seed: of the sampling, and of the intervals.
+        ranks: the processes that share the work; all get the report.
 
     Raises:
         ValueError: a set holds fewer than `num_problems` problems.
     """
-    reports = {}
     for name, problems in problem_sets.items():
         if not 1 <= num_problems <= len(problems):
             raise ValueError(
                 f"the set {name!r} holds {len(problems)} problems; got num_problems={num_problems}. "
                 "Lower the number of evaluated problems or raise the size of the set."
             )
-        rows: list[list[Grade]] = []
-        for chunk_index, chunk in enumerate(_chunks(range(num_problems), PROMPTS_AT_ONCE)):
-            chunk_problems = [problems[index] for index in chunk]
-            groups = policy.encode(chunk_problems)
-            seeds = derive_seeds(derive_seed(seed, "lab", name, chunk_index), len(groups))
-            texts = engine.sample(groups, num_responses, seeds).texts
-            repeated = [problem for problem in chunk_problems for _ in range(num_responses)]
-            rows.extend(
-                list(row) for row in _chunks(grade_responses(repeated, texts), num_responses)
-            )
-        reports[name] = summarize_grades(rows, seed=seed)
-    return LabReport(sets=reports)
+
+    def rolled_out(job: tuple[str, int, Sequence[int]]) -> list[list[dict[str, Any]]]:
+        name, chunk_index, chunk = job
+        chunk_problems = [problem_sets[name][index] for index in chunk]
+        groups = policy.encode(chunk_problems)
+        seeds = derive_seeds(derive_seed(seed, "lab", name, chunk_index), len(groups))
+        texts = engine.sample(groups, num_responses, seeds).texts
+        repeated = [problem for problem in chunk_problems for _ in range(num_responses)]
+        grades = [to_plain(grade) for grade in grade_responses(repeated, texts)]
+        return [list(row) for row in _chunks(grades, num_responses)]
+
+    jobs = [
+        (name, chunk_index, chunk)
+        for name in problem_sets
+        for chunk_index, chunk in enumerate(_chunks(range(num_problems), PROMPTS_AT_ONCE))
+    ]
+    rows: dict[str, list[list[Grade]]] = {name: [] for name in problem_sets}
+    for (name, _, _), found in zip(jobs, ranks.in_turn(jobs, rolled_out), strict=True):
+        rows[name].extend([from_plain(grade) for grade in row] for row in found)
+    return LabReport(
+        sets={name: summarize_grades(grades, seed=seed) for name, grades in rows.items()}
+    )
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

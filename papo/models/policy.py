@@ -105,6 +105,8 @@ class VisionLanguagePolicy(nn.Module):
             freeze_vision=self.freeze_vision,
         )
         copied.reader.vision_cache = self.reader.vision_cache
+        # They are asked about the same batches: what is chosen is said once.
+        copied.choose_backend = self.choose_backend
         return copied
 
     @property

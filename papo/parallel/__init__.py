@@ -5,7 +5,7 @@ Prompts are dealt by position, never by rank, so the number of processes changes
 
 from papo.parallel.deal import deal
 from papo.parallel.join import joined
-from papo.parallel.launch import launch
+from papo.parallel.launch import check_processes, launch
 from papo.parallel.ranks import Ranks, RanksDiffer
 from papo.parallel.sharding import (
     NoSharding,
@@ -29,6 +29,7 @@ __all__ = [
     "Sharding",
     "World",
     "can_shard",
+    "check_processes",
     "check_shard_size",
     "deal",
     "full_tensor",

@@ -12,7 +12,51 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from papo.parallel.ranks import Ranks
 from papo.processes import POSTPONED
+
+
+def check_processes(
+    *,
+    devices: object,
+    num_nodes: object,
+    section: str,
+    group: str | None,
+    script: str,
+    ranks: Ranks,
+) -> int:
+    """Returns how many processes a command has, one per device.
+
+    Args:
+        devices: of each machine.
+        num_nodes: machines.
+        section: where the configuration has both, e.g. `trainer.`.
+        group: the choice of a group that has both; None where the configuration has them anyway.
+        script: the command, for messages.
+        ranks: those that are there already; one may start the others of its machine.
+
+    Raises:
+        ValueError: impossible numbers, or others than were started.
+    """
+    for name, value in (("devices", devices), ("num_nodes", num_nodes)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{section}{name} is a whole number of at least 1; got {value!r}")
+    assert isinstance(devices, int)
+    assert isinstance(num_nodes, int)
+    size = devices * num_nodes
+    if ranks.size not in (1, size):
+        raise ValueError(
+            f"{ranks.size} processes were started, and {section}devices={devices} on {num_nodes} machines are "
+            f"{size}. Start as many, or set {f'{group} ' if group else ''}{section}devices={ranks.size} (on several machines: devices of "
+            f"each, and {section}num_nodes)."
+        )
+    if ranks.size == 1 and num_nodes > 1:
+        raise ValueError(
+            f"this machine cannot start the processes of {num_nodes}; on each of them: torchrun --nnodes="
+            f"{num_nodes} --nproc_per_node={devices} --rdzv_backend=c10d --rdzv_endpoint=HOST:PORT {script} "
+            f"..., or under SLURM: srun python {script} ... (docs/scale.md)"
+        )
+    return size
 
 
 def launch(command: Sequence[str], *, processes: int, variables: Mapping[str, str]) -> int:

@@ -5,7 +5,7 @@ tensors and plain values only: what comes from another process cannot run code e
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from papo.parallel.watch import Failure, PeerFailed, Watch, ending, reason_of
 from papo.processes import Interrupted
 
+Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 BYTES_PER_SUM = 64 * 2**20
@@ -136,6 +137,46 @@ class Ranks:
                         f"all ranks have the same {name}; rank 0 has {here!r} and rank {rank} has {there!r}. "
                         f"{remedy}"
                     )
+
+    def in_turn(
+        self,
+        jobs: Iterable[Job],
+        work: Callable[[Job], Result],
+        *,
+        shows: Callable[[Job], Any] = lambda job: None,
+        remedy: str = "",
+    ) -> Iterator[Result]:
+        """Yields the result of every job, in their order, on all ranks; each job is done by one rank.
+
+        Job i is done by rank i modulo their number, so that all come about equally far, and results are
+        yielded once every rank has done one.
+
+        Args:
+            jobs: the same on all ranks; made one after another, and not kept.
+            work: does one; its result is of tensors and plain values, and does not depend on the rank.
+            shows: what of a job all ranks must agree on.
+            remedy: what to do where they do not.
+
+        Raises:
+            RanksDiffer: the jobs are not the same on all ranks.
+        """
+        if self.size == 1:
+            yield from map(work, jobs)
+            return
+        shown: list[Any] = []
+        mine: list[Result] = []
+        for number, job in enumerate(jobs):
+            shown.append(shows(job))
+            if number % self.size == self.rank:
+                mine.append(work(job))
+            if len(shown) == self.size:
+                yield from self._results(shown, mine, remedy)
+                shown, mine = [], []
+        yield from self._results(shown, mine, remedy)
+
+    def _results(self, shown: list[Any], mine: list[Result], remedy: str) -> list[Result]:
+        self.require_equal({"work to do": shown}, remedy=remedy)
+        return [result for results in self.gather(mine) for result in results]
 
     def sum_numbers(self, numbers: dict[str, float]) -> dict[str, float]:
         """Adds numbers by name, in the order of the ranks; a rank may lack some."""

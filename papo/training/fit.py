@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -110,7 +111,8 @@ def build_trainer(
         # Of this process: Lightning starts no others.
         devices=1,
         num_nodes=1,
-        logger=list(loggers),
+        # A callback that logs refuses a trainer without loggers; those of the run are rank 0's.
+        logger=list(loggers) if ranks.writes else [DummyLogger()],
         # RecordMetrics comes last: its row of W&B holds what the others have logged of the rollout. Lightning
         # moves what saves behind it, where the state to resume from is last: it holds that of the others.
         callbacks=[

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from papo.parallel import Ranks, check_shard_size
+from papo.parallel import check_shard_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,45 +141,14 @@ def check_group_size(num_responses: object) -> int:
     return num_responses
 
 
-def check_processes(
-    *, devices: object, num_nodes: object, prompts_per_minibatch: int, ranks: Ranks
-) -> int:
-    """Returns how many processes the run has, one per device.
-
-    Args:
-        devices: of each machine.
-        num_nodes: machines.
-        prompts_per_minibatch: what the processes share.
-        ranks: those that are there already; one may start the others of its machine.
-
-    Raises:
-        ValueError: impossible numbers, more processes than there is work for, or others than were started.
-    """
-    for name, value in (("devices", devices), ("num_nodes", num_nodes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"trainer.{name} is a whole number of at least 1; got {value!r}")
-    assert isinstance(devices, int)
-    assert isinstance(num_nodes, int)
-    size = devices * num_nodes
-    if size > prompts_per_minibatch:
+def check_share(num_processes: int, *, prompts_per_minibatch: int) -> None:
+    """Raises ValueError where there are more processes than a minibatch has prompts."""
+    if num_processes > prompts_per_minibatch:
         raise ValueError(
-            f"every process has a prompt of each minibatch; got {size} processes (trainer.devices={devices}, "
-            f"{num_nodes} machines) for training.prompts_per_minibatch={prompts_per_minibatch}. Lower one, or "
-            "raise the other."
+            f"every process has a prompt of each minibatch; got {num_processes} processes (trainer.devices, "
+            f"of trainer.num_nodes machines) for training.prompts_per_minibatch={prompts_per_minibatch}. Lower "
+            "one, or raise the other."
         )
-    if ranks.size not in (1, size):
-        raise ValueError(
-            f"{ranks.size} processes were started, and trainer.devices={devices} on {num_nodes} machines are "
-            f"{size}. Start as many, or set trainer=replicas trainer.devices={ranks.size} (on several machines: "
-            "devices of each, and trainer.num_nodes)."
-        )
-    if ranks.size == 1 and num_nodes > 1:
-        raise ValueError(
-            f"this machine cannot start the processes of {num_nodes}; on each of them: torchrun --nnodes="
-            f"{num_nodes} --nproc_per_node={devices} --rdzv_backend=c10d --rdzv_endpoint=HOST:PORT train.py ..., "
-            "or under SLURM: srun python train.py ... (docs/scale.md)"
-        )
-    return size
 
 
 def check_strategy(

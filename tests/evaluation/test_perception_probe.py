@@ -25,6 +25,7 @@ from papo.evaluation.probe_report import carried_by_top
 from papo.evaluation.views import hide, mask_seed
 from papo.lab import PerceptionLabProblems, grade_response
 from papo.masking import BlankMask, RandomPatchMask
+from papo.parallel import Ranks
 from papo.types import ResponseRecord, derive_seed
 
 
@@ -73,7 +74,7 @@ def make_probe(**changes):
 def probed(policy, probe, problems, records=(), done=frozenset(), key="some"):
     return [
         one
-        for some in probe.run(policy, benchmark(problems, key), records, done=done)
+        for some in probe.run(policy, benchmark(problems, key), records, done=done, ranks=Ranks())
         for one in some
     ]
 
@@ -220,6 +221,7 @@ def test_a_folder_keeps_what_is_scored_and_goes_on_from_there(policy, tmp_path):
             benchmarks=[benchmark(some_problems())],
             folder=tmp_path,
             bootstrap_seed=0,
+            ranks=Ranks(),
             progress=progress,
         )
         return advanced
@@ -265,6 +267,7 @@ def test_responses_are_read_once_however_many_benchmarks(policy, tmp_path, monke
         benchmarks=[benchmark(some_problems(), key) for key in ("other", "some", "third")],
         folder=tmp_path,
         bootstrap_seed=0,
+        ranks=Ranks(),
         progress=lambda total, done: nullcontext(lambda what, count: None),
     )
     assert len(reads) == 1
@@ -283,6 +286,7 @@ def test_a_crash_between_two_lines_of_a_problem_costs_neither(policy, tmp_path):
             benchmarks=[benchmark(some_problems())],
             folder=tmp_path,
             bootstrap_seed=0,
+            ranks=Ranks(),
             progress=lambda total, done: nullcontext(lambda what, count: None),
         )
         return file.read_text()

@@ -11,6 +11,7 @@ from evaluation_parts import BoxGrader, Engine, Problems, Reader, benchmark, pro
 from papo.evaluation import ImageView, Item, ResponseStore, Runner, View, read_responses
 from papo.evaluation.batches import Shown, cut_batches
 from papo.evaluation.runner import sample_prompts
+from papo.parallel import Ranks
 from papo.types import PromptGroup, derive_seed
 
 TABLES = ("responses.jsonl", "problems.jsonl")
@@ -32,6 +33,7 @@ def run(folder, problems, *, engine=None, grader=None, views=None, k=4, budget=3
     engine = engine or Engine()
     grader = grader or BoxGrader()
     runner = Runner(
+        ranks=Ranks(),
         policy=Reader(),
         engine=engine,
         views=views or (ImageView(),),

@@ -17,6 +17,7 @@ from papo.lab import (
 )
 from papo.lab.grading import Grade, write_response
 from papo.lab.report import PROMPTS_AT_ONCE
+from papo.parallel import Ranks
 from papo.statistics import bootstrap_mean
 from papo.types import PromptGroup, Responses
 
@@ -130,6 +131,7 @@ def evaluate(num_problems, policy=None, engine=None):
         num_problems=num_problems,
         num_responses=4,
         seed=5,
+        ranks=Ranks(),
     )
 
 
@@ -158,7 +160,13 @@ def test_a_set_that_is_too_small_is_refused():
     )
     with pytest.raises(ValueError, match="'small' holds 3 problems"):
         evaluate_lab(
-            FakePolicy(), FakeEngine(), {"small": problems}, num_problems=4, num_responses=1, seed=0
+            FakePolicy(),
+            FakeEngine(),
+            {"small": problems},
+            num_problems=4,
+            num_responses=1,
+            seed=0,
+            ranks=Ranks(),
         )
 
 

@@ -20,6 +20,7 @@ from papo.lab import (
     weights_sha256,
 )
 from papo.lab.grading import write_response
+from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "warm_start_lab.py"
@@ -135,6 +136,7 @@ def test_the_shipped_policy_answers_as_well_as_its_recipe_says(policy, recipe):
         num_problems=check["num_problems"],
         num_responses=check["num_responses"],
         seed=check["seed"],
+        ranks=Ranks(),
     )
     for name, accuracy in check["accuracy"].items():
         got = report.sets[name]

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from papo.parallel import Ranks, require_one_process
-from papo.training import check_processes
+from papo.parallel import Ranks, check_processes, require_one_process
 
 SEVERAL = {
     "torchrun": {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"},
@@ -59,7 +58,12 @@ def two_processes(monkeypatch):
 def test_other_processes_than_were_started_are_refused_with_what_to_set(devices):
     with pytest.raises(ValueError, match=r"trainer=replicas trainer\.devices=2") as refusal:
         check_processes(
-            devices=devices, num_nodes=1, prompts_per_minibatch=16, ranks=Ranks(rank=1, size=2)
+            devices=devices,
+            num_nodes=1,
+            section="trainer.",
+            group="trainer=replicas",
+            script="train.py",
+            ranks=Ranks(rank=1, size=2),
         )
     assert "2 processes were started" in str(refusal.value)
 
