@@ -19,6 +19,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -29,11 +30,23 @@ from constructors import CONF, check_targets
 from papo.files import write_atomically
 from papo.lab import WARM_START
 from papo.parallel import PeerFailed, Ranks, joined, require_one_process, world_of
-from papo.processes import Interrupted, interruptible
+from papo.processes import Interrupted, hand_over, interruptible
 
 CONFIG_FOLDER = str(CONF)
 
-_started = time.time()
+
+class CommandStart(metaclass=Singleton):
+    """When the command started, by the clock of the process that the user started.
+
+    Hydra's launchers take its singletons to the processes of their jobs, also of a job that is requeued.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = time.time()
+
+
+# Now, and not when it is first asked for.
+CommandStart()
 
 MAY_BE_INFINITE = ("training.max_grad_norm",)
 """The keys, also below the arm of a sweep, for which infinity is a setting: clipping is off."""
@@ -84,8 +97,13 @@ def multirun_name() -> str | None:
 
 
 def start_time(form: str) -> str:
-    """The time at which the command started, the same on all ranks, as strftime writes it."""
-    return time.strftime(form, time.localtime(_started))
+    """The time at which the command started, the same on all ranks and in all jobs, as strftime writes it."""
+    return time.strftime(form, time.localtime(CommandStart().seconds))
+
+
+def was_requeued() -> bool:
+    """Whether SLURM has started this job before: what it began then, it continues."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 def makeable_folder(folder: str) -> str:
@@ -104,6 +122,7 @@ def makeable_folder(folder: str) -> str:
 
 OmegaConf.register_new_resolver("makeable_folder", makeable_folder, replace=True)
 OmegaConf.register_new_resolver("start_time", start_time, replace=True)
+OmegaConf.register_new_resolver("was_requeued", was_requeued, replace=True)
 OmegaConf.register_new_resolver("multirun_name", multirun_name, replace=True)
 OmegaConf.register_new_resolver("experiment_name", experiment_name, replace=True)
 OmegaConf.register_new_resolver("lab_warm_start", lambda: str(WARM_START), replace=True)
@@ -313,8 +332,8 @@ def _joined_ranks(*, on_ranks: bool) -> Iterator[Ranks]:
 
 
 def _share_start_time(ranks: Ranks) -> None:
-    global _started
-    _started = ranks.first(lambda: _started)
+    start = CommandStart()
+    start.seconds = ranks.first(lambda: start.seconds)
 
 
 @contextmanager
@@ -386,13 +405,14 @@ def clear_errors(
                             raise why from error
                         raise
             except Interrupted as stop:
-                if not _ranks or _ranks[0].writes:
+                if not stop.is_told and (not _ranks or _ranks[0].writes):
                     print(
                         f"interrupted by {stop.signal.name}: "
                         + _way_on(config, reached=reached, resumes_alone=resumes_alone),
                         file=sys.stderr,
                     )
-                raise SystemExit(stop.exit_code) from None
+                # A launcher that requeues the job does so on one rank; the code of another must not kill it.
+                raise SystemExit(0 if hand_over(stop.signal) else stop.exit_code) from None
             except USER_ERRORS as error:
                 if os.environ.get("HYDRA_FULL_ERROR") == "1":
                     raise

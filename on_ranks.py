@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 import front_door
 from papo.files import locked
 from papo.parallel import Failure, Ranks, launch
-from papo.processes import STOPPING
+from papo.processes import STOPPING, Interrupted
 from papo.provenance import flatten_settings, run_facts
 
 Opened = TypeVar("Opened")
@@ -24,7 +24,7 @@ def launch_ranks(script: str, *, num_processes: int, run_dir: Path) -> None:
 
     Raises:
         RanksFailed: they failed, and have said why.
-        SystemExit: a signal ended them, and they have said so.
+        Interrupted: a signal ended them, and they have said so.
     """
     task = HydraConfig.get().overrides.task
     overrides = [one for one in task if one.lstrip("+").partition("=")[0] != "run_dir"]
@@ -35,7 +35,7 @@ def launch_ranks(script: str, *, num_processes: int, run_dir: Path) -> None:
         variables={} if multirun is None else {front_door.MULTIRUN_VARIABLE: multirun},
     )
     if code in _STOPPED_CODES:
-        raise SystemExit(code)
+        raise Interrupted(code - 128, is_told=True)
     if code:
         raise front_door.RanksFailed(f"the {num_processes} processes of the run ended with {code}")
 

@@ -142,9 +142,8 @@ def saved_rollouts(folder: Path) -> str:
     return f"is saved up to {newest.stem}" if newest else "holds no checkpoint yet"
 
 
-@hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="train", version_base="1.3")
 @front_door.clear_errors(reached=saved_rollouts, resumes_alone=True, on_ranks=True)
-def main(config: DictConfig, ranks: Ranks) -> float:
+def task(config: DictConfig, ranks: Ranks) -> float:
     """One run, or one rank of it. Returns the mean reward of the last rollout, for sweepers."""
     console.quiet = not ranks.writes
     front_door.apply_arm(config)
@@ -197,6 +196,13 @@ def main(config: DictConfig, ranks: Ranks) -> float:
         for note in notes:
             say(note)
         return run_in(folder, plan, start, ranks)
+
+
+# A launcher's process finds `task` by its name; a function without one it would get as a copy, with the state
+# of this process.
+main = hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="train", version_base="1.3")(
+    task
+)
 
 
 def open_folder(folder: RunFolder, start: Start, ranks: Ranks) -> Path | None:

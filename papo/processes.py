@@ -22,10 +22,12 @@ class Interrupted(BaseException):
 
     Args:
         number: of the signal.
+        is_told: whether the user has been told already, by a process of this one.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, is_told: bool = False) -> None:
         self.signal = signal.Signals(number)
+        self.is_told = is_told
         super().__init__(self.signal.name)
 
     @property
@@ -47,12 +49,15 @@ def interruptible() -> Iterator[None]:
     """Raises Interrupted when a signal of `STOPPING` comes, once: what follows is spent closing files.
 
     A second SIGINT kills. A signal that somebody handles already (a launcher's worker, nohup) stays
-    theirs; outside the main thread nothing is handled.
+    theirs, but for a warning: it ends the work as well, and its handler is called afterwards (`hand_over`).
+    Outside the main thread nothing is handled.
     """
     replaced = {}
     if threading.current_thread() is threading.main_thread():
         for number in STOPPING:
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            found = signal.getsignal(number)
+            is_default = found in (signal.SIG_DFL, signal.default_int_handler)
+            if is_default or (number in POSTPONED and _is_foreign(found)):
                 replaced[number] = signal.signal(number, _on_signal)
     if replaced:
         _Stop.postponed, _Stop.received, _Stop.raised = False, None, False
@@ -90,6 +95,30 @@ def stop(number: int) -> None:
     """
     _Stop.raised = True
     raise Interrupted(number)
+
+
+def hand_over(number: int) -> bool:
+    """Calls the handler that somebody else had for a warning, once `interruptible` is left.
+
+    A launcher's (submitit's) requeues the job and exits, which in the middle of the work would lose it. On other
+    ranks than the first it returns.
+
+    Returns:
+        Whether there was one: what becomes of this process is its launcher's to say.
+    """
+    found = signal.getsignal(number)
+    if number not in POSTPONED or not _is_foreign(found):
+        return False
+    assert callable(found)
+    found(number, None)
+    return True
+
+
+def _is_foreign(handler: object) -> bool:
+    """Whether somebody else's function handles a signal; SIG_IGN and SIG_DFL are no functions."""
+    return (
+        callable(handler) and not isinstance(handler, signal.Handlers) and handler is not _on_signal
+    )
 
 
 def is_ending() -> None:

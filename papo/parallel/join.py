@@ -107,8 +107,20 @@ def _meet(world: World) -> dist.Store:
 
 
 def _fill_in_addresses(environment: MutableMapping[str, str], world: World) -> None:
-    """torchrun says where the ranks meet; under srun it follows from the job."""
+    """torchrun says where the ranks meet; elsewhere it follows from the job.
+
+    Raises:
+        ValueError: SLURM was not told how many tasks each machine has.
+    """
     if world.launcher == "srun":
-        slurm = SLURMEnvironment(auto_requeue=False)
+        try:
+            slurm = SLURMEnvironment(auto_requeue=False)
+        except RuntimeError as error:
+            raise ValueError(" ".join(str(error).split())) from error
         environment.setdefault("MASTER_ADDR", slurm.main_address)
         environment.setdefault("MASTER_PORT", str(slurm.main_port))
+    elif world.launcher == "submitit":
+        # The job is one process here, whose number all its tasks know.
+        port = 15000 + int(environment["SUBMITIT_LOCAL_JOB_ID"]) % 10000
+        environment.setdefault("MASTER_ADDR", "127.0.0.1")
+        environment.setdefault("MASTER_PORT", str(port))

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 # How launchers tell a process how many there are, and which of them it is.
 _LAUNCHERS = (
     ("torchrun", ("WORLD_SIZE",), ("RANK", "LOCAL_RANK")),
+    # Its executor for one machine, without SLURM.
+    ("submitit", ("SUBMITIT_LOCAL_NTASKS",), ("SUBMITIT_LOCAL_GLOBALID",)),
     # A step may have fewer tasks than the job that it belongs to.
     ("srun", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), ("SLURM_PROCID",)),
     ("Open MPI", ("OMPI_COMM_WORLD_SIZE",), ("OMPI_COMM_WORLD_RANK",)),
     ("MPI", ("PMI_SIZE",), ("PMI_RANK",)),
 )
-_JOINED = ("torchrun", "srun")
+_JOINED = ("torchrun", "submitit", "srun")
+_LOCAL_RANKS = ("LOCAL_RANK", "SUBMITIT_LOCAL_LOCALID", "SLURM_LOCALID")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ def world_of(environment: Mapping[str, str]) -> World | None:
         if size is None or rank is None or not environment[size].isdecimal():
             continue
         if int(environment[size]) > 1:
-            local = environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", "0"))
+            local = next((environment[name] for name in _LOCAL_RANKS if name in environment), "0")
             return World(
                 launcher=launcher,
                 size=int(environment[size]),
