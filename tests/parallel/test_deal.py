@@ -61,3 +61,24 @@ def test_shares_are_consecutive_and_cover_everything_once(count, size):
     shares = [Ranks(rank=rank, size=size).share(count) for rank in range(size)]
     assert [position for share in shares for position in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def busiest(costs, owners):
+    return max(
+        sum(c for c, o in zip(costs, owners, strict=True) if o == rank) for rank in {*owners}
+    )
+
+
+def test_groups_are_packed_tighter_than_largest_first_leaves_them():
+    # Largest first: 7+4+4, 6+5 = 15 and 11; the halves are 7+6 and 5+4+4.
+    costs = [7, 6, 5, 4, 4]
+    owners = deal(costs, ranks=2, groups_per_minibatch=5, most_per_rank=None)
+    assert busiest(costs, owners) == 13
+
+
+@given(COSTS, st.integers(1, 12), st.integers(1, 32))
+def test_every_rank_has_a_group_where_there_are_enough(costs, ranks, per_minibatch):
+    owners = deal(costs, ranks=ranks, groups_per_minibatch=per_minibatch, most_per_rank=None)
+    for start in range(0, len(costs), per_minibatch):
+        part = owners[start : start + per_minibatch]
+        assert len({*part}) == min(ranks, len(part))
