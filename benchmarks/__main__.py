@@ -25,6 +25,7 @@ BENCHMARKS = (
     "rollout",
     "head",
     "grading",
+    "scaling",
 )
 
 

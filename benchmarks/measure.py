@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -118,7 +119,7 @@ def _status_bytes(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def in_fresh_process(module: str, arguments: Sequence[str]) -> dict[str, float]:
+def in_fresh_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
     """What `python -m module *arguments` prints as JSON on its last line.
 
     Raises:
@@ -133,7 +134,7 @@ def in_fresh_process(module: str, arguments: Sequence[str]) -> dict[str, float]:
     )
     if finished.returncode != 0:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{finished.stderr[-2000:]}")
-    answer: dict[str, float] = json.loads(finished.stdout.strip().splitlines()[-1])
+    answer: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
     return answer
 
 
