@@ -10,11 +10,11 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 
 import front_door
 import train
@@ -43,25 +43,19 @@ def count(counts: Counter[str]) -> None:
         return score(module, part)
 
     PAPOModule._score = scored  # type: ignore[method-assign]
-    for name, received in (
-        ("all_gather", lambda outputs, mine: sum(one.nbytes for one in outputs) - mine.nbytes),
+    all_gather, all_reduce = dist.all_gather, dist.all_reduce
+
+    def gathered(outputs: list[Tensor], mine: Tensor) -> Any:
+        counts["all_gather bytes"] += sum(one.nbytes for one in outputs) - mine.nbytes
+        return all_gather(outputs, mine)
+
+    def reduced(tensor: Tensor) -> Any:
         # A ring brings every piece twice, of all processes but this one.
-        (
-            "all_reduce",
-            lambda tensor: 2 * tensor.nbytes * (dist.get_world_size() - 1) // dist.get_world_size(),
-        ),
-    ):
-        _count_bytes(name, received, counts)
+        size = dist.get_world_size()
+        counts["all_reduce bytes"] += 2 * tensor.nbytes * (size - 1) // size
+        return all_reduce(tensor)
 
-
-def _count_bytes(name: str, received: Callable[..., int], counts: Counter[str]) -> None:
-    collective = getattr(dist, name)
-
-    def counted(*arguments: Any, **keywords: Any) -> Any:
-        counts[f"{name} bytes"] += received(*arguments)
-        return collective(*arguments, **keywords)
-
-    setattr(dist, name, counted)
+    dist.all_gather, dist.all_reduce = gathered, reduced
 
 
 def be_rank(folder: Path) -> int:
