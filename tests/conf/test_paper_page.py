@@ -65,6 +65,9 @@ def commands_of(page: Path) -> Iterator[Command]:
         for name, value in variables.items():
             line = line.replace(f"${name}", value)
         line = re.sub(r"^(?:[A-Z_]+=\S+ +)+(?=python|make)", "", line)
+        # What starts several processes of a door, or a job of it.
+        line = re.sub(r"^torchrun (?:--\S+ +)*(?=\w+\.py )", "python ", line)
+        line = re.sub(r"^sbatch (?:--\S+ +)*train\.sbatch ", "python train.py ", line)
         if re.match(r"(python|make) ", line):
             words = shlex.split(line, comments=True)
             # [--flag VALUE] is optional, "..." stands for other settings, "; see x" is prose.
@@ -94,6 +97,13 @@ def test_every_command_is_of_a_kind_that_is_checked():
     assert len(HYDRA) > 80
     assert len(SCRIPTS) > 20
     assert any("docs/paper.md" in command.page for command in TARGETS)
+
+
+def test_the_commands_that_start_several_processes_are_among_them():
+    words = [command.words for command in HYDRA if command.page == "docs/scale.md"]
+    assert any("trainer.num_nodes=2" in one and "-m" not in one for one in words)
+    assert any("trainer.accelerator=cpu" in one for one in words)
+    assert any("hydra/launcher=cluster" in one for one in words)
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ def slurm(tmp_path, monkeypatch):
     for name, text in {"srun": SRUN, "scontrol": SCONTROL, "python": python}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    script = (REPOSITORY / "docs" / "slurm.md").read_text().partition("```bash\n")[2]
+    script = (REPOSITORY / "docs" / "scale.md").read_text().partition("```bash\n")[2]
     (folder / "train.sbatch").write_text(script.partition("```")[0])
     monkeypatch.setenv("FAKE", str(folder))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
