@@ -212,6 +212,48 @@ def test_a_run_is_saved_before_its_launcher_hears_of_the_warning(tmp_path, monke
     assert "is saved up to rollout_000001" in outcome.stderr
 
 
+def test_a_command_whose_processes_were_warned_hands_over_and_says_nothing_more(
+    tmp_path, monkeypatch
+):
+    import train
+
+    def requeue(number, frame):
+        raise SystemExit(255)
+
+    # They were warned themselves, and have said so.
+    monkeypatch.setattr(train, "launch", lambda *_, **__: 128 + signal.SIGUSR2)
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        outcome = run_command(f"run_dir={tmp_path}", "trainer.devices=2")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert outcome.code == 255
+    assert outcome.stderr == ""
+
+
+def test_tasks_of_submitit_on_one_machine_meet_where_their_job_says():
+    from papo.parallel import world_of
+    from papo.parallel.join import _fill_in_addresses
+
+    names = {"NTASKS": "2", "GLOBALID": "1", "LOCALID": "1", "JOB_ID": "23456"}
+    variables = {f"SUBMITIT_LOCAL_{name}": value for name, value in names.items()}
+    world = world_of(variables)
+    assert (world.launcher, world.size, world.rank, world.local_rank) == ("submitit", 2, 1, 1)
+    _fill_in_addresses(variables, world)
+    assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("127.0.0.1", "18456")
+    assert world_of({**variables, "SUBMITIT_LOCAL_NTASKS": "1"}) is None
+
+
+def test_tasks_that_slurm_places_as_it_likes_are_refused(monkeypatch):
+    from papo.parallel import world_of
+    from papo.parallel.join import _fill_in_addresses
+
+    for name, value in {"NTASKS": "2", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(ValueError, match=r"--ntasks-per-node=2"):
+        _fill_in_addresses(dict(os.environ), world_of(os.environ))
+
+
 def started(*words, variables):
     """A command of its own, and not part of the test's process group."""
     return subprocess.Popen(
