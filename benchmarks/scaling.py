@@ -337,7 +337,7 @@ def two_process_rows() -> list[Row]:
     return [
         Row(
             benchmark=f"two processes: {name}",
-            case="PerceptionLab, 16 prompts x 5",
+            case="PerceptionLab, 16 prompts x 8",
             goal=None,
             value=value,
             unit="x" if name in values else " MB",
