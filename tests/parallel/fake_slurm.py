@@ -4,7 +4,6 @@
 does, with SLURM_RESTART_COUNT, and ends a step where a task fails and SLURM_KILL_BAD_EXIT says so.
 """
 
-import json
 import os
 import re
 import signal
@@ -92,20 +91,22 @@ def srun(*arguments):
 
 
 def wait(processes):
-    """The worst exit code of a step."""
-    worst = 0
-    while any(process.poll() is None for process in processes):
-        failed = [process.returncode for process in processes if process.returncode]
-        if failed and not worst:
-            worst = failed[0]
-            (state() / "first_to_fail").write_text(
-                json.dumps([process.returncode for process in processes])
-            )
-            if os.environ.get("SLURM_KILL_BAD_EXIT") == "1":
-                for process in processes:
-                    process.send_signal(signal.SIGKILL)
+    """The first exit code of a step that is not 0; the file `exits` has tasks and codes in their order."""
+    running, worst = dict(enumerate(processes)), 0
+    while running:
+        for task, process in list(running.items()):
+            if process.poll() is None:
+                continue
+            del running[task]
+            with open(state() / "exits", "a", encoding="utf-8") as file:
+                file.write(f"{task} {process.returncode}\n")
+            if process.returncode and not worst:
+                worst = abs(process.returncode)
+                if os.environ.get("SLURM_KILL_BAD_EXIT") == "1":
+                    for other in running.values():
+                        other.send_signal(signal.SIGKILL)
         time.sleep(0.02)
-    return worst or max(abs(process.returncode) for process in processes)
+    return worst
 
 
 def scontrol(verb, job):
