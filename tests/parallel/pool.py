@@ -8,6 +8,7 @@ import traceback
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
+        "evaluate",
         "lightning.pytorch",
         "papo.lab",
         "papo.masking",
@@ -15,6 +16,7 @@ CONTEXT.set_forkserver_preload(
         "papo.objective",
         "papo.rollout",
         "papo.training",
+        "train",
     ]
 )
 
