@@ -21,11 +21,9 @@ SHORT = {"num_rollouts": 1, "prompts_per_rollout": 4, "prompts_per_minibatch": 4
 
 CASES = {
     "plain": {"tiny": TINY, "num_rollouts": 2},
-    "uneven passes, some without a picture, old masked view and reference": {
+    "passes cut by tokens, some without a picture, old masked view and reference": {
         "tiny": TINY,
         "text_only": (0, 3, 5, 6),
-        "num_rollouts": 2,
-        "prompts_per_rollout": 8,
         **BY_TOKENS,
         **OLD_MASKED_AND_REFERENCE,
     },
@@ -57,7 +55,21 @@ def test_two_ranks_with_half_the_weights_each_do_the_run_of_one(case):
         assert mine["texts"] == alone["texts"]
         assert mine["rewards"] == alone["rewards"]
         assert largest_difference(mine["weights"], alone["weights"]) <= 1e-12
-        assert same_metrics(mine["metrics"], alone["metrics"]) <= 1e-6
+        assert same_metrics(mine["metrics"], alone["metrics"]) <= 1e-12
+
+
+def test_a_rank_with_fewer_prompts_takes_part_in_the_passes_of_the_others():
+    from papo.parallel import Ranks
+
+    settings = {**SHORT, "tiny": TINY, "text_only": (1,), **OLD_MASKED_AND_REFERENCE}
+    alone = trained(Ranks(), **settings)
+    together = on_ranks(sharded, settings, size=3)
+    # Of four prompts, each a pass of its own.
+    assert sorted(mine["own_groups"] for mine in together) == [1, 1, 2]
+    for mine in together:
+        assert mine["texts"] == alone["texts"]
+        assert largest_difference(mine["weights"], alone["weights"]) <= 1e-12
+        assert same_metrics(mine["metrics"], alone["metrics"]) <= 1e-12
 
 
 def test_four_ranks_with_two_copies_of_the_weights_do_the_run_of_one():
