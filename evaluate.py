@@ -101,11 +101,10 @@ class Plan:
     make_engine: Callable[..., Any]
 
 
-@hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="evaluate", version_base="1.3")
 @front_door.clear_errors(
     reached=lambda _: "keeps what is graded", resumes_alone=False, on_ranks=True
 )
-def main(config: DictConfig, ranks: Ranks) -> float:
+def task(config: DictConfig, ranks: Ranks) -> float:
     """One evaluation, or one rank of it. Returns the mean accuracy over benchmarks in the first view, for sweepers."""
     console.quiet = not ranks.writes
     run_dir = front_door.run_dir()
@@ -155,6 +154,12 @@ def main(config: DictConfig, ranks: Ranks) -> float:
                 console.print(note, highlight=False, soft_wrap=True, markup=False)
         with end_recorded(ranks, folder.write_result):
             return run(plan, folder, ranks)
+
+
+# A launcher's process finds `task` by its name (see train.py).
+main = hydra.main(config_path=front_door.CONFIG_FOLDER, config_name="evaluate", version_base="1.3")(
+    task
+)
 
 
 def make_plan(config: DictConfig) -> Plan:

@@ -284,8 +284,10 @@ class Collector:
             costs,
             ranks=ranks,
             groups_per_minibatch=per_minibatch,
-            # Passes of so many prompts: a rank with more of them would make more passes.
-            most_per_rank=None if self.microbatches.prompts is None else -(-per_minibatch // ranks),
+            # Where passes are collective, a rank with more prompts would have the others make empty passes.
+            most_per_rank=-(-per_minibatch // ranks)
+            if self.sharding.passes_are_collective and self.microbatches.prompts is not None
+            else None,
         )
 
     def _minibatches(self, draft: Draft, owners: Sequence[int]) -> tuple[MinibatchShare, ...]:
