@@ -87,7 +87,9 @@ def launch(command: Sequence[str], *, processes: int, variables: Mapping[str, st
         try:
             elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
-            return max(_exit_code(one.exitcode) for one in error.failures.values())
+            codes = {_exit_code(one.exitcode) for one in error.failures.values()}
+            # With SIGTERM the agent ends those that are left.
+            return max(codes - {128 + signal.SIGTERM} or codes)
         except SignalException as stop:
             return 128 + int(stop.sigval)
     return 0
