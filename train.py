@@ -55,6 +55,7 @@ from papo.training import (
     PolicyModule,
     PromptStream,
     ReferenceModule,
+    RolloutCheckpoint,
     RunFolder,
     Start,
     TrainingSettings,
@@ -67,6 +68,7 @@ from papo.training import (
     check_threads,
     check_trainer_keys,
     check_updates_arrive,
+    checkpoint_bytes,
     device_type,
     estimate_memory,
     finish_loggers,
@@ -470,6 +472,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         failure_folder=folder.path / "non_finite",
     )
     console.print(memory_estimate(plan, module).summary(), highlight=False, soft_wrap=True)
+    ranks.first(lambda: require_room_for_checkpoints(plan, policy, folder))
     lost = check_updates_arrive(
         (p for p in policy.parameters() if p.requires_grad),
         learning_rate=plan.learning_rate,
@@ -510,6 +513,14 @@ def finished_mask(image_mask: Any, policy: Any) -> Any:
     if isinstance(image_mask, partial):
         return image_mask(saliency=VisionTowerSaliency(policy))
     return image_mask
+
+
+def require_room_for_checkpoints(plan: Plan, policy: Any, folder: RunFolder) -> None:
+    """Raises ValueError where the disk would be full before the run has its last checkpoint."""
+    size = checkpoint_bytes(policy, plan.make_optimizer)
+    for callback in plan.callbacks:
+        if isinstance(callback, RolloutCheckpoint):
+            callback.require_room(folder.checkpoint_folder, size)
 
 
 def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:

@@ -5,13 +5,23 @@ Not here: the objective (papo.objective), sampling (papo.rollout), anything that
 
 from papo.training.base_weights import load_trained_policy
 from papo.training.checkpoint_folder import is_checkpoint_folder
-from papo.training.checkpoints import check_checkpoint, newest_checkpoint, read_checkpoint
+from papo.training.checkpoints import (
+    RolloutCheckpoint,
+    check_checkpoint,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from papo.training.collect import Collector, Rollout
 from papo.training.data_fingerprint import DataFingerprint
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, check_accelerator, check_trainer_keys, fit
 from papo.training.loggers import finish_loggers, wandb_logger
-from papo.training.memory import MemoryEstimate, estimate_memory, largest_pass
+from papo.training.memory import (
+    MemoryEstimate,
+    checkpoint_bytes,
+    estimate_memory,
+    largest_pass,
+)
 from papo.training.microbatches import cut
 from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule, try_optimizer
@@ -44,6 +54,7 @@ __all__ = [
     "PromptStream",
     "ReferenceModule",
     "Rollout",
+    "RolloutCheckpoint",
     "RunFolder",
     "Start",
     "TrainingSettings",
@@ -57,6 +68,7 @@ __all__ = [
     "check_threads",
     "check_trainer_keys",
     "check_updates_arrive",
+    "checkpoint_bytes",
     "cut",
     "device_type",
     "estimate_memory",

@@ -28,6 +28,7 @@ from papo.training.checkpoint_folder import (
     write_folder,
 )
 from papo.training.failures import CheckpointNotWritten
+from papo.training.memory import readable_bytes
 
 _NAME = re.compile(r"rollout_(\d{6})\.ckpt")
 _UNFINISHED = ".unfinished"
@@ -241,6 +242,25 @@ class RolloutCheckpoint(Checkpoint):
                 )
         self.every_rollouts = every_rollouts
         self.keep_last = keep_last
+
+    def require_room(self, folder: Path, size: int) -> None:
+        """Refuses a disk that would be full before the run has its last checkpoint.
+
+        Args:
+            folder: of the checkpoints; it need not be there yet.
+            size: of one, in bytes.
+
+        Raises:
+            ValueError: the newest ones and the next have no room side by side.
+        """
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        free, missing = shutil.disk_usage(there).free, self.keep_last + 1 - len(checkpoints(folder))
+        if missing * size > free:
+            raise ValueError(
+                f"{missing} checkpoints of {readable_bytes(size)} lie side by side for a moment (callbacks.checkpoint."
+                f"keep_last={self.keep_last} and the next), and the disk of {there} has {readable_bytes(free)} left. "
+                "Lower keep_last, or set run_dir= to a larger disk."
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module

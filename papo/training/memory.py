@@ -58,8 +58,8 @@ class MemoryEstimate:
             value = getattr(self, each.name)
             if each.name == "gathered" and not value:
                 continue
-            parts.append(f"{each.name} {'unknown' if value is None else _readable(value)}")
-        return f"memory: about {_readable(self.peak)} at the peak ({', '.join(parts)})"
+            parts.append(f"{each.name} {'unknown' if value is None else readable_bytes(value)}")
+        return f"memory: about {readable_bytes(self.peak)} at the peak ({', '.join(parts)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +184,15 @@ def optimizer_bytes(
     return _bytes(value for value in states if isinstance(value, Tensor))
 
 
+def checkpoint_bytes(
+    policy: nn.Module,
+    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+) -> int:
+    """What a checkpoint takes on the disk: the weights that are trained, and the optimiser's state of them."""
+    trained = _bytes(p for p in _tensors(policy) if p.requires_grad)
+    return trained + (optimizer_bytes(policy, make_optimizer) or 0)
+
+
 def activation_bytes(policy: Any, sizes: PassSizes, *, half_precision: bool) -> int:
     """What one view of a pass keeps between its forward and its backward pass.
 
@@ -284,7 +293,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(each.numel() * each.element_size() for each in tensors)
 
 
-def _readable(size: int) -> str:
+def readable_bytes(size: int) -> str:
     for unit, name in ((_GIB, "GiB"), (1024**2, "MiB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"

@@ -192,6 +192,8 @@ class PAPOModule(LightningModule):
             if not bool(torch.isfinite(grad_norm)):
                 self._stop("the gradient norm", grad_norm, part, None)
             optimizer.step()
+            # Nothing reads it any more, and the next rollout has room for it.
+            optimizer.zero_grad()
             self.update_step += 1
             means.add(ranks.sum_numbers(sums.numbers()), grad_norm=float(grad_norm))
         self._require_equal_weights(float(grad_norm))
