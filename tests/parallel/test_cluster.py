@@ -215,13 +215,13 @@ def test_a_run_is_saved_before_its_launcher_hears_of_the_warning(tmp_path, monke
 def test_a_command_whose_processes_were_warned_hands_over_and_says_nothing_more(
     tmp_path, monkeypatch
 ):
-    import train
+    import on_ranks
 
     def requeue(number, frame):
         raise SystemExit(255)
 
     # They were warned themselves, and have said so.
-    monkeypatch.setattr(train, "launch", lambda *_, **__: 128 + signal.SIGUSR2)
+    monkeypatch.setattr(on_ranks, "launch", lambda *_, **__: 128 + signal.SIGUSR2)
     before = signal.signal(signal.SIGUSR2, requeue)
     try:
         outcome = run_command(f"run_dir={tmp_path}", "trainer.devices=2")

@@ -1,5 +1,7 @@
 """Weights in shards change nothing: the same prompts, responses, metrics and weights as one process."""
 
+import re
+
 import pytest
 from cases import BY_TOKENS, OLD_MASKED_AND_REFERENCE, TINY, built, trained
 from pool import on_ranks, outcomes
@@ -300,10 +302,9 @@ def broken_on_one_rank(ranks, folder):
 
 
 def test_a_non_finite_loss_on_one_rank_stops_all_after_the_minibatch(tmp_path):
-    peer, broken = outcomes(broken_on_one_rank, tmp_path)
-    assert broken[1].startswith("NonFiniteLoss: ")
-    assert peer[1].startswith(("NonFiniteLoss: ", "PeerFailed: rank 1: NonFiniteLoss: "))
-    for _, text in (peer, broken):
+    # Both say so, and one hears of the other first.
+    for _, text in outcomes(broken_on_one_rank, tmp_path):
+        assert re.match(r"(PeerFailed: rank [01]: )?NonFiniteLoss: ", text)
         assert "rollout_000001_rank_1.pt" in text
     assert [path.name for path in (tmp_path / "non_finite").iterdir()] == [
         "rollout_000001_rank_1.pt"

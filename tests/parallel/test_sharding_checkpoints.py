@@ -143,7 +143,7 @@ def test_two_ranks_go_on_from_the_file_of_one(uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "moment", [(1, "shards"), (0, "state"), (0, "manifest"), (0, "rename")], ids="{0[1]}".format
+    "moment", [(1, "shards"), (0, "state"), (0, "rename")], ids="{0[1]}".format
 )
 def test_a_full_disk_leaves_a_whole_checkpoint_or_none(moment, uninterrupted, tmp_path):
     from papo.training.checkpoints import newest_whole_checkpoint, remove_unfinished
