@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 from functools import wraps
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -290,7 +292,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_leaves_the_checkpoints_it_found(small_disk):
+def test_a_full_disk_leaves_the_checkpoints_it_found(small_disk, monkeypatch):
+    # There was room when the run began, and something else took it.
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
     run = small_disk / "run"
     command = (f"run_dir={run}", "training.num_rollouts=4")
     outcome = run_command(*command)
