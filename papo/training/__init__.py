@@ -22,7 +22,7 @@ from papo.training.memory import (
     estimate_memory,
     largest_pass,
 )
-from papo.training.microbatches import cut
+from papo.training.microbatches import trim
 from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule, try_optimizer
 from papo.training.precision import check_updates_arrive
@@ -69,7 +69,6 @@ __all__ = [
     "check_trainer_keys",
     "check_updates_arrive",
     "checkpoint_bytes",
-    "cut",
     "device_type",
     "estimate_memory",
     "finish_loggers",
@@ -80,6 +79,7 @@ __all__ = [
     "newest_checkpoint",
     "read_checkpoint",
     "training_settings",
+    "trim",
     "try_optimizer",
     "wandb_logger",
 ]

@@ -181,8 +181,9 @@ class Collector:
                 rounds += 1
             draft = concatenate(kept)
             owners = self._deal(draft)
+            mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
             with _timed(seconds, "score"):
-                own = self._read_again(draft, owners, step)
+                own = self._read_again(draft, mine, step)
         advantages = group_advantages(
             draft.rewards.total,
             num_responses=self.num_responses,
@@ -190,7 +191,9 @@ class Collector:
         )
         with _timed(seconds, "score"):
             batch = self._look_again(
-                own, advantages[self._rows(owners)], self._fillers(draft, owners)
+                own,
+                advantages.reshape(len(owners), -1)[mine].flatten(),
+                self._fillers(draft, owners, range(len(owners))),
             )
         return Rollout(
             draft=draft,
@@ -290,14 +293,13 @@ class Collector:
             else None,
         )
 
-    def _minibatches(self, draft: Draft, owners: Sequence[int]) -> tuple[MinibatchShare, ...]:
+    def _minibatches(self, draft: Draft, owners: list[int]) -> tuple[MinibatchShare, ...]:
         per_minibatch, num_responses = self.settings.prompts_per_minibatch, self.num_responses
         lengths, shares, stop = draft.num_tokens(), [], 0
         for place in range(0, len(owners), per_minibatch):
             places = range(place, min(place + per_minibatch, len(owners)))
             rows = slice(places.start * num_responses, places.stop * num_responses)
-            own = [owners[place] for place in places]
-            start, stop = stop, stop + own.count(self.ranks.rank)
+            start, stop = stop, stop + owners[places.start : places.stop].count(self.ranks.rank)
             shares.append(
                 MinibatchShare(
                     start=start,
@@ -305,35 +307,31 @@ class Collector:
                     counts=MinibatchCounts(
                         num_tokens=sum(lengths[rows]), num_rollouts=len(lengths[rows])
                     ),
-                    fillers=self._fillers(draft.select(places), own),
+                    fillers=self._fillers(draft, owners, places),
                     has_pictures=any(draft.prompts[place].has_picture for place in places),
                 )
             )
         return tuple(shares)
 
-    def _fillers(self, draft: Draft, owners: Sequence[int]) -> int:
-        """How many passes over its groups this rank makes less than the one that makes most.
+    def _fillers(self, draft: Draft, owners: Sequence[int], places: range) -> int:
+        """How many passes over its groups at some places this rank makes less than the one that makes most.
 
         Every rank knows all lengths, so none has to ask.
         """
         if not self.sharding.passes_are_collective:
             return 0
         num_passes = self.microbatches.num_passes(
-            [prompt.num_tokens for prompt in draft.prompts],
-            draft.num_tokens(),
-            owners,
+            [prompt.num_tokens for prompt in draft.prompts[places.start : places.stop]],
+            draft.num_tokens()[
+                places.start * self.num_responses : places.stop * self.num_responses
+            ],
+            owners[places.start : places.stop],
             self.ranks.size,
         )
         return max(num_passes) - num_passes[self.ranks.rank]
 
-    def _rows(self, owners: Sequence[int]) -> list[int]:
-        """The responses that are this rank's to train, as rows of the draft."""
-        mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
-        return [p * self.num_responses + j for p in mine for j in range(self.num_responses)]
-
-    def _read_again(self, draft: Draft, owners: Sequence[int], step: int) -> Draft:
-        """The groups that are this rank's to train, with their prompts."""
-        mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
+    def _read_again(self, draft: Draft, mine: Sequence[int], step: int) -> Draft:
+        """The groups at this rank's places, with their prompts."""
         own = draft if self.ranks.size == 1 else draft.select(mine)
         return replace(own, prompts=tuple(self.reader.here(prompt, step) for prompt in own.prompts))
 

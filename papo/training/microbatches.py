@@ -20,13 +20,6 @@ _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def cut(batch: RolloutBatch, prompts_per_part: int) -> Iterator[RolloutBatch]:
-    """Yields consecutive parts of whole groups, each padded only to its own longest response."""
-    num_groups = batch.num_rollouts // batch.num_responses
-    for start in range(0, num_groups, prompts_per_part):
-        yield trim(batch.select_groups(start, start + prompts_per_part))
-
-
 def trim(batch: RolloutBatch) -> RolloutBatch:
     """The batch padded only to its own longest response."""
     longest = int(batch.response_mask.any(dim=0).nonzero().max()) + 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lab_module import NUM_RESPONSES, lab_module, lab_problems, reward_by_row
 
-from papo.training import PromptStream, cut
+from papo.training import PromptStream, trim
 
 
 class ScriptedReward:
@@ -256,7 +256,7 @@ def test_the_old_masked_logprobs_are_those_of_the_masked_view(tmp_path):
 
 def test_parts_of_a_batch_are_whole_groups_without_common_padding(tmp_path):
     batch = collector(tmp_path, reward=reward_by_row(NUM_RESPONSES)).collect(0, 0).batch
-    parts = list(cut(batch, 1))
+    parts = [trim(batch.select_groups(i, i + 1)) for i in range(len(batch.groups))]
     assert [part.num_rollouts for part in parts] == [NUM_RESPONSES] * 4
     assert sum(part.num_tokens for part in parts) == batch.num_tokens
     for part in parts:
