@@ -396,14 +396,13 @@ def clear_errors(
             if is_job:
                 (run_dir() / FAILURE_FILE).unlink(missing_ok=True)
             try:
-                with interruptible(), _joined_ranks(on_ranks=on_ranks) as ranks:
-                    try:
-                        return task(config, ranks) if on_ranks else task(config)
-                    except BaseException as error:
-                        # Told at once: the others may wait for this rank.
-                        if (why := ranks.why(error)) is not error:
-                            raise why from error
-                        raise
+                with (
+                    interruptible(),
+                    _joined_ranks(on_ranks=on_ranks) as ranks,
+                    # Told at once: the others may wait for this rank.
+                    ranks.ending_together(),
+                ):
+                    return task(config, ranks) if on_ranks else task(config)
             except Interrupted as stop:
                 if not stop.is_told and (not _ranks or _ranks[0].writes):
                     print(
@@ -444,20 +443,20 @@ def _way_on(config: DictConfig, *, reached: Callable[[Path], str], resumes_alone
     begun = (folder / "run.json").exists()
     held = f"{folder} {reached(folder)}" if begun else f"nothing was begun in {folder}"
     if hydra_config.mode is RunMode.MULTIRUN:
-        arguments = _without(sys.argv[1:], "resume")
+        arguments = without(sys.argv[1:], "resume")
         if OmegaConf.select(config, "sweep.name") is None:
             sweep_dir = Path(hydra_config.sweep.dir).absolute()
             arguments = [
-                *_without(arguments, "run_dir", "hydra.sweep.dir"),
+                *without(arguments, "run_dir", "hydra.sweep.dir"),
                 quoted("hydra.sweep.dir", sweep_dir),
             ]
         arguments += ["resume=true"]
     elif begun and "resume" in config:
-        rest = () if resumes_alone else _without(hydra_config.overrides.task, "run_dir", "resume")
+        rest = () if resumes_alone else without(hydra_config.overrides.task, "run_dir", "resume")
         arguments = [*rest, quoted("run_dir", folder), "resume=true"]
     else:
         # What cannot be continued starts in another folder.
-        arguments = _without(sys.argv[1:], *(("run_dir",) if begun else ()))
+        arguments = without(sys.argv[1:], *(("run_dir",) if begun else ()))
     return f"{held}. Go on with: {shell_command(arguments)}"
 
 
@@ -465,14 +464,15 @@ def _way_on_outside_jobs() -> str:
     arguments = sys.argv[1:]
     if not {"-m", "--multirun"} & {*arguments}:
         return f"Nothing was begun. Go on with: {shell_command(arguments)}"
-    arguments = [*_without(arguments, "resume"), "resume=true"]
+    arguments = [*without(arguments, "resume"), "resume=true"]
     # Of a folder named after the time, nothing is known here.
-    is_named = len(_without(arguments, "run_dir", "hydra.sweep.dir", "sweep")) < len(arguments)
+    is_named = len(without(arguments, "run_dir", "hydra.sweep.dir", "sweep")) < len(arguments)
     rest = "" if is_named else " and hydra.sweep.dir=FOLDER, where its jobs are"
     return f"Go on with: {shell_command(arguments)}{rest}"
 
 
-def _without(overrides: Iterable[str], *keys: str) -> list[str]:
+def without(overrides: Iterable[str], *keys: str) -> list[str]:
+    """Returns the overrides that set none of the keys."""
     return [text for text in overrides if text.lstrip("+").partition("=")[0] not in keys]
 
 

@@ -26,8 +26,7 @@ def launch_ranks(script: str, *, num_processes: int, run_dir: Path) -> None:
         RanksFailed: they failed, and have said why.
         Interrupted: a signal ended them, and they have said so.
     """
-    task = HydraConfig.get().overrides.task
-    overrides = [one for one in task if one.lstrip("+").partition("=")[0] != "run_dir"]
+    overrides = front_door.without(HydraConfig.get().overrides.task, "run_dir")
     multirun = front_door.multirun_name()
     code = launch(
         [script, *overrides, front_door.quoted("run_dir", run_dir)],
@@ -103,14 +102,12 @@ def end_recorded(ranks: Ranks, write_result: Callable[..., None]) -> Iterator[No
     if ranks.writes:
         ranks.on_loss(last_words)
     try:
-        yield
-    except BaseException as error:
-        why = ranks.why(error)
+        with ranks.ending_together():
+            yield
+    except BaseException as why:
         status = "failed" if isinstance(why, Exception) else "interrupted"
         # On a full disk the reason of the failure matters more than its record.
         with suppress(OSError):
             if ranks.reports(why):
                 write_result(status, error=f"{type(why).__name__}: {why}")
-        if why is not error:
-            raise why from error
         raise

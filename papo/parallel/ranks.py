@@ -65,6 +65,16 @@ class Ranks:
         first = self._watch.first_failure()
         return error if first is None or first.rank == self.rank else ending(first)
 
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Within, an error or a signal ends all ranks; what is raised is the first failure of the run."""
+        try:
+            yield
+        except BaseException as error:
+            if (why := self.why(error)) is not error:
+                raise why from error
+            raise
+
     def reports(self, error: BaseException) -> bool:
         """Whether this rank says and writes down how the run ended: the first that is still there."""
         if isinstance(error, PeerFailed) and not error.failure.is_known:

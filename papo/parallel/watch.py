@@ -108,13 +108,14 @@ class Watch:
         """Whether this rank ends before the run does."""
         return self._unwinding
 
-    def report(self, failure: Failure) -> bool:
-        """Tells all ranks of a failure; returns whether it is the first of the run."""
+    def report(self, failure: Failure) -> None:
+        """Tells all ranks of a failure; the first of the run is kept."""
         self._end_of_work()
-        mine = json.dumps(asdict(failure))
+        self._post(failure)
+
+    def _post(self, failure: Failure) -> None:
         with suppress(RuntimeError):
-            return bool(self.store.compare_set("failure", "", mine).decode() == mine)
-        return False
+            self.store.compare_set("failure", "", json.dumps(asdict(failure)))
 
     def failure(self) -> Failure | None:
         """The first failure of the run, where one was told."""
@@ -206,8 +207,7 @@ class Watch:
 
     def _end(self, failure: Failure) -> None:
         if not failure.is_known:
-            with suppress(RuntimeError):
-                self.store.compare_set("failure", "", json.dumps(asdict(failure)))
+            self._post(failure)
         self._told = failure
         main = threading.main_thread().ident
         assert main is not None
