@@ -10,7 +10,6 @@ from papo.parallel.ranks import Ranks, RanksDiffer
 from papo.parallel.sharding import (
     NoSharding,
     Sharding,
-    can_shard,
     check_shard_size,
     full_tensor,
     local_tensor,
@@ -28,7 +27,6 @@ __all__ = [
     "RanksDiffer",
     "Sharding",
     "World",
-    "can_shard",
     "check_processes",
     "check_shard_size",
     "deal",

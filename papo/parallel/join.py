@@ -40,7 +40,8 @@ def joined(world: World | None) -> Iterator[Ranks]:
     require_joinable(world)
     store = _meet(world)
     # A connection of its own: the watch asks while the main thread waits.
-    watch = Watch(_store(world, is_master=False), rank=world.rank, size=world.size)
+    clone: dist.Store = store.clone()  # type: ignore[attr-defined]
+    watch = Watch(clone, rank=world.rank, size=world.size)
     watch.start()
     ranks = Ranks(rank=world.rank, size=world.size, local_rank=world.local_rank, watch=watch)
     try:
@@ -74,29 +75,14 @@ def joined(world: World | None) -> Iterator[Ranks]:
 def _meet(world: World) -> dist.Store:
     """Returns what all ranks reach, once all have."""
     _fill_in_addresses(os.environ, world)
-    by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = _store(world, is_master=world.rank == 0 and not by_launcher)
-    store.set(f"here/{world.rank}", "1")
-    try:
-        store.wait([f"here/{rank}" for rank in range(world.size)], timedelta(seconds=JOIN_SECONDS))
-    except dist.DistStoreError as error:
-        missing = [rank for rank in range(world.size) if not store.check([f"here/{rank}"])]
-        raise ValueError(
-            f"{world.launcher} announced {world.size} processes, and after {JOIN_SECONDS} s rank "
-            f"{', '.join(map(str, missing))} is not here; look at what it wrote, and start all again"
-        ) from error
-    return store
-
-
-def _store(world: World, *, is_master: bool) -> dist.Store:
-    """Connects this process with what all ranks reach; the master serves it too."""
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        store = dist.TCPStore(
+        store: dist.Store = dist.TCPStore(
             address,
             int(port),
             world.size,
-            is_master=is_master,
+            is_master=world.rank == 0 and not by_launcher,
             timeout=timedelta(seconds=JOIN_SECONDS),
             wait_for_workers=False,
         )
@@ -107,7 +93,17 @@ def _store(world: World, *, is_master: bool) -> dist.Store:
         ) from error
     # A launcher that starts its processes again keeps what the first ones left there.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"papo/{attempt}", store)
+    store = dist.PrefixStore(f"papo/{attempt}", store)
+    store.set(f"here/{world.rank}", "1")
+    try:
+        store.wait([f"here/{rank}" for rank in range(world.size)], timedelta(seconds=JOIN_SECONDS))
+    except dist.DistStoreError as error:
+        missing = [rank for rank in range(world.size) if not store.check([f"here/{rank}"])]
+        raise ValueError(
+            f"{world.launcher} announced {world.size} processes, and after {JOIN_SECONDS} s rank "
+            f"{', '.join(map(str, missing))} is not here; look at what it wrote, and start all again"
+        ) from error
+    return store
 
 
 def _fill_in_addresses(environment: MutableMapping[str, str], world: World) -> None:

@@ -80,7 +80,7 @@ class Sharding:
             float32.
 
     Raises:
-        ValueError: see `check_shard_size`; or PyTorch cannot add up gradients of shards.
+        ValueError: see `check_shard_size`.
     """
 
     passes_are_collective = True
@@ -89,11 +89,6 @@ class Sharding:
         self, *, ranks: Ranks, shard_size: int | None, device_type: str, half_precision: bool
     ) -> None:
         self.shard_size = check_shard_size(shard_size, ranks.size)
-        if not can_shard():
-            raise ValueError(
-                "trainer.strategy=shards needs a PyTorch whose FSDPModule has set_force_sum_reduction_for_comms; got "
-                f"torch {torch.__version__}. Install a newer one, or set trainer=replicas."
-            )
         self.ranks = ranks
         self.half_precision = half_precision
         self.device_type = device_type
@@ -180,11 +175,6 @@ class Sharding:
         """Within, a pass that failed because another rank is gone names that rank."""
         with self.ranks.explained():
             yield
-
-
-def can_shard() -> bool:
-    """Whether this PyTorch adds up gradients as shards need it."""
-    return hasattr(FSDPModule, "set_force_sum_reduction_for_comms")
 
 
 def check_shard_size(shard_size: object, num_ranks: int) -> int:

@@ -10,14 +10,6 @@ from test_replicas import largest_difference, same_metrics
 pytestmark = pytest.mark.dist
 
 
-@pytest.fixture(scope="module", autouse=True)
-def needs_a_pytorch_that_shards():
-    from papo.parallel import can_shard
-
-    if not can_shard():
-        pytest.skip("this PyTorch does not add up gradients of shards")
-
-
 LORA = {"lora": {"language": {"r": 2, "alpha": 4, "targets": ["q_proj"]}, "vision": None}}
 SHORT = {"num_rollouts": 1, "prompts_per_rollout": 4, "prompts_per_minibatch": 4}
 

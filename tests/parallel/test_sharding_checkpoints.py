@@ -14,14 +14,6 @@ from pool import on_ranks, outcomes
 pytestmark = pytest.mark.dist
 
 
-@pytest.fixture(scope="module", autouse=True)
-def needs_a_pytorch_that_shards():
-    from papo.parallel import can_shard
-
-    if not can_shard():
-        pytest.skip("this PyTorch does not add up gradients of shards")
-
-
 RUN = {"tiny": TINY, "num_rollouts": 3, "prompts_per_rollout": 4, "prompts_per_minibatch": 4}
 
 
