@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -35,3 +36,23 @@ def geometry3k(repository: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no local copy of Geometry3K")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forked_python():
+    """A command that runs what `python` runs, without importing the libraries anew (forked_python.py)."""
+    # A socket has a short path.
+    with tempfile.TemporaryDirectory(prefix="papo_") as folder:
+        socket, command = Path(folder) / "socket", Path(folder) / "python"
+        script = Path(__file__).with_name("forked_python.py")
+        command.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" start "{socket}" "$0" "$@"\n'
+        )
+        command.chmod(0o755)
+        server = [sys.executable, str(script), "serve", str(socket)]
+        with subprocess.Popen(
+            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            yield str(command)
+            process.stdin.close()

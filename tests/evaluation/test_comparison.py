@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from math import comb
 
 import pytest
@@ -317,16 +316,16 @@ def test_the_lists_are_written_and_hostile_ids_stay_text(tmp_path, compare):
     assert "Broken (0): none" in text
 
 
-def run_script(repository, *arguments):
-    command = [sys.executable, "scripts/compare_runs.py", *map(str, arguments)]
+def run_script(python, repository, *arguments):
+    command = [python, "scripts/compare_runs.py", *map(str, arguments)]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True)
 
 
-def test_the_command_prints_a_table_and_writes_the_lists(tmp_path, repository):
+def test_the_command_prints_a_table_and_writes_the_lists(tmp_path, repository, forked_python):
     problems = {f"p{i}": "0" for i in range(8)}
     first = write_evaluation(tmp_path / "first", {"some": problems})
     second = write_evaluation(tmp_path / "second", {"some": dict.fromkeys(problems, "1")})
-    done = run_script(repository, first, second, "--output", tmp_path / "out")
+    done = run_script(forked_python, repository, first, second, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     # Eight of eight fixed: p = 2 / 2^8 = 0.0078, by signs and by McNemar alike.
     assert "+100.0" in done.stdout
@@ -334,9 +333,9 @@ def test_the_command_prints_a_table_and_writes_the_lists(tmp_path, repository):
     assert (tmp_path / "out" / "comparison.md").exists()
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path, repository):
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path, repository, forked_python):
     first = write_evaluation(tmp_path / "first", {"some": {"a": "1"}})
-    done = run_script(repository, first, tmp_path / "nowhere")
+    done = run_script(forked_python, repository, first, tmp_path / "nowhere")
     assert done.returncode == 1
     assert done.stderr.startswith("error: there is no folder")
     assert "Traceback" not in done.stderr

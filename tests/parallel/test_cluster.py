@@ -254,10 +254,10 @@ def test_tasks_that_slurm_places_as_it_likes_are_refused(monkeypatch):
         _fill_in_addresses(dict(os.environ), world_of(os.environ))
 
 
-def started(*words, variables):
+def started(python, *words, variables):
     """A command of its own, and not part of the test's process group."""
     return subprocess.Popen(
-        [sys.executable, *words],
+        [python, *words],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
         stdout=subprocess.PIPE,
@@ -286,11 +286,12 @@ TWO_TASKS = ("trainer=replicas", "trainer.accelerator=cpu", "trainer.precision=3
 @pytest.mark.dist
 @pytest.mark.slow
 def test_a_job_of_two_tasks_that_is_warned_is_requeued_once_saved_and_gives_the_run_of_one(
-    tmp_path,
+    tmp_path, forked_python
 ):
     slurm = tmp_path / "slurm"
     variables = fake_slurm.install(slurm)
     process = started(
+        forked_python,
         *("train.py", "-m", "hydra/launcher=cluster", *RUN, *TWO_TASKS, f"run_dir={tmp_path}/run"),
         variables=variables,
     )
@@ -327,6 +328,7 @@ def test_the_command_fails_where_any_task_of_its_job_does(tmp_path):
         "os.environ['AVERAGE'] = 'median' if task == '1' else 'sequence'\n"
     )
     process = started(
+        sys.executable,
         *("train.py", "-m", "hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"),
         *(*SHORT, *TWO_TASKS, f"run_dir={tmp_path}/run", "objective.average=${oc.env:AVERAGE}"),
         variables={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},

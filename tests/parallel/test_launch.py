@@ -25,9 +25,9 @@ SHORT = (
 )
 
 
-def start(*arguments):
+def start(python, *arguments):
     return subprocess.Popen(
-        [sys.executable, "train.py", *arguments],
+        [python, "train.py", *arguments],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,9 +51,11 @@ def numbers(folder):
     return [[float(cell) for cell in line.split(",")] for line in lines[1:]]
 
 
-def test_two_processes_do_the_run_of_one_and_one_goes_on_with_it(tmp_path):
-    alone = start(*SHORT, f"run_dir={tmp_path / 'alone'}")
-    out, _ = finished(start(*SHORT, "trainer.devices=2", f"run_dir={tmp_path / 'both'}"), 0)
+def test_two_processes_do_the_run_of_one_and_one_goes_on_with_it(tmp_path, forked_python):
+    alone = start(forked_python, *SHORT, f"run_dir={tmp_path / 'alone'}")
+    out, _ = finished(
+        start(forked_python, *SHORT, "trainer.devices=2", f"run_dir={tmp_path / 'both'}"), 0
+    )
     finished(alone, 0)
     assert out.count("rollout 2/2") == 1
     assert out.count("Everything is in") == 1
@@ -65,12 +67,15 @@ def test_two_processes_do_the_run_of_one_and_one_goes_on_with_it(tmp_path):
         f"run_dir={tmp_path / 'both'}",
         *("resume=true", "training.num_rollouts=3", "trainer.devices=1"),
     )
-    finished(start(*more), 0)
+    finished(start(forked_python, *more), 0)
     assert len(numbers(tmp_path / "both")) == 3
 
 
-def test_a_warning_to_the_command_stops_all_processes_after_a_saved_rollout(tmp_path):
-    process = start(*SHORT, "training.num_rollouts=500", "trainer.devices=2", f"run_dir={tmp_path}")
+def test_a_warning_to_the_command_stops_all_processes_after_a_saved_rollout(
+    tmp_path, forked_python
+):
+    many = (*SHORT, "training.num_rollouts=500", "trainer.devices=2")
+    process = start(forked_python, *many, f"run_dir={tmp_path}")
     for _ in range(600):
         if (tmp_path / "checkpoints" / "rollout_000001.ckpt").exists():
             break

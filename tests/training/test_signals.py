@@ -174,11 +174,11 @@ echo "$@" >> "$FAKE/requeued"
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(tmp_path, monkeypatch, forked_python):
     """The commands of a scheduler, and the variables of a job of one task; returns their folder."""
     folder = tmp_path / "slurm"
     folder.mkdir()
-    python = f'#!/bin/bash\nexec "{sys.executable}" "$@"\n'
+    python = f'#!/bin/bash\nexec "{forked_python}" "$@"\n'
     for name, text in {"srun": SRUN, "scontrol": SCONTROL, "python": python}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
