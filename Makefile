@@ -14,7 +14,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 # Workers of the test suite; PYTEST passes options on.
 WORKERS ?= 2
-pytest = -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST)
+pytest = -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 .PHONY: help setup demo test test-newest test-oldest lock check format clean bench peers notebooks
 

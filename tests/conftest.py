@@ -24,6 +24,14 @@ os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="papo_matplotlib_")
 atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """Files with long tests come first: one that a worker begins last is waited for by the others."""
+    is_long = {one.path: False for one in items}
+    for one in items:
+        is_long[one.path] |= any(one.get_closest_marker(name) for name in ("slow", "dist"))
+    items.sort(key=lambda one: not is_long[one.path])
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[1]

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, forked_python):
+def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluations")
     driver = Path(__file__).with_name("evaluation_crash_driver.py")
-    subprocess.run([forked_python, driver, folder], check=True, timeout=280)
+    subprocess.run([sys.executable, driver, folder], check=True, timeout=280)
     return folder
 
 

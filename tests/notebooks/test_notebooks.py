@@ -71,6 +71,7 @@ def test_every_notebook_has_small_settings_to_run_with():
     assert sorted(SMALL) == NOTEBOOKS
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_and_shows_something(executed):
     _, notebook = executed
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
