@@ -4,10 +4,12 @@ Composes conf/evaluate.yaml, checks every setting and every data set before a mo
 samples and grades batch by batch, and ends with a table. The loop is papo/evaluation/runner.py.
 """
 
+import secrets
 import statistics
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,9 @@ from papo.evaluation import (
 )
 from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
+from papo.models import checkpoint_weights
 from papo.parallel import Ranks, check_processes
-from papo.rollout import check_sampling
+from papo.rollout import WeightSource, check_sampling, preflight_engine, run_name
 from papo.training import check_seed, check_threads
 from papo.training.base_weights import fingerprint
 from policy_source import PolicySource, check_policy, find_policy
@@ -213,6 +216,7 @@ def preflight(plan: Plan) -> list[str]:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
     """
     check_policy(plan.source)
+    preflight_engine(plan.make_engine)
     for benchmark in plan.benchmarks:
         benchmark.preflight()
         if isinstance(benchmark.problems, PerceptionLabProblems) and plan.config.model.get("path"):
@@ -250,10 +254,19 @@ def run(plan: Plan, folder: EvaluationFolder, ranks: Ranks) -> float:
             console.print(str(store.cut), highlight=False, soft_wrap=True, markup=False)
     policy = load_policy(plan, folder, ranks)
     plan = replace(plan, benchmarks=checked_benchmarks(plan.benchmarks, policy))
+    engine = plan.make_engine(policy=policy)
+    engine.follow(
+        WeightSource(
+            weights=partial(checkpoint_weights, policy.model),
+            ranks=ranks,
+            run=ranks.first(lambda: run_name(folder.path, secrets.token_hex(4))),
+        ),
+        "0",
+    )
     runner = Runner(
         ranks=ranks,
         policy=policy,
-        engine=plan.make_engine(policy=policy),
+        engine=engine,
         views=plan.views,
         store=store,
         num_responses=plan.num_responses,

@@ -4,6 +4,7 @@ Composes conf/train.yaml, checks every setting before anything is loaded, builds
 and ends with a table. The algorithm is papo/training/collect.py and papo/training/papo.py.
 """
 
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,10 +42,10 @@ from papo.lab import (
     shortest_response,
 )
 from papo.masking import check_mask, require_pictures
-from papo.models import VisionTowerSaliency, check_model
+from papo.models import VisionTowerSaliency, check_model, checkpoint_weights
 from papo.parallel import NoSharding, Ranks, Sharding, check_processes
 from papo.rewards import PartlyLabelled
-from papo.rollout import check_sampling
+from papo.rollout import WeightSource, check_sampling, preflight_engine, run_name
 from papo.training import (
     LENGTH_KEY,
     PROCESS_KEYS,
@@ -394,6 +395,7 @@ def preflight(plan: Plan, ranks: Ranks, shards: int) -> tuple[str, ...]:
         )
     if is_lab(plan) and model.get("path"):
         check_model_speaks(model.path, plan.source.shape)
+    preflight_engine(plan.make_engine)
     check_accelerator(plan.config.trainer.get("accelerator"), plan.config.trainer.devices)
     make_trainer(plan, [], ranks, NoSharding())
     # These read the data, which may have to come from the hub.
@@ -467,6 +469,11 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
             seed=plan.seed,
             ranks=ranks,
             sharding=sharding,
+            weights=WeightSource(
+                weights=partial(checkpoint_weights, policy.model),
+                ranks=ranks,
+                run=ranks.first(lambda: run_name(folder.path, secrets.token_hex(4))),
+            ),
         ),
         objective=objective,
         failure_folder=folder.path / "non_finite",
@@ -482,6 +489,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         console.print(lost, highlight=False, soft_wrap=True)
     reports = {}
     if is_lab(plan):
+        module.collector.follow(module.rollout_step)
         reports["before"] = evaluate(plan, policy, engine, ranks)
     for note in ranks.first(lambda: folder.go_on(start)):
         say(note)
@@ -490,6 +498,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         say(ended_early)
     if is_lab(plan):
         with sharding.whole(policy):
+            module.collector.follow(module.rollout_step)
             reports["after"] = evaluate(plan, policy, engine, ranks)
         console.print(compare_reports(reports))
     if ranks.writes:
@@ -538,7 +547,10 @@ def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:
             num_responses=plan.num_responses,
             max_response_tokens=plan.config.rollout.max_response_tokens,
             views=2 if plan.objective.needs_masked_view else 1,
-            sampled_rows=min(
+            # Servers sample elsewhere; where one of them may be away, the policy does.
+            sampled_rows=0
+            if plan.config.rollout.get("on_failure") == "stop"
+            else min(
                 plan.config.rollout.max_rows, settings.prompts_per_rollout * plan.num_responses
             ),
         ),

@@ -1,6 +1,7 @@
 """Policies: model families behind one adapter, loading, tiny random models, scoring."""
 
 from papo.models.adapter import SUPPORTED_FAMILIES, QwenVLAdapter, VisionFeatures
+from papo.models.checkpoint_weights import checkpoint_weights
 from papo.models.loading import (
     ModelCheck,
     build_policy,
@@ -29,6 +30,7 @@ __all__ = [
     "build_tiny_model",
     "build_tiny_policy",
     "check_model",
+    "checkpoint_weights",
     "count_parameters",
     "load_policy",
     "meta_model",

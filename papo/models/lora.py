@@ -5,7 +5,7 @@ one the run began with, to the bit, so the reference policy needs no second copy
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 _FOLDERS = {"language": "model.language_model", "vision": "model.visual"}
@@ -135,6 +135,19 @@ def merged_copy(model: PreTrainedModel) -> PreTrainedModel:
         setattr(merged.get_submodule(parent), child, module.get_base_layer())
     del merged.peft_config
     return merged
+
+
+def merged_weight(layer: Any, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    """W + (alpha / r) B A of one adapted layer, which stays as it is.
+
+    Args:
+        layer: of peft, linear.
+        whole: gives all of a weight that may be in shards.
+    """
+    base = whole(layer.get_base_layer().weight.detach())
+    down, up = (whole(side[_ADAPTER].weight.detach()) for side in (layer.lora_A, layer.lora_B))
+    # As peft merges: the sum is rounded once, to the precision of the weight.
+    return (base + (up @ down) * layer.scaling[_ADAPTER]).to(base.dtype)
 
 
 def save_adapter(model: PreTrainedModel, folder: Path) -> None:

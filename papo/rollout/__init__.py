@@ -1,5 +1,20 @@
 """Sampling responses: engines behind the RolloutEngine Protocol."""
 
+from papo.rollout.check import preflight_engine
+from papo.rollout.connection import KEY_VARIABLE, ServerDiffers, ServerUnavailable
 from papo.rollout.sampler import SharedPrefillSampler, check_sampling, draw_tokens
+from papo.rollout.server import ServerRollouts
+from papo.rollout.weight_source import WeightSource, run_name
 
-__all__ = ["SharedPrefillSampler", "check_sampling", "draw_tokens"]
+__all__ = [
+    "KEY_VARIABLE",
+    "ServerDiffers",
+    "ServerRollouts",
+    "ServerUnavailable",
+    "SharedPrefillSampler",
+    "WeightSource",
+    "check_sampling",
+    "draw_tokens",
+    "preflight_engine",
+    "run_name",
+]

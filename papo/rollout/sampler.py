@@ -74,6 +74,23 @@ def check_sampling(
         )
 
 
+def check_call(groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]) -> None:
+    """Checks what an engine is asked for.
+
+    Raises:
+        ValueError: no group, no response, or not one seed per group.
+    """
+    if not groups or num_responses < 1:
+        raise ValueError(
+            f"sampling writes at least one response to at least one prompt; got {len(groups)} "
+            f"prompts and {num_responses} responses. Set rollout.num_responses."
+        )
+    if len(seeds) != len(groups):
+        raise ValueError(
+            f"every prompt has its own seed; got {len(seeds)} seeds for {len(groups)} prompts"
+        )
+
+
 class SharedPrefillSampler:
     """Reads each prompt once, holds it once for its G rows, decodes token by token.
 
@@ -123,6 +140,9 @@ class SharedPrefillSampler:
         self.max_response_tokens = max_response_tokens
         self.max_rows = max_rows
 
+    def follow(self, source: Any, version: str) -> None:
+        """Reads the policy itself, whose weights are always the newest."""
+
     @torch.no_grad()
     def sample(
         self, groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]
@@ -135,15 +155,7 @@ class SharedPrefillSampler:
             ValueError: no group, no response, or not one seed per group.
             MemoryError: a single response does not fit into memory.
         """
-        if not groups or num_responses < 1:
-            raise ValueError(
-                f"sampling writes at least one response to at least one prompt; got {len(groups)} "
-                f"prompts and {num_responses} responses. Set rollout.num_responses."
-            )
-        if len(seeds) != len(groups):
-            raise ValueError(
-                f"every prompt has its own seed; got {len(seeds)} seeds for {len(groups)} prompts"
-            )
+        check_call(groups, num_responses, seeds)
         draws = torch.stack(
             [_uniform_draws(seed, num_responses, self.max_response_tokens) for seed in seeds]
         )

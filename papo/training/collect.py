@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from papo.functional import group_advantages
 from papo.parallel import NoSharding, Ranks, Sharding, deal
+from papo.rollout import WeightSource
+from papo.training.agreement import Agreement, measure_agreement
 from papo.training.draft import Draft, DrawnPrompt, concatenate, from_plain, to_plain
 from papo.training.microbatches import (
     MicrobatchCutter,
@@ -69,6 +72,7 @@ class Rollout:
         timeouts: gradings killed at the deadline, dropped groups included.
         masked_fraction: share of the patches of a prompt's images that the mask changed, mean over
             the prompts with images (0 without any); None where no masked view is needed.
+        agreement: between the policy and the servers that wrote the responses; None where none did.
     """
 
     draft: Draft
@@ -82,6 +86,7 @@ class Rollout:
     drawn_accuracy: float
     timeouts: int
     masked_fraction: float | None
+    agreement: Agreement | None
 
 
 class Collector:
@@ -106,6 +111,7 @@ class Collector:
         seed: of the run.
         ranks: the processes of the run.
         sharding: how the weights are spread over them; None: each has them all.
+        weights: of the policy, for an engine that holds a copy; None: the engine reads the policy's own.
     """
 
     def __init__(
@@ -124,6 +130,7 @@ class Collector:
         seed: int,
         ranks: Ranks,
         sharding: Sharding | NoSharding | None = None,
+        weights: WeightSource | None = None,
     ) -> None:
         self.policy = policy
         self.reference = reference
@@ -141,6 +148,7 @@ class Collector:
         self.seed = seed
         self.ranks = ranks
         self.sharding = sharding or NoSharding()
+        self.weights = weights
         self.microbatches = MicrobatchCutter(
             prompts=settings.prompts_per_microbatch,
             tokens=settings.tokens_per_microbatch,
@@ -162,6 +170,8 @@ class Collector:
         num_correct = 0.0
         # Ranks write responses of different lengths: nothing of it may wait for another.
         with self.sharding.whole(self.policy):
+            with _timed(seconds, "rollout"):
+                self.follow(step)
             while True:
                 missing = wanted - num_kept
                 draft = self._act_and_judge(step, rounds, position + drawn, missing, seconds)
@@ -209,7 +219,13 @@ class Collector:
             masked_fraction=_mean_masked_fraction(draft.prompts)
             if self.needs_masked_view
             else None,
+            agreement=measure_agreement(batch, draft.responses, self.ranks),
         )
+
+    def follow(self, step: int) -> None:
+        """Has the engine sample with the weights that rollout number `step` is sampled with."""
+        if self.weights is not None:
+            self.engine.follow(self.weights, str(step))
 
     def _act_and_judge(
         self, step: int, round_index: int, position: int, count: int, seconds: dict[str, float]
@@ -353,6 +369,13 @@ class Collector:
             advantages=advantages.to(device),
             correct=own.rewards.correct.to(device),
         )
+        if responses.behaviour_logprobs is not None:
+            # Another program drew the tokens: what it says of them is no start of an update.
+            batch = replace(
+                batch,
+                behaviour_logprobs=responses.behaviour_logprobs.to(device),
+                old_logprobs=self._in_parts(batch, self._score, fillers),
+            )
         if (reference := self.reference) is not None:
             scores = self._in_parts(batch, reference.score, fillers)
             self.sharding.reshard(reference.policy)
@@ -361,6 +384,9 @@ class Collector:
             scores = self._in_parts(batch, self.policy.score_masked, fillers)
             batch = replace(batch, masked_logprobs=scores)
         return batch
+
+    def _score(self, *of_responses: Any) -> Tensor:
+        return self.policy.score(*of_responses, masked_view=False, full_vocabulary=False).logprobs
 
     def _in_parts(self, batch: RolloutBatch, score: Callable[..., Tensor], fillers: int) -> Tensor:
         """Scores micro-batch by micro-batch, which bounds memory; padded as the batch is."""

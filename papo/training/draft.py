@@ -75,6 +75,8 @@ class Draft:
                 logprobs=responses.logprobs[rows],
                 finished=responses.finished[rows],
                 texts=tuple(responses.texts[int(row)] for row in rows),
+                behaviour_logprobs=_rows(responses.behaviour_logprobs, rows),
+                from_server=_rows(responses.from_server, rows),
             ),
             rewards=Rewards(
                 total=rewards.total[rows],
@@ -85,11 +87,16 @@ class Draft:
         )
 
 
+def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values[rows]
+
+
 def concatenate(drafts: Sequence[Draft]) -> Draft:
     """One draft after another, padded to the longest response."""
     if len(drafts) == 1:
         return drafts[0]
     longest = max(draft.responses.mask.shape[1] for draft in drafts)
+    served = [draft.responses.from_server for draft in drafts]
 
     def padded(name: str) -> Tensor:
         parts = [getattr(draft.responses, name) for draft in drafts]
@@ -105,6 +112,11 @@ def concatenate(drafts: Sequence[Draft]) -> Draft:
             logprobs=padded("logprobs"),
             finished=torch.cat([draft.responses.finished for draft in drafts]),
             texts=tuple(text for draft in drafts for text in draft.responses.texts),
+            # One engine wrote all of them, so all have these or none has.
+            behaviour_logprobs=None if served[0] is None else padded("behaviour_logprobs"),
+            from_server=None
+            if served[0] is None
+            else torch.cat([each for each in served if each is not None]),
         ),
         rewards=Rewards(
             total=torch.cat([draft.rewards.total for draft in drafts]),

@@ -101,6 +101,7 @@ def write_batch(
                     "old_logprobs",
                     "ref_logprobs",
                     "masked_logprobs",
+                    "behaviour_logprobs",
                     "advantages",
                     "correct",
                 ),

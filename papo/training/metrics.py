@@ -33,6 +33,8 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     }
     if rollout.masked_fraction is not None:
         metrics["masking/masked_fraction"] = rollout.masked_fraction
+    if rollout.agreement is not None:
+        metrics |= rollout.agreement.metrics()
     return {name: float(value) for name, value in metrics.items()}
 
 

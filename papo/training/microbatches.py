@@ -23,7 +23,10 @@ Result = TypeVar("Result")
 def trim(batch: RolloutBatch) -> RolloutBatch:
     """The batch padded only to its own longest response."""
     longest = int(batch.response_mask.any(dim=0).nonzero().max()) + 1
-    tokenwise = ("response_ids", "response_mask", "old_logprobs", "ref_logprobs", "masked_logprobs")
+    tokenwise = (
+        *("response_ids", "response_mask", "old_logprobs", "ref_logprobs", "masked_logprobs"),
+        "behaviour_logprobs",
+    )
     return replace(
         batch,
         **{

@@ -1,7 +1,7 @@
 """How the parts meet. Each Protocol is implemented in the room of its name and composed in conf/."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -78,12 +78,21 @@ class ImageMask(Protocol):
 class RolloutEngine(Protocol):
     """Samples G responses to each prompt."""
 
+    def follow(self, source: Any, version: str) -> None:
+        """Called on all ranks before sampling with other weights; an engine that reads the policy's own does nothing.
+
+        Args:
+            source: a `papo.rollout.WeightSource`.
+            version: names the weights within the run; equal ones are equal weights.
+        """
+        ...
+
     def sample(
         self, groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]
     ) -> Responses:
         """Rows are `num_responses` contiguous responses per group; one seed per group.
 
-        Equal seeds give equal responses, whatever else is in the call.
+        Equal seeds give equal responses, whatever else is in the call; of a server they do up to its rounding.
         """
         ...
 

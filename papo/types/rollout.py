@@ -23,9 +23,12 @@ class Responses:
         ids: sampled token ids, the end-of-turn token included; padding is arbitrary but valid.
         mask: True where the policy sampled the token.
         logprobs: log pi_old of the sampled tokens (temperature applied, banned tokens excluded,
-            top-p *not* applied), 0.0 at padding.
+            top-p *not* applied), 0.0 at padding; of a server `behaviour_logprobs`, until they are scored.
         finished: True where the response ended by itself before the token limit.
         texts: the decoded responses, special tokens removed.
+        behaviour_logprobs: what the engine that drew the tokens says of them, 0.0 at padding; None where
+            that is this policy itself, whose `logprobs` are.
+        from_server: True where a server wrote the response; None where no server is asked.
     """
 
     ids: Int[Tensor, "rollout token"]
@@ -33,6 +36,8 @@ class Responses:
     logprobs: Float[Tensor, "rollout token"]
     finished: Bool[Tensor, " rollout"]
     texts: tuple[str, ...]
+    behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
+    from_server: Bool[Tensor, " rollout"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,6 +99,7 @@ class RolloutBatch:
         old_logprobs: under the rollout policy, full image.
         ref_logprobs: under the reference policy, full image; None when its weight is 0.
         masked_logprobs: under the rollout policy, masked image; None when nothing reads it.
+        behaviour_logprobs: under the engine that drew the tokens; None where that is the rollout policy.
         advantages: A_i, one per rollout.
         correct: the accuracy verdict per rollout.
         response_ids: the tokens themselves; None where only the objective is evaluated.
@@ -110,6 +116,7 @@ class RolloutBatch:
     correct: Bool[Tensor, " rollout"]
     ref_logprobs: Float[Tensor, "rollout token"] | None = None
     masked_logprobs: Float[Tensor, "rollout token"] | None = None
+    behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
     response_ids: Int[Tensor, "rollout token"] | None = None
     groups: tuple[PromptGroup, ...] = ()
 
@@ -129,7 +136,7 @@ class RolloutBatch:
             raise ValueError(
                 "a RolloutBatch holds no empty response; one row of response_mask is all False"
             )
-        for name in ("old_logprobs", "ref_logprobs", "masked_logprobs"):
+        for name in ("old_logprobs", "ref_logprobs", "masked_logprobs", "behaviour_logprobs"):
             logprobs = getattr(self, name)
             # Padding must be 0.0 in every view: then its ratio is 1, its KL 0, its gradient finite.
             if logprobs is not None and not bool((logprobs[~self.response_mask] == 0.0).all()):

@@ -57,6 +57,9 @@ SAFE = "plain values: safe_load, or events alone"
 PICTURES = "formats, pixels, bytes and kind of file, tests/data/test_pictures.py"
 ARCHIVE = "paths, sizes, ratio and kinds, tests/data/test_benchmark_archive.py"
 ANSWER = "a deadline and a size, tests/analysis/test_judge.py"
+SERVER = (
+    "an address of the settings, a deadline, a size and JSON alone, tests/rollout/test_server.py"
+)
 HUB = "asked within seconds (papo/hub.py)"
 DOWNLOAD = "a deadline, and neither scripts nor pickles, tests/data/test_downloads.py"
 OWN = "the program's own command, settings and files; nothing in it is data"
@@ -149,6 +152,20 @@ PLACES = {
     "papo/rewards/grading_pool.py": {
         "subprocess.Popen": "papo's own worker, which parses text; tests/rewards/test_grading_pool.py"
     },
+    "papo/rollout/connection.py": dict.fromkeys(
+        [
+            f"urllib.request.{name}"
+            for name in (
+                "HTTPRedirectHandler",
+                "OpenerDirector",
+                "ProxyHandler",
+                "Request",
+                "build_opener",
+            )
+        ],
+        SERVER,
+    ),
+    "papo/rollout/weight_source.py": {"safetensors.torch.save_file": OWN},
     "papo/training/base_weights.py": {".load_state_dict": WEIGHTS},
     "papo/training/callbacks/wandb_rollouts.py": dict.fromkeys(
         ["wandb.Html", "wandb.Image", "wandb.Table"], OWN

@@ -65,6 +65,9 @@ class Engine:
     def __init__(self, fail_at=None):
         self.calls, self.fail_at = [], fail_at
 
+    def follow(self, source, version):
+        pass
+
     def sample(self, groups, num_responses, seeds):
         from papo.types import Responses
 

@@ -70,6 +70,9 @@ def test_answers_equal_to_the_reference_score_100_per_cent(tmp_path):
     from papo.evaluation import score_responses
 
     class Oracle(Engine):
+        def follow(self, source, version):
+            pass
+
         def sample(self, groups, num_responses, seeds):
             responses = super().sample(groups, num_responses, [0] * len(seeds))
             texts = tuple(
@@ -105,6 +108,9 @@ def test_a_view_may_leave_problems_out_and_show_several_prompts(tmp_path):
 @pytest.mark.parametrize("num_prompts", [1, 2, 3, 4])
 def test_response_j_answers_prompt_j_modulo_their_number(k, num_prompts):
     class Echo(Engine):
+        def follow(self, source, version):
+            pass
+
         def sample(self, groups, num_responses, seeds):
             responses = super().sample(groups, num_responses, seeds)
             texts = tuple(group.problem.id for group in groups for _ in range(num_responses))
@@ -175,6 +181,9 @@ def test_only_the_problems_of_a_batch_are_read_ahead(tmp_path):
     problems = Problems(40)
 
     class Watch(Engine):
+        def follow(self, source, version):
+            pass
+
         def sample(self, groups, num_responses, seeds):
             first = int(groups[-1].problem.id[1:])
             # The batch itself, and the one that did not fit any more.

@@ -105,6 +105,9 @@ class FakeEngine:
     def __init__(self):
         self.seeds = []
 
+    def follow(self, source, version):
+        pass
+
     def sample(self, groups, num_responses, seeds):
         self.seeds.append(tuple(seeds))
         texts = []

@@ -191,6 +191,9 @@ def lab_report(ranks):
     sampled, sample = [], engine.sample
 
     class Counted:
+        def follow(self, source, version):
+            pass
+
         def sample(self, groups, *arguments):
             sampled.extend(group.problem.id for group in groups)
             return sample(groups, *arguments)

@@ -1,0 +1,41 @@
+"""What an engine behind a server needs of the policy whose weights it holds."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from PIL.Image import Image
+from torch import Tensor
+
+from papo.rollout.sampler import DecodingPolicy
+from papo.types import PromptGroup, TokenScores
+
+
+@runtime_checkable
+class ServedPolicy(DecodingPolicy, Protocol):
+    """A policy that samples itself where it must, and says what the server should say.
+
+    Attributes:
+        encoder: its `image_token_id` fills the image slots of a prompt.
+        adapter: its `head_weight` has a row per token.
+    """
+
+    encoder: Any
+    adapter: Any
+
+    @property
+    def banned_token_ids(self) -> tuple[int, ...]: ...
+
+    def pictures(
+        self, patches: Float[Tensor, "patch pixel"], image_grid_thw: Int[Tensor, "image 3"]
+    ) -> tuple[Image, ...]: ...
+
+    def score(
+        self,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        *,
+        masked_view: bool,
+        full_vocabulary: bool,
+    ) -> TokenScores: ...

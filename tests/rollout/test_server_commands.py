@@ -1,0 +1,97 @@
+"""train.py and evaluate.py with rollout=server, on a server of the lab's policy."""
+
+import csv
+import json
+
+import pytest
+from evaluation.evaluation_command import records, run_evaluation
+from fake_server import fake_server
+from lab_module import lab_policy
+from training.command import run_command
+
+
+@pytest.fixture(scope="module")
+def served_policy():
+    return lab_policy()
+
+
+@pytest.fixture
+def server(served_policy, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    with fake_server(served_policy, folder) as running:
+        yield running
+
+
+def on(server, *overrides):
+    return (
+        "rollout=server",
+        f"rollout.urls=[{server.url}]",
+        f"rollout.weights_folder={server.folder}",
+        "rollout.max_response_tokens=24",
+        "rollout.top_p=1.0",
+        "rollout.attempts=1",
+        *overrides,
+    )
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_on_a_server_trains_as_one_without(server, tmp_path):
+    done = run_command(
+        *on(server), f"run_dir={tmp_path / 'served'}", "callbacks.rollout_table.every_rollouts=1"
+    )
+    assert done.code == 0, done.stderr
+    found = rows(tmp_path / "served")
+    assert len(found) == 2
+    for row in found:
+        assert 0 <= float(row["rollout/logprob_difference_max"]) < 1e-4
+        assert float(row["rollout/logprob_difference_mean"]) <= float(
+            row["rollout/logprob_difference_max"]
+        )
+        assert float(row["rollout/ratio_mean"]) == pytest.approx(1.0, abs=1e-4)
+        assert float(row["rollout/local"]) == 0.0
+    # Old log-probabilities are the policy's own: the first update of a rollout starts from ratio 1.
+    assert float(found[0]["policy/ratio_mean"]) == pytest.approx(1.0, abs=1e-6)
+    lines = (tmp_path / "served" / "rollouts.jsonl").read_text().splitlines()
+    assert {json.loads(line)["engine"] for line in lines} == {"server"}
+    # Before the first rollout, after it, and after the last.
+    assert server.paths.count("/finish_weight_update") == 3
+    assert server.version.endswith(".2")
+
+
+def test_without_a_server_nothing_says_so(tmp_path):
+    assert run_command(f"run_dir={tmp_path}", "rollout.num_responses=2").code == 0
+    assert not [name for name in rows(tmp_path)[0] if name.startswith("rollout/")]
+    assert "engine" not in json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0])
+
+
+def test_a_run_without_its_server_ends_before_it_begins(server, tmp_path):
+    server.faults.add("unavailable")
+    done = run_command(*on(server), f"run_dir={tmp_path / 'run'}")
+    assert done.code == 1
+    assert done.stderr.count("\n") == 1
+    assert "servers/vllm/README.md" in done.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_an_evaluation_on_a_server_keeps_the_same_records(server, tmp_path):
+    done = run_evaluation(*on(server), f"run_dir={tmp_path / 'served'}")
+    assert done.code == 0, done.stderr
+    found = records(tmp_path / "served")
+    assert len(found) == 12
+    run = json.loads((tmp_path / "served" / "run.json").read_text())
+    assert run["engine"] == {"rollout": "ServerRollouts", "urls": [server.url]}
+    result = json.loads((tmp_path / "served" / "result.json").read_text())
+    assert result["responses_sampled_locally"] == 0
+    local = run_evaluation("rollout.top_k=null", f"run_dir={tmp_path / 'local'}")
+    assert local.code == 0, local.stderr
+    same = [
+        (one.problem_id, one.view, one.response_index, one.seed)
+        for one in records(tmp_path / "local")
+    ]
+    assert [(one.problem_id, one.view, one.response_index, one.seed) for one in found] == same
+    assert "engine" not in json.loads((tmp_path / "local" / "run.json").read_text())
