@@ -45,7 +45,13 @@ from papo.masking import check_mask, require_pictures
 from papo.models import VisionTowerSaliency, check_model, checkpoint_weights
 from papo.parallel import NoSharding, Ranks, Sharding, check_processes
 from papo.rewards import PartlyLabelled
-from papo.rollout import WeightSource, check_sampling, preflight_engine, run_name
+from papo.rollout import (
+    WeightSource,
+    check_importance_cap,
+    check_sampling,
+    preflight_engine,
+    run_name,
+)
 from papo.training import (
     LENGTH_KEY,
     PROCESS_KEYS,
@@ -339,6 +345,12 @@ def make_plan(config: DictConfig) -> Plan:
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
         max_response_tokens=config.rollout.max_response_tokens,
+    )
+    check_importance_cap(
+        plan.objective.importance_cap,
+        plan.make_engine,
+        top_p=config.rollout.top_p,
+        top_k=config.rollout.top_k,
     )
     check_labels(plan)
     if is_lab(plan):

@@ -21,11 +21,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One sampled response."""
+    """One sampled response; `engine` as of `ResponseRecord`."""
 
     text: str
     num_tokens: int
     ended: bool
+    engine: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -169,6 +170,7 @@ class Runner:
                         verdicts=dict(grade.verdicts),
                         num_tokens=sample.num_tokens,
                         stop_reason="end" if sample.ended else "length",
+                        engine=sample.engine,
                     )
                 )
         finished = FinishedBatch(
@@ -223,6 +225,6 @@ def sample_prompts(
             problem, variant, _ = jobs[row // count]
             response_index = variant + row % count * len(prompts[problem])
             found[problem][response_index] = Sample(
-                text=text, num_tokens=lengths[row], ended=ended[row]
+                text=text, num_tokens=lengths[row], ended=ended[row], engine=responses.engine(row)
             )
     return [[row[index] for index in range(num_responses)] for row in found]

@@ -22,7 +22,12 @@ from papo.functional.perception import (
 )
 from papo.functional.reduce import sequence_mean, token_mean, zero_padding
 from papo.functional.schedules import linear_decay
-from papo.functional.surrogate import ClipEvents, clip_events, clipped_surrogate
+from papo.functional.surrogate import (
+    ClipEvents,
+    clip_events,
+    clipped_surrogate,
+    truncated_importance,
+)
 
 __all__ = [
     "SAMPLED_ESTIMATORS",
@@ -48,5 +53,6 @@ __all__ = [
     "token_mean",
     "token_statistics",
     "total_variation",
+    "truncated_importance",
     "zero_padding",
 ]

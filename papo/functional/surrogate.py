@@ -35,6 +35,21 @@ def clipped_surrogate(
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
 
 
+def truncated_importance(
+    old_logprobs: Float[Tensor, "rollout token"],
+    behaviour_logprobs: Float[Tensor, "rollout token"],
+    *,
+    cap: float,
+) -> Float[Tensor, "rollout token"]:
+    """min(pi_old / mu, cap) per token, a constant: corrects a surrogate whose tokens mu drew, not pi_old.
+
+    mu is the same policy in another program, whose rounding differs. Truncated importance sampling (Ionides
+    2008, JCGS 17(2)), per token as TRL and verl have it; both log-probabilities must be over the whole
+    vocabulary, or their supports differ.
+    """
+    return (old_logprobs - behaviour_logprobs).detach().exp().clamp(max=cap)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipEvents:
     """Where a clip binds, so that the surrogate has no gradient (padding is not excluded).

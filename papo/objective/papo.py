@@ -25,6 +25,7 @@ from papo.functional import (
     restricted_perception_kl,
     sequence_mean,
     token_mean,
+    truncated_importance,
     zero_padding,
 )
 from papo.objective.errors import NonFiniteTermError
@@ -73,6 +74,8 @@ class PAPOObjective:
         perception_top_p: only this share of each response's tokens, those with the largest
             perception KL, count; None for all.
         gate: "all" rollouts' perception KL counts, or only that of "correct" ones.
+        importance_cap: the surrogate of a token is multiplied by min(pi_old / mu, cap), mu the engine that drew
+            it; None for no correction.
 
     Raises:
         ValueError: a setting is out of range, or two contradict each other; names the config key.
@@ -103,6 +106,7 @@ class PAPOObjective:
         ref_kl_max: Number | None,
         perception_top_p: Number | None,
         gate: str,
+        importance_cap: Number | None = None,
     ) -> None:
         self.clip_low = _number("clip_low", clip_low, above=0.0, below=1.0)
         self.clip_high = _number("clip_high", clip_high, above=0.0)
@@ -139,6 +143,7 @@ class PAPOObjective:
             "perception_top_p", perception_top_p, above=0.0, below=1.0
         )
         self.gate: Gate = _choice("gate", gate, get_args(Gate))
+        self.importance_cap = _optional("importance_cap", importance_cap, above=0.0)
         self._check_contradictions()
 
     @property
@@ -241,7 +246,7 @@ class PAPOObjective:
             dual_clip=self.dual_clip,
         )
         log_ratio = scores.logprobs - batch.old_logprobs
-        tokenwise = {
+        tokenwise: dict[str, Tensor] = {
             "clip_fraction_low": events.low.to(log_ratio.dtype),
             "clip_fraction_high": events.high.to(log_ratio.dtype),
             "clip_fraction_dual": events.dual.to(log_ratio.dtype),
@@ -249,6 +254,9 @@ class PAPOObjective:
             "ratio_mean": log_ratio.exp(),
             "sampled_entropy": -scores.logprobs,
         }
+        if self.importance_cap is not None:
+            is_capped = self._importance(batch) >= self.importance_cap
+            tokenwise["importance_capped"] = is_capped.to(log_ratio.dtype)
         masked_logprobs = self._masked_logprobs(batch, scores)
         if masked_logprobs is not None:
             prefers_masked = masked_logprobs > scores.logprobs
@@ -293,7 +301,7 @@ class PAPOObjective:
     def _surrogate(
         self, batch: RolloutBatch, scores: TokenScores
     ) -> Float[Tensor, "rollout token"]:
-        return clipped_surrogate(
+        surrogate = clipped_surrogate(
             scores.logprobs,
             batch.old_logprobs,
             batch.advantages,
@@ -301,6 +309,17 @@ class PAPOObjective:
             clip_high=self.clip_high,
             dual_clip=self.dual_clip,
             log_ratio_max=self.kl_log_ratio_max,
+        )
+        return surrogate if self.importance_cap is None else surrogate * self._importance(batch)
+
+    def _importance(self, batch: RolloutBatch) -> Float[Tensor, "rollout token"]:
+        if batch.behaviour_logprobs is None or self.importance_cap is None:
+            raise ValueError(
+                f"objective.importance_cap={self.importance_cap} corrects for the engine that drew the tokens, and "
+                "batch.behaviour_logprobs is None"
+            )
+        return truncated_importance(
+            batch.old_logprobs, batch.behaviour_logprobs, cap=self.importance_cap
         )
 
     def _kl_ref(

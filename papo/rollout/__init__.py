@@ -1,6 +1,6 @@
 """Sampling responses: engines behind the RolloutEngine Protocol."""
 
-from papo.rollout.check import preflight_engine
+from papo.rollout.check import check_importance_cap, preflight_engine
 from papo.rollout.connection import KEY_VARIABLE, ServerDiffers, ServerUnavailable
 from papo.rollout.sampler import SharedPrefillSampler, check_sampling, draw_tokens
 from papo.rollout.server import ServerRollouts
@@ -13,6 +13,7 @@ __all__ = [
     "ServerUnavailable",
     "SharedPrefillSampler",
     "WeightSource",
+    "check_importance_cap",
     "check_sampling",
     "draw_tokens",
     "preflight_engine",

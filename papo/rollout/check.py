@@ -16,3 +16,31 @@ def preflight_engine(make_engine: Callable[..., Any]) -> None:
     """
     if isinstance(make_engine, partial) and hasattr(make_engine.func, "preflight"):
         make_engine.func.preflight(make_engine.keywords)
+
+
+def check_importance_cap(
+    importance_cap: float | None,
+    make_engine: Callable[..., Any],
+    *,
+    top_p: float,
+    top_k: int | None,
+) -> None:
+    """Refuses a correction for the engine where there is nothing to correct, or no ratio to correct it by.
+
+    Raises:
+        ValueError: the policy samples itself, or what an engine says of a token is not over the whole vocabulary.
+    """
+    if importance_cap is None:
+        return
+    engine = make_engine.func if isinstance(make_engine, partial) else make_engine
+    if not getattr(engine, "has_own_logprobs", False):
+        raise ValueError(
+            f"objective.importance_cap={importance_cap} corrects for an engine that is not the policy itself, and here "
+            "the policy samples. Set rollout=server, or objective.importance_cap=null."
+        )
+    if top_p < 1 or top_k is not None:
+        raise ValueError(
+            "a server's log-probabilities are those after top-p and top-k, over other tokens than the policy's, so "
+            f"their ratio corrects nothing; got objective.importance_cap={importance_cap}, rollout.top_p={top_p} and "
+            f"rollout.top_k={top_k}. Set rollout.top_p=1.0 and rollout.top_k=null, or objective.importance_cap=null."
+        )

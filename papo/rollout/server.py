@@ -56,6 +56,9 @@ class ServerRollouts:
         ValueError: an impossible setting.
     """
 
+    has_own_logprobs = True
+    """What it says of a token is not what the policy says (objective.importance_cap)."""
+
     def __init__(
         self,
         *,

@@ -39,6 +39,7 @@ class ResponseRecord:
         answer, correct, verdicts: see `GradedAnswer`.
         num_tokens: sampled tokens, the end-of-turn token included.
         stop_reason: "end" where the response ended by itself, "length" where the limit cut it.
+        engine: "server" or, where it was away, "local"; None, and not in the line, where no server is asked.
     """
 
     benchmark: str
@@ -53,10 +54,14 @@ class ResponseRecord:
     verdicts: Mapping[str, str]
     num_tokens: int
     stop_reason: StopReason
+    engine: str | None = None
 
     def to_line(self) -> str:
         """Returns the record as one line of JSON, newline included."""
-        return json.dumps(asdict(self), ensure_ascii=True) + "\n"
+        values = asdict(self)
+        if self.engine is None:
+            del values["engine"]
+        return json.dumps(values, ensure_ascii=True) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> "ResponseRecord":

@@ -39,6 +39,12 @@ class Responses:
     behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
     from_server: Bool[Tensor, " rollout"] | None = None
 
+    def engine(self, row: int) -> str | None:
+        """Who wrote a response, "server" or "local"; None where no server is asked."""
+        if self.from_server is None:
+            return None
+        return "server" if bool(self.from_server[row]) else "local"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rewards:

@@ -89,6 +89,7 @@ def make_batch(policy, seed=3):
     mask = torch.arange(NUM_TOKENS)[None] < torch.tensor(LENGTHS)[:, None]
     ids = torch.randint(0, NUM_IDS - 1, mask.shape, generator=generator)
     rewards = torch.rand(len(LENGTHS), generator=generator, dtype=torch.float64)
+    noise = 0.5 * torch.randn(mask.shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         old = policy.moved(0.15, seed=11).score(ids, mask)
         reference = policy.moved(0.3, seed=12).score(ids, mask)
@@ -100,6 +101,8 @@ def make_batch(policy, seed=3):
         correct=rewards > 0.5,
         ref_logprobs=reference.logprobs,
         masked_logprobs=old.masked_logprobs,
+        # The engine is the older policy as another program computes it: here far off, to be seen.
+        behaviour_logprobs=old.logprobs + noise * mask,
         response_ids=ids,
     )
 
@@ -135,12 +138,14 @@ def naive_k3(log_p, log_q):
     return ratio - 1 - math.log(ratio)
 
 
-def naive_surrogate(log_p, log_old, advantage, settings):
+def naive_surrogate(log_p, log_old, log_engine, advantage, settings):
     ratio = math.exp(log_p - log_old)
     clipped = min(max(ratio, 1 - settings.clip_low), 1 + settings.clip_high)
     gain = min(ratio * advantage, clipped * advantage)
     if settings.dual_clip is not None and advantage < 0:
         gain = max(gain, settings.dual_clip * advantage)
+    if settings.importance_cap is not None:
+        gain *= min(math.exp(log_old) / math.exp(log_engine), settings.importance_cap)
     return -gain
 
 
@@ -160,9 +165,10 @@ def naive_terms(settings, batch, scores):
 
     advantages = batch.advantages[:, None].expand_as(batch.old_logprobs)
     surrogate = tokenwise(
-        lambda p, old, a: naive_surrogate(p, old, a, settings),
+        lambda p, old, engine, a: naive_surrogate(p, old, engine, a, settings),
         scores.logprobs,
         batch.old_logprobs,
+        batch.behaviour_logprobs,
         advantages,
     )
     if settings.ref_estimator == "k3_weighted":
@@ -344,6 +350,7 @@ def check_extra_padding_never_matters(fidelity):
         old_logprobs=widen(batch.old_logprobs),
         ref_logprobs=widen(batch.ref_logprobs),
         masked_logprobs=widen(batch.masked_logprobs),
+        behaviour_logprobs=widen(batch.behaviour_logprobs),
         advantages=batch.advantages,
         correct=batch.correct,
     )

@@ -1,6 +1,7 @@
 """Each mutant breaks the objective once, the way others have; a named check must notice."""
 
 import pytest
+import torch
 from objective_checks import (
     check_cutting_never_matters,
     check_descent_moves_the_term,
@@ -175,6 +176,25 @@ def test_the_clip_lost(monkeypatch):
         lambda *inputs, **options: clipped_surrogate(*inputs, **{**options, "clip_high": 1e6}),
     )
     assert_dies(check_matches_the_definition, "paper")
+
+
+CORRECTED = ("paper", "papo_g", ("objective.importance_cap=1.2",))
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        lambda old, engine, cap: torch.ones_like(old),
+        lambda old, engine, cap: (engine - old).exp().clamp(max=cap),
+        lambda old, engine, cap: (old - engine).exp(),
+        lambda old, engine, cap: (old - engine).exp().clamp(min=1 / cap, max=cap),
+    ],
+    ids=["no correction", "the ratio upside down", "no cap", "a floor too"],
+)
+def test_another_correction_for_the_engine(monkeypatch, mutant):
+    check_matches_the_definition(*CORRECTED)
+    monkeypatch.setattr(papo_module, "truncated_importance", mutant)
+    assert_dies(check_matches_the_definition, *CORRECTED)
 
 
 def test_sampled_entropies_where_exact_ones_are_claimed(monkeypatch):

@@ -43,6 +43,12 @@ def test_both_averages_match_their_definition(fidelity, average, entropy_average
 
 
 @each_fidelity
+@pytest.mark.parametrize("cap", [1.2, 1000.0])
+def test_the_corrected_surrogate_matches_its_definition(fidelity, cap):
+    check_matches_the_definition(fidelity, overrides=(*ALL_ON, f"objective.importance_cap={cap}"))
+
+
+@each_fidelity
 def test_every_term_reaches_the_policy(fidelity):
     check_every_term_is_alive(fidelity)
 
@@ -73,6 +79,7 @@ def test_padding_never_matters(fidelity):
         (),
         ("objective.perception_top_p=0.4",),
         ("objective.gate=correct",),
+        ("objective.importance_cap=1.2",),
         ("objective.average=token", "objective.entropy_average=sequence"),
         ("objective.average=sequence", "objective.entropy_average=token"),
     ],

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ def build(fidelity="official", objective="papo_g", **settings):
         ("clip_low", 1.0),
         ("clip_high", -0.3),
         ("dual_clip", 1.0),
+        ("importance_cap", 0.0),
         ("kl_log_ratio_max", 0.0),
         ("perception_kl_max", -1.0),
         ("ref_kl_max", 0.0),
@@ -148,7 +150,8 @@ def test_a_linear_schedule_fades_gamma_and_both_etas_together():
 
 def without(batch, *names):
     fields = (
-        "num_responses response_mask old_logprobs ref_logprobs masked_logprobs advantages correct"
+        "num_responses response_mask response_ids old_logprobs ref_logprobs masked_logprobs "
+        "behaviour_logprobs advantages correct"
     )
     return RolloutBatch(**{f: None if f in names else getattr(batch, f) for f in fields.split()})
 
@@ -187,6 +190,45 @@ def test_a_weighted_term_without_its_input_names_it(fidelity, missing, named):
     partial = without(batch, missing)
     with pytest.raises(ValueError, match=named):
         build(fidelity)(partial, scores, minibatch=partial, progress=0.0)
+
+
+def corrected_surrogate(cap, engine=0.25):
+    """Of one token with advantage 1, and the gradient at its log-probability: pi = pi_old = 1/2."""
+    logprobs = torch.tensor([[-math.log(2)]], dtype=torch.float64, requires_grad=True)
+    batch = RolloutBatch(
+        num_responses=1,
+        response_mask=torch.ones(1, 1, dtype=torch.bool),
+        old_logprobs=logprobs.detach(),
+        behaviour_logprobs=torch.tensor([[math.log(engine)]], dtype=torch.float64),
+        advantages=torch.ones(1, dtype=torch.float64),
+        correct=torch.tensor([True]),
+    )
+    objective = build("paper", objective="dapo", importance_cap=cap)
+    scores = TokenScores(logprobs=logprobs)
+    term = objective(batch, scores, minibatch=batch, progress=0.0)["surrogate"]
+    [gradient] = torch.autograd.grad(term, logprobs)
+    capped = objective.diagnostics(batch, scores, batch).get("importance_capped")
+    return term.item(), gradient.item(), None if capped is None else capped.item()
+
+
+def test_the_correction_by_hand():
+    # pi = pi_old = 1/2, the engine drew the token with 1/4: it should have come twice as often. The surrogate
+    # is -rho A = -1, times min(2, cap); its gradient at log pi is the same, since the weight is a constant.
+    for cap, expected, capped in ((3.0, -2.0, 0.0), (1.5, -1.5, 1.0), (None, -1.0, None)):
+        term, gradient, share = corrected_surrogate(cap)
+        assert term == pytest.approx(expected, rel=1e-7)
+        assert gradient == pytest.approx(expected, rel=1e-7)
+        assert share == (None if capped is None else pytest.approx(capped, abs=1e-7))
+    # The engine draws it twice as often: half the weight, and no floor.
+    assert corrected_surrogate(1.5, engine=1.0)[0] == pytest.approx(-0.5, rel=1e-7)
+
+
+def test_a_correction_without_the_engines_probabilities_is_refused():
+    policy = ToyPolicy(1)
+    batch = make_batch(policy)
+    bare = without(batch, "behaviour_logprobs")
+    with pytest.raises(ValueError, match=r"importance_cap=2\.0.*batch\.behaviour_logprobs is None"):
+        evaluate(build(importance_cap=2.0), policy, bare)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -83,10 +83,7 @@ def test_an_evaluation_on_a_server_keeps_the_same_records(server, tmp_path):
     assert done.code == 0, done.stderr
     found = records(tmp_path / "served")
     assert len(found) == 12
-    run = json.loads((tmp_path / "served" / "run.json").read_text())
-    assert run["engine"] == {"rollout": "ServerRollouts", "urls": [server.url]}
-    result = json.loads((tmp_path / "served" / "result.json").read_text())
-    assert result["responses_sampled_locally"] == 0
+    assert {one.engine for one in found} == {"server"}
     local = run_evaluation("rollout.top_k=null", f"run_dir={tmp_path / 'local'}")
     assert local.code == 0, local.stderr
     same = [
@@ -94,4 +91,50 @@ def test_an_evaluation_on_a_server_keeps_the_same_records(server, tmp_path):
         for one in records(tmp_path / "local")
     ]
     assert [(one.problem_id, one.view, one.response_index, one.seed) for one in found] == same
-    assert "engine" not in json.loads((tmp_path / "local" / "run.json").read_text())
+    assert "engine" not in (tmp_path / "local" / "responses.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((), "Set rollout=server, or objective.importance_cap=null"),
+        (("rollout=server", "rollout.top_p=0.99"), "Set rollout.top_p=1.0 and rollout.top_k=null"),
+        (("rollout=server", "rollout.top_p=1.0", "rollout.top_k=50"), "rollout.top_k=50"),
+    ],
+)
+def test_a_correction_that_corrects_nothing_is_refused(tmp_path, overrides, message):
+    done = run_command("objective.importance_cap=2.0", *overrides, f"run_dir={tmp_path / 'run'}")
+    assert done.code == 1
+    assert message in done.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_corrected_run_says_how_much_was_cut(server, tmp_path):
+    done = run_command(*on(server), f"run_dir={tmp_path / 'run'}", "objective.importance_cap=1.0")
+    assert done.code == 0, done.stderr
+    for row in rows(tmp_path / "run"):
+        # The same policy in the same precision: about half of the ratios are rounded above 1.
+        assert 0.0 < float(row["policy/importance_capped"]) <= 1.0
+
+
+def test_a_run_goes_on_by_itself_where_its_server_is_away(server, tmp_path):
+    began, original = [], server.answer
+
+    def dies_after_the_first_rollout(path, body):
+        if path == "/inference/v1/generate" and server.version.endswith(".1"):
+            server.faults.add("unavailable")
+            return 503, {}
+        began.append(path)
+        return original(path, body)
+
+    server.answer = dies_after_the_first_rollout
+    done = run_command(
+        *on(server, "rollout.on_failure=local"),
+        f"run_dir={tmp_path / 'run'}",
+        "callbacks.rollout_table.every_rollouts=1",
+    )
+    assert done.code == 0, done.stderr
+    assert [float(row["rollout/local"]) for row in rows(tmp_path / "run")] == [0.0, 1.0]
+    lines = (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()
+    engines = {(one["rollout_step"], one["engine"]) for one in map(json.loads, lines)}
+    assert engines == {(1, "server"), (2, "local")}

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL.Image import Image
-from torch import Tensor
 
 from papo.functional import kl_k3
 from papo.training.callbacks.record import finished_step
@@ -118,15 +117,8 @@ class RolloutTable(Callback):
                     "token_ids": token_ids,
                     "tokens": token_texts(policy.encoder.tokenizer, token_ids),
                     "perception_kl": None if token_kl is None else token_kl[j][mask[j]].tolist(),
-                    **_engine(shown.responses.from_server, j),
+                    **({"engine": engine} if (engine := shown.responses.engine(j)) else {}),
                 }
-
-
-def _engine(from_server: Tensor | None, row: int) -> dict[str, str]:
-    """Who wrote a response, where there are two who could have."""
-    if from_server is None:
-        return {}
-    return {"engine": "server" if bool(from_server[row]) else "local"}
 
 
 def _save_pictures(folder: Path, name: str, pictures: Sequence[Image]) -> list[str]:
