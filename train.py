@@ -407,7 +407,9 @@ def preflight(plan: Plan, ranks: Ranks, shards: int) -> tuple[str, ...]:
         )
     if is_lab(plan) and model.get("path"):
         check_model_speaks(model.path, plan.source.shape)
-    preflight_engine(plan.make_engine)
+    preflight_engine(
+        plan.make_engine, longest_prompt=getattr(plan.source, "max_prompt_tokens", None) or 1
+    )
     check_accelerator(plan.config.trainer.get("accelerator"), plan.config.trainer.devices)
     make_trainer(plan, [], ranks, NoSharding())
     # These read the data, which may have to come from the hub.

@@ -16,9 +16,13 @@ from papo.evaluation.report import markdown, table_csv
 from papo.evaluation.store import TABLES
 from papo.files import read_object, write_atomically
 from papo.provenance import require_same_settings, run_facts, start_facts, with_start
+from papo.rollout import SERVER_KEYS
 
 # Where the evaluation goes and who is evaluated: the weights themselves are compared instead.
-_FREE_KEYS = ("resume", "run_dir", "checkpoint", "num_threads", "devices", "num_nodes")
+_FREE_KEYS = (
+    *("resume", "run_dir", "checkpoint", "num_threads", "devices", "num_nodes"),
+    *SERVER_KEYS,
+)
 _FACTS = {"checkpoint": dict, "benchmarks": dict}
 _RESTORE = "It says what {} the evaluation: restore it, or choose another run_dir."
 

@@ -1,4 +1,4 @@
-"""A policy's weights as its Hugging Face checkpoint would hold them, one at a time."""
+"""A policy's weights as a plain Hugging Face model would hold them, one at a time."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,9 @@ _ADAPTER = ".lora_"
 
 @torch.no_grad()
 def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Yields the name and value of every weight; a tied head is the embeddings, and comes once.
+    """Yields the name and value of every weight, as of the model that `save_pretrained` writes and transformers loads.
+
+    A tied head is the embeddings, and comes once.
 
     The model stays as it is: W + (alpha / r) B A of an adapted layer is computed beside it. A collective where
     the weights are in shards: one adapted layer is whole at a time, other weights are yielded as shards.

@@ -1,6 +1,6 @@
 """Sampling responses: engines behind the RolloutEngine Protocol."""
 
-from papo.rollout.check import check_importance_cap, preflight_engine
+from papo.rollout.check import SERVER_KEYS, check_importance_cap, preflight_engine
 from papo.rollout.connection import KEY_VARIABLE, ServerDiffers, ServerUnavailable
 from papo.rollout.sampler import SharedPrefillSampler, check_sampling, draw_tokens
 from papo.rollout.server import ServerRollouts
@@ -8,6 +8,7 @@ from papo.rollout.weight_source import WeightSource, run_name
 
 __all__ = [
     "KEY_VARIABLE",
+    "SERVER_KEYS",
     "ServerDiffers",
     "ServerRollouts",
     "ServerUnavailable",

@@ -4,18 +4,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+SERVER_KEYS = tuple(
+    f"rollout.{name}"
+    for name in (
+        *("urls", "weights_folder", "part_bytes", "at_once"),
+        *("timeout_seconds", "attempts", "pause_seconds"),
+    )
+)
+"""Where servers are and how they are asked; what they write does not depend on it."""
 
-def preflight_engine(make_engine: Callable[..., Any]) -> None:
+
+def preflight_engine(make_engine: Callable[..., Any], *, longest_prompt: int = 1) -> None:
     """Has an engine say what it misses, if it can: its class then has a `preflight` that takes its settings.
 
     Args:
         make_engine: wants the policy only.
+        longest_prompt: tokens of it, where that is known already.
 
     Raises:
         ValueError: as the engine says.
     """
     if isinstance(make_engine, partial) and hasattr(make_engine.func, "preflight"):
-        make_engine.func.preflight(make_engine.keywords)
+        make_engine.func.preflight(make_engine.keywords, longest_prompt=longest_prompt)
 
 
 def check_importance_cap(

@@ -128,11 +128,12 @@ class ServerRollouts:
         self._is_away = False
 
     @staticmethod
-    def preflight(settings: Mapping[str, Any]) -> None:
+    def preflight(settings: Mapping[str, Any], *, longest_prompt: int = 1) -> None:
         """Asks every server whether it is there and what it serves, before a model is loaded.
 
         Args:
             settings: of the constructor, but for the policy.
+            longest_prompt: tokens of it, as far as known.
 
         Raises:
             ValueError: a server is away or serves something else; says how to start one.
@@ -150,7 +151,9 @@ class ServerRollouts:
             except ServerUnavailable as error:
                 raise ServerUnavailable(f"{error}. {_START}") from error
             server.require_room(
-                prompt_tokens=1, response_tokens=settings["max_response_tokens"], room=room
+                prompt_tokens=longest_prompt,
+                response_tokens=settings["max_response_tokens"],
+                room=room,
             )
 
     def follow(self, source: WeightSource, version: str) -> None:

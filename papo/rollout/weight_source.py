@@ -18,7 +18,7 @@ _LONGEST_RUN_NAME = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WeightSource:
-    """A policy's weights under the names of its Hugging Face checkpoint, read anew for every version.
+    """A policy's weights under the names of its Hugging Face model, read anew for every version.
 
     Attributes:
         weights: yields name and value of every weight, adapters merged in; a value may be in shards.

@@ -23,6 +23,7 @@ from typing import Any
 
 from papo.files import DamagedFile, read_object, write_atomically
 from papo.provenance import require_same_settings, run_facts, start_facts, with_start
+from papo.rollout import SERVER_KEYS
 from papo.training.checkpoints import (
     DamagedCheckpoint,
     checkpoints,
@@ -35,8 +36,11 @@ from papo.training.data_fingerprint import DataFingerprint
 from papo.training.tables import first_missing_row, truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
-PROCESS_KEYS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.shard_size")
-"""How many processes do the work; the run they do is the same."""
+PROCESS_KEYS = (
+    *("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.shard_size"),
+    *SERVER_KEYS,
+)
+"""Which processes do the work; the run they do is the same."""
 
 _FREE_KEYS = ("resume", "run_dir", "logger", "callbacks", "sweep", *PROCESS_KEYS)
 

@@ -305,6 +305,8 @@ def test_what_a_server_cannot_serve_is_said_before_a_model_is_loaded(
     ServerRollouts.preflight(settings_of(server.url, tmp_path))
     with pytest.raises(ValueError, match=message):
         ServerRollouts.preflight(settings_of(server.url, tmp_path, **overrides))
+    with pytest.raises(ValueError, match="room for 512 tokens; a prompt of 501 "):
+        ServerRollouts.preflight(settings_of(server.url, tmp_path), longest_prompt=501)
 
 
 def test_a_prompt_that_leaves_no_room_for_the_response_is_refused(policy, tmp_path):

@@ -138,3 +138,23 @@ def test_a_run_goes_on_by_itself_where_its_server_is_away(server, tmp_path):
     lines = (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()
     engines = {(one["rollout_step"], one["engine"]) for one in map(json.loads, lines)}
     assert engines == {(1, "server"), (2, "local")}
+
+
+def test_a_run_goes_on_with_another_server_as_if_it_had_not_stopped(
+    server, served_policy, tmp_path
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_command(*on(server), f"run_dir={whole}").code == 0
+    first = run_command(*on(server), f"run_dir={parts}", "training.num_rollouts=1")
+    assert first.code == 0, first.stderr
+    with fake_server(served_policy, server.folder) as other:
+        second = run_command(
+            f"run_dir={parts}",
+            "resume=true",
+            "training.num_rollouts=2",
+            f"rollout.urls=[{other.url}]",
+            short=False,
+        )
+        assert second.code == 0, second.stderr
+        assert other.paths.count("/finish_weight_update") == 3
+    assert rows(parts) == rows(whole)
