@@ -1,12 +1,14 @@
 """Rollouts on a server: the tokens, the weights and the log-probabilities are this policy's, or the run stops."""
 
+import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 import torch
-from fake_server import FAULTS, fake_server
 from model_fixtures import mixed_problems, tiny_policy
+from rollout.fake_server import FAULTS, fake_server
 
 from papo.models import checkpoint_weights
 from papo.parallel import Ranks
@@ -357,3 +359,27 @@ def test_files_of_a_failed_hand_over_are_removed(policy, tmp_path):
     with pytest.raises(ValueError, match=r"cannot be written to .*rollout.weights_folder"):
         rollouts.follow(source(policy), "0")
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_a_signal_ends_a_run_that_waits_for_a_server(policy, server, tmp_path):
+    """It is raised at once, and no thread that still waits keeps the process."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(number, frame):
+        raise Stopped
+
+    rollouts = engine(policy, [server.url], tmp_path, timeout_seconds=200.0)
+    rollouts.follow(source(policy), "0")
+    server.faults.add("late")
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        threading.Timer(0.5, signal.raise_signal, [signal.SIGUSR1]).start()
+        with pytest.raises(Stopped):
+            ask(rollouts, policy)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    waiting = [one for one in threading.enumerate() if one.name == "papo-rollout"]
+    assert waiting
+    assert all(one.daemon for one in waiting)

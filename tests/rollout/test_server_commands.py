@@ -5,8 +5,8 @@ import json
 
 import pytest
 from evaluation.evaluation_command import records, run_evaluation
-from fake_server import fake_server
 from lab_module import lab_policy
+from rollout.fake_server import fake_server
 from training.command import run_command
 
 

@@ -1,6 +1,5 @@
 """Several ranks that sample on one server do the run of one rank that does."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,6 @@ from pool import on_ranks, outcomes
 from test_replicas import largest_difference, same_metrics
 
 pytestmark = pytest.mark.dist
-
-# The fake server stands beside the tests of the engine.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rollout"))
 
 SHORT = {"tiny": TINY, "num_rollouts": 2, "prompts_per_rollout": 4, "prompts_per_minibatch": 4}
 LORA = {"lora": {"language": {"r": 2, "alpha": 4, "targets": ["q_proj"]}, "vision": None}}
@@ -55,8 +51,8 @@ def served(ranks, url, weights, folder, settings=SHORT, without=(), on_failure="
 
 @pytest.fixture
 def server(tmp_path):
-    from fake_server import fake_server
     from model_fixtures import tiny_policy
+    from rollout.fake_server import fake_server
 
     weights = tmp_path / "weights"
     weights.mkdir()
