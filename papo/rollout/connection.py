@@ -20,6 +20,8 @@ KEY_VARIABLE = "PAPO_ROLLOUT_KEY"
 _BYTES_AT_ONCE = 65_536
 _BYTES_OF_A_REFUSAL = 4_096
 _CHARACTERS_OF_A_REFUSAL = 300
+# Seconds. A signal that another thread was given is handled once this one looks up.
+_LOOKS_UP_AFTER = 0.5
 # Too early, too slow, too many: the same question may be answered later, as after an error of the server (5xx).
 _MAY_BE_ASKED_AGAIN = (408, 425, 429)
 
@@ -225,7 +227,10 @@ def side_by_side(
     results: dict[int, Any] = {}
     try:
         while len(results) < count:
-            number, result, error = done.get()
+            try:
+                number, result, error = done.get(timeout=_LOOKS_UP_AFTER)
+            except queue.Empty:
+                continue
             if error is not None:
                 raise error
             results[number] = result

@@ -22,6 +22,8 @@ from papo.types import PromptGroup, Responses, derive_seed, shown
 
 _log = logging.getLogger(__name__)
 
+# Of one question that takes no thinking.
+_PREFLIGHT_SECONDS = 30.0
 _START = "Start one as servers/vllm/README.md says, and set rollout.urls=[http://HOST:PORT]."
 _DTYPES = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _ON_FAILURE = ("stop", "local")
@@ -138,14 +140,17 @@ class ServerRollouts:
         Raises:
             ValueError: a server is away or serves something else; says how to start one.
         """
-        names = ("urls", "model", "timeout_seconds", "attempts", "pause_seconds")
+        names = ("urls", "model", "attempts", "pause_seconds")
         folder = Path(settings["weights_folder"]).expanduser()
         if not folder.is_dir():
             raise ValueError(
                 f"the servers read weights from a folder, and {folder} is none. Set rollout.weights_folder to the one "
                 "that they were started with (PAPO_WEIGHTS_FOLDER)."
             )
-        for server in model_servers(**{name: settings[name] for name in names}):
+        for server in model_servers(
+            **{name: settings[name] for name in names},
+            timeout_seconds=min(settings["timeout_seconds"], _PREFLIGHT_SECONDS),
+        ):
             try:
                 room = server.max_model_len()
             except ServerUnavailable as error:
