@@ -152,7 +152,7 @@ def test_a_run_goes_on_with_another_server_as_if_it_had_not_stopped(
             f"run_dir={parts}",
             "resume=true",
             "training.num_rollouts=2",
-            f"rollout.urls=[{other.url}]",
+            f"+rollout.urls=[{other.url}]",
             short=False,
         )
         assert second.code == 0, second.stderr
