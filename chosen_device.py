@@ -2,45 +2,18 @@
 
 import torch
 
-from papo.parallel import Ranks
+from papo.parallel import Ranks, device_of_process
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device; `auto` is the GPU where there is one.
+    """Returns the device of a command that is one process.
 
     Raises:
         ValueError: a device that is not here.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is auto, cpu or cuda; got {name!r}. Set device.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no GPU here, or PyTorch does not see it; set device=cpu")
-    return device
-
-
-def check_device_of_each(name: str, device: torch.device, devices: int, ranks: Ranks) -> None:
-    """Refuses a device that several processes would share.
-
-    Raises:
-        ValueError: all would take the same, or this machine, which is to start them, has fewer GPUs.
-    """
-    if device.type != "cuda" or devices == 1:
-        return
-    if device.index is not None:
-        raise ValueError(
-            f"each of devices={devices} processes takes a GPU of its own; got device={name}. Set device=cuda."
-        )
-    # Those that a scheduler started may see only their own.
-    if ranks.size == 1 and devices > (found := torch.cuda.device_count()):
-        raise ValueError(
-            f"PyTorch sees {found} GPUs here; got devices={devices}. Lower it, or look at CUDA_VISIBLE_DEVICES."
-        )
+    return device_of_process(name, devices=1, ranks=Ranks(), key="device", section="")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype | None:

@@ -23,7 +23,7 @@ from rich.console import Console
 
 import front_door
 import policy_source
-from chosen_device import check_device_of_each, choose_device, choose_dtype
+from chosen_device import choose_device, choose_dtype
 from front_door import instantiate
 from on_ranks import (
     end_recorded,
@@ -58,7 +58,7 @@ from papo.evaluation import (
 from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
 from papo.models import checkpoint_weights
-from papo.parallel import Ranks, check_processes
+from papo.parallel import Ranks, check_processes, device_of_process
 from papo.rollout import WeightSource, check_sampling, preflight_engine, run_name
 from papo.training import check_seed, check_threads
 from papo.training.base_weights import fingerprint
@@ -121,7 +121,10 @@ def task(config: DictConfig, ranks: Ranks) -> float:
         script="evaluate.py",
         ranks=ranks,
     )
-    check_device_of_each(config.device, plan.device, config.devices, ranks)
+    device = device_of_process(
+        config.device, devices=config.devices, ranks=ranks, key="device", section=""
+    )
+    plan = replace(plan, device=device)
     # What rank 0 downloads, the others find.
     about_data = ranks.first(lambda: preflight(plan))
     if not ranks.writes:
@@ -215,7 +218,7 @@ def preflight(plan: Plan) -> list[str]:
     Raises:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
     """
-    check_policy(plan.source)
+    check_policy(plan.source, plan.device)
     preflight_engine(plan.make_engine)
     for benchmark in plan.benchmarks:
         benchmark.preflight()

@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from constructors import read_run_config
 from front_door import instantiate
 from papo.evaluation import check_hugging_face_folder
-from papo.models import check_model
+from papo.models import check_model, meta_model
 from papo.training import (
+    available_bytes,
     check_checkpoint,
     is_checkpoint_folder,
     load_trained_policy,
     newest_checkpoint,
     read_checkpoint,
+    readable_bytes,
 )
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +130,12 @@ def folder_model(folder: Path, changes: Mapping[str, Any]) -> DictConfig:
     return node
 
 
-def check_policy(source: PolicySource) -> None:
+def check_policy(source: PolicySource, device: torch.device = _CPU) -> None:
     """Says what is missing or damaged before a model is loaded or downloaded.
+
+    Args:
+        source: of the policy.
+        device: that it will compute on.
 
     Raises:
         FileNotFoundError, ValueError, MemoryError: with the override that helps.
@@ -135,14 +144,20 @@ def check_policy(source: PolicySource) -> None:
         check_checkpoint(source.trained)
     model = source.model
     if "hub_id" in model:
-        check_model(
+        found = check_model(
             path=model.path,
             hub_id=model.hub_id,
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
-            with_reference=False,
-            trains_all=False,
         )
+        weights = sum(p.nbytes for p in meta_model(found.config, dtype=model.dtype).parameters())
+        for place in {_CPU, device}:
+            free = available_bytes(place)
+            if free is not None and weights > free:
+                raise MemoryError(
+                    f"the weights of {found.location} take {readable_bytes(weights)}, and "
+                    f"{readable_bytes(free)} of {place} are free. Use a larger machine, or a smaller model."
+                )
 
 
 def load_policy(source: PolicySource) -> Any:

@@ -42,8 +42,8 @@ from papo.lab import (
     shortest_response,
 )
 from papo.masking import check_mask, require_pictures
-from papo.models import VisionTowerSaliency, check_model, checkpoint_weights
-from papo.parallel import NoSharding, Ranks, Sharding, check_processes
+from papo.models import VisionTowerSaliency, checkpoint_weights
+from papo.parallel import NoSharding, Ranks, Sharding, check_processes, device_of_process
 from papo.rewards import PartlyLabelled
 from papo.rollout import (
     WeightSource,
@@ -57,7 +57,8 @@ from papo.training import (
     PROCESS_KEYS,
     Collector,
     DataFingerprint,
-    MemoryEstimate,
+    NoOffload,
+    Offload,
     PAPOModule,
     PolicyModule,
     PromptStream,
@@ -66,9 +67,11 @@ from papo.training import (
     RunFolder,
     Start,
     TrainingSettings,
+    available_bytes,
     build_trainer,
-    check_accelerator,
     check_group_size,
+    check_offload,
+    check_room,
     check_seed,
     check_share,
     check_strategy,
@@ -76,15 +79,14 @@ from papo.training import (
     check_trainer_keys,
     check_updates_arrive,
     checkpoint_bytes,
-    device_type,
-    estimate_memory,
     finish_loggers,
     fit,
-    largest_pass,
+    longest_prompt,
     newest_checkpoint,
     training_settings,
     try_optimizer,
 )
+from run_memory import run_memory, unloaded_run_memory
 
 KNOWN_KEYS = (
     *("model", "data", "reward", "fidelity", "masking", "rollout", "objective", "optimizer"),
@@ -193,7 +195,15 @@ def task(config: DictConfig, ranks: Ranks) -> float:
         precision=config.trainer.precision,
         processes=num_processes,
     )
-    notes = preflight(plan, ranks, shards)
+    device = device_of_process(
+        config.trainer.get("accelerator", "auto"),
+        devices=config.trainer.devices,
+        ranks=ranks,
+        key="trainer.accelerator",
+        section="trainer.",
+    )
+    check_offload(config.trainer.get("offload_while_sampling"), device)
+    notes = preflight(plan, ranks, device, shards)
     if num_processes > ranks.size:
         launch_ranks(__file__, num_processes=num_processes, run_dir=folder.path)
         return float(folder.final_metrics()["reward/mean"])
@@ -204,7 +214,7 @@ def task(config: DictConfig, ranks: Ranks) -> float:
         folder.checkpoint = open_folder(folder, start, ranks)
         for note in notes:
             say(note)
-        return run_in(folder, plan, start, ranks)
+        return run_in(folder, plan, start, ranks, device)
 
 
 # A launcher's process finds `task` by its name; a function without one it would get as a copy, with the state
@@ -234,13 +244,15 @@ def open_folder(folder: RunFolder, start: Start, ranks: Ranks) -> Path | None:
     return None if checkpoint is None else Path(checkpoint)
 
 
-def run_in(folder: RunFolder, plan: Plan, start: Start, ranks: Ranks) -> float:
+def run_in(
+    folder: RunFolder, plan: Plan, start: Start, ranks: Ranks, device: torch.device
+) -> float:
     """The run, and a record of how it ended."""
     loggers: list[Any] = []
     failed = True
     try:
         with end_recorded(ranks, folder.write_result):
-            reward = run(plan, folder, start, loggers, ranks)
+            reward = run(plan, folder, start, loggers, ranks, device)
         failed = False
         return reward
     finally:
@@ -337,7 +349,9 @@ def make_plan(config: DictConfig) -> Plan:
         make_engine=instantiate(config.rollout, without=("num_responses",)),
         make_optimizer=make_optimizer,
         learning_rate=float(group["lr"]),
-        make_trainer=instantiate(config.trainer, without=("strategy", "shard_size")),
+        make_trainer=instantiate(
+            config.trainer, without=("strategy", "shard_size", "offload_while_sampling")
+        ),
         callbacks=[instantiate(node) for node in config.callbacks.values()],
     )
     check_sampling(
@@ -383,7 +397,7 @@ def check_labels(plan: Plan) -> None:
             )
 
 
-def preflight(plan: Plan, ranks: Ranks, shards: int) -> tuple[str, ...]:
+def preflight(plan: Plan, ranks: Ranks, device: torch.device, shards: int) -> tuple[str, ...]:
     """Says what is missing before a model is loaded, and, but for what stands in the data, within seconds.
 
     Returns what must be known of how the data are read.
@@ -396,42 +410,40 @@ def preflight(plan: Plan, ranks: Ranks, shards: int) -> tuple[str, ...]:
             part.preflight()
     model = plan.config.model
     if "hub_id" in model:
-        check_model(
-            path=model.path,
-            hub_id=model.hub_id,
-            revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            with_reference=plan.objective.needs_reference,
-            trains_all=model.get("lora") is None,
-            shards=shards,
+        name, memory, instead = unloaded_run_memory(
+            plan.config, plan.settings, **memory_facts(plan, device, shards)
         )
+        check_room(memory, name=name, available=available_bytes(device), instead=instead)
     if is_lab(plan) and model.get("path"):
         check_model_speaks(model.path, plan.source.shape)
     preflight_engine(
         plan.make_engine, longest_prompt=getattr(plan.source, "max_prompt_tokens", None) or 1
     )
-    check_accelerator(plan.config.trainer.get("accelerator"), plan.config.trainer.devices)
-    make_trainer(plan, [], ranks, NoSharding())
+    make_trainer(plan, [], ranks, device, NoSharding())
     # These read the data, which may have to come from the hub.
     if needs_masked_view(plan.objective):
         check_mask(plan.image_mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
     return notes_on(plan.source)
 
 
-def make_sharding(config: DictConfig, ranks: Ranks) -> Sharding | NoSharding:
+def make_sharding(config: DictConfig, ranks: Ranks, device: torch.device) -> Sharding | NoSharding:
     """How the policy is spread over the ranks; the settings are checked."""
     if ranks.size == 1 or config.trainer.get("strategy") != "shards":
         return NoSharding()
     return Sharding(
         ranks=ranks,
         shard_size=config.trainer.get("shard_size"),
-        device_type=device_type(config.trainer.get("accelerator", "auto")),
+        device_type=device.type,
         half_precision="16" in str(config.trainer.precision),
     )
 
 
 def make_trainer(
-    plan: Plan, loggers: list[Any], ranks: Ranks, sharding: Sharding | NoSharding
+    plan: Plan,
+    loggers: list[Any],
+    ranks: Ranks,
+    device: torch.device,
+    sharding: Sharding | NoSharding,
 ) -> Trainer:
     """Returns Lightning's Trainer.
 
@@ -445,12 +457,19 @@ def make_trainer(
             callbacks=plan.callbacks,
             loggers=loggers,
             ranks=ranks,
-            accelerator=plan.config.trainer.get("accelerator", "auto"),
+            device=device,
             sharding=sharding,
         )
 
 
-def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: Ranks) -> float:
+def run(
+    plan: Plan,
+    folder: RunFolder,
+    start: Start,
+    loggers: list[Any],
+    ranks: Ranks,
+    device: torch.device,
+) -> float:
     """Builds the rest, trains, evaluates and writes result.json."""
     config, objective = plan.config, plan.objective
     seed_everything(plan.seed, verbose=False)
@@ -460,8 +479,8 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         loggers.extend(instantiate(node) for node in config.logger.values())
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    sharding = make_sharding(config, ranks)
-    trainer = make_trainer(plan, loggers, ranks, sharding)
+    sharding = make_sharding(config, ranks, device)
+    trainer = make_trainer(plan, loggers, ranks, device, sharding)
     policy = instantiate(config.model)
     engine = plan.make_engine(policy=policy)
     module = PAPOModule(
@@ -469,7 +488,7 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
         collector=Collector(
             policy=policy,
             # May copy the initial policy, so it is made before a checkpoint is restored.
-            reference=ReferenceModule(policy) if objective.needs_reference else None,
+            reference=reference_of(plan, policy, sharding),
             image_mask=finished_mask(plan.image_mask, policy),
             engine=engine,
             reward=plan.reward,
@@ -488,11 +507,15 @@ def run(plan: Plan, folder: RunFolder, start: Start, loggers: list[Any], ranks: 
                 ranks=ranks,
                 run=ranks.first(lambda: run_name(folder.path, secrets.token_hex(4))),
             ),
+            offload=Offload(pinned=True)
+            if config.trainer.get("offload_while_sampling")
+            else NoOffload(),
         ),
         objective=objective,
         failure_folder=folder.path / "non_finite",
     )
-    console.print(memory_estimate(plan, module).summary(), highlight=False, soft_wrap=True)
+    for note in room_of(plan, module.collector, device):
+        say(note)
     ranks.first(lambda: require_room_for_checkpoints(plan, policy, folder))
     lost = check_updates_arrive(
         (p for p in policy.parameters() if p.requires_grad),
@@ -546,31 +569,42 @@ def require_room_for_checkpoints(plan: Plan, policy: Any, folder: RunFolder) -> 
             callback.require_room(folder.checkpoint_folder, size)
 
 
-def memory_estimate(plan: Plan, module: PAPOModule) -> MemoryEstimate:
-    """What a step needs, were all prompts like the longest of the first few."""
-    collector, settings = module.collector, plan.settings
-    num_prompts = min(PROMPTS_FOR_ESTIMATE, settings.prompts_per_rollout)
-    return estimate_memory(
-        policy=module.policy_module.policy,
-        reference=collector.reference,
-        make_optimizer=plan.make_optimizer,
-        sizes=largest_pass(
-            groups=collector.policy.encode(collector.prompts.take(0, num_prompts)),
-            microbatches=collector.microbatches,
-            prompts_per_minibatch=settings.prompts_per_minibatch,
-            num_responses=plan.num_responses,
-            max_response_tokens=plan.config.rollout.max_response_tokens,
-            views=2 if plan.objective.needs_masked_view else 1,
-            # Servers sample elsewhere; where one of them may be away, the policy does.
-            sampled_rows=0
-            if plan.config.rollout.get("on_failure") == "stop"
-            else min(
-                plan.config.rollout.max_rows, settings.prompts_per_rollout * plan.num_responses
-            ),
-        ),
-        half_precision="16" in str(plan.config.trainer.precision),
-        shards=collector.sharding.shard_size,
+def reference_of(plan: Plan, policy: Any, sharding: Sharding | NoSharding) -> Any:
+    """The reference policy, in the precision that passes read it in; shards are cast where they are cut."""
+    if not plan.objective.needs_reference:
+        return None
+    halves = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    half = halves.get(str(plan.config.trainer.precision))
+    return ReferenceModule(policy, half=None if sharding.passes_are_collective else half)
+
+
+def memory_facts(plan: Plan, device: torch.device, shards: int) -> dict[str, Any]:
+    """What the memory of a run depends on beside its model and prompts."""
+    return {
+        "objective": plan.objective,
+        "make_optimizer": plan.make_optimizer,
+        "on_gpu": device.type == "cuda",
+        "shards": shards,
+    }
+
+
+def room_of(plan: Plan, collector: Collector, device: torch.device) -> list[str]:
+    """Says what a step needs, were all prompts like the longest of the first few."""
+    num_prompts = min(PROMPTS_FOR_ESTIMATE, plan.settings.prompts_per_rollout)
+    prompt_tokens, patches = longest_prompt(
+        collector.policy.encode(collector.prompts.take(0, num_prompts))
     )
+    memory = run_memory(
+        plan.config,
+        plan.settings,
+        model=collector.policy.model,
+        prompt_tokens=prompt_tokens,
+        patches=patches,
+        **memory_facts(plan, device, collector.sharding.shard_size),
+    )
+    # On the CPU the weights are there already, and were counted before.
+    free = available_bytes(device) if device.type == "cuda" else None
+    return check_room(memory, name="the policy", available=free, instead={})
 
 
 def usable_problems(plan: Plan, policy: Any, folder: RunFolder, ranks: Ranks) -> Any:

@@ -129,6 +129,7 @@ def train(module, folder, *callbacks, checkpoint=None):
     """Runs all rollouts of a module, or those after a checkpoint; returns its policy's parameters."""
     from functools import partial
 
+    import torch
     from lightning.pytorch import Trainer
 
     from papo.training import build_trainer, fit
@@ -141,7 +142,7 @@ def train(module, folder, *callbacks, checkpoint=None):
         loggers=[],
         ranks=module.collector.ranks,
         sharding=module.collector.sharding,
-        accelerator="cpu",
+        device=torch.device("cpu"),
     )
     fit(trainer, module, checkpoint)
     return parameters(module.policy_module.policy)

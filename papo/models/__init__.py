@@ -6,7 +6,6 @@ from papo.models.loading import (
     ModelCheck,
     build_policy,
     check_model,
-    count_parameters,
     load_policy,
     meta_model,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "build_tiny_policy",
     "check_model",
     "checkpoint_weights",
-    "count_parameters",
     "load_policy",
     "meta_model",
 ]

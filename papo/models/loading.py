@@ -1,10 +1,9 @@
 """Loads a policy from a local folder or the hub, after checking that it is there and fits.
 
 `check_model` is cheap (no weights are read, nothing is downloaded but a configuration) and says
-what is missing before anything expensive; `load_policy` then loads.
+what is missing before anything expensive; `load_policy` then loads. Whether it fits: papo.training.room.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -28,59 +26,34 @@ from papo.models.lora import add_adapters, lora_parts
 from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
 
-_GIB = 1024**3
-# Weights, their gradient and the two moments of AdamW, all float32 master copies.
-_TRAINING_BYTES_PER_PARAMETER = 16
-_WEIGHT_BYTES_PER_PARAMETER = 4
-# What shards are put together to.
-_GATHERED_BYTES_PER_PARAMETER = 2
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelCheck:
     """What `check_model` found.
 
     Attributes:
         location: the folder or hub id the model will be loaded from.
-        family: `model_type` of its configuration.
-        num_parameters: of the whole model.
-        required_bytes: estimate for training: weights, gradient, optimiser, and the reference copy.
-        available_bytes: free memory of the device it will be trained on; None where unknown.
+        config: of the model.
     """
 
     location: str
-    family: str
-    num_parameters: int
-    required_bytes: int
-    available_bytes: int | None
+    config: PreTrainedConfig
 
 
 def check_model(
-    *,
-    path: str | None,
-    hub_id: str | None,
-    revision: str | None,
-    with_reference: bool,
-    trust_remote_code: bool,
-    trains_all: bool = True,
-    shards: int = 1,
+    *, path: str | None, hub_id: str | None, revision: str | None, trust_remote_code: bool
 ) -> ModelCheck:
-    """Says whether a model can be loaded and trained here; reads its configuration only.
+    """Says whether a model is there and can be read; reads its configuration only.
 
     Args:
         path: as of `load_policy`.
         hub_id: as of `load_policy`.
         revision: as of `load_policy`.
-        with_reference: a reference policy is needed.
         trust_remote_code: as of `load_policy`.
-        trains_all: False with LoRA, where only the weights count: the adapters, their gradient and
-            moments are small beside them, and the reference is the same weights.
-        shards: devices that share one copy; more than 1 have all weights in half precision for rollouts.
 
     Raises:
         FileNotFoundError: neither the folder nor the hub has it; names both and the override.
         ValueError: no adapter for its family.
-        MemoryError: it does not fit; names the estimate, what is free and what to set.
     """
     location, config = _find_config(path, hub_id, revision, trust_remote_code)
     if config.model_type not in SUPPORTED_FAMILIES:
@@ -88,32 +61,7 @@ def check_model(
             f"no adapter for model family {config.model_type!r} of {location}; supported: "
             f"{', '.join(SUPPORTED_FAMILIES)}. Set model= or model.path= to one of these."
         )
-    num_parameters = count_parameters(config)
-    reference_bytes = 4 * num_parameters if with_reference else 0
-    required = _TRAINING_BYTES_PER_PARAMETER * num_parameters + reference_bytes
-    if not trains_all:
-        required = _WEIGHT_BYTES_PER_PARAMETER * num_parameters
-    if shards > 1:
-        required = required // shards + _GATHERED_BYTES_PER_PARAMETER * num_parameters
-    available = _available_bytes()
-    if available is not None and required > available:
-        needed = ["weights", *(["gradient", "AdamW"] if trains_all else [])]
-        if with_reference and trains_all:
-            needed.append("reference policy")
-        several = "" if shards > 1 else "several (trainer=sharded), "
-        adapters = "adapters (+model/lora=language), " if trains_all else ""
-        raise MemoryError(
-            f"{location} ({num_parameters / 1e9:.2f} B parameters) needs about "
-            f"{required / _GIB:.0f} GiB ({', '.join(needed)}), and {available / _GIB:.0f} GiB are free. "
-            f"Use a larger device, {several}{adapters}or a smaller model: model=tiny_qwen2_5_vl runs anywhere."
-        )
-    return ModelCheck(
-        location=location,
-        family=config.model_type,
-        num_parameters=num_parameters,
-        required_bytes=required,
-        available_bytes=available,
-    )
+    return ModelCheck(location=location, config=config)
 
 
 def load_policy(
@@ -232,15 +180,22 @@ def build_policy(
     )
 
 
-def count_parameters(config: PreTrainedConfig) -> int:
-    """Number of parameters of the model a configuration describes; allocates nothing."""
-    return sum(p.numel() for p in meta_model(config).parameters())
-
-
-def meta_model(config: PreTrainedConfig) -> nn.Module:
-    """The model on the meta device: every shape, no memory."""
+def meta_model(
+    config: PreTrainedConfig,
+    *,
+    dtype: str = "float32",
+    lora: Mapping[str, Any] | None = None,
+    freeze_vision: bool = False,
+) -> PreTrainedModel:
+    """The model on the meta device: every shape and what of it is trained, no memory; arguments as of
+    `load_policy`."""
     with torch.device("meta"):
-        model: nn.Module = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
+    parts = {} if lora is None else lora_parts(lora)
+    if parts:
+        add_adapters(model, parts)
+    elif freeze_vision:
+        model.model.visual.requires_grad_(False)
     return model
 
 
@@ -268,19 +223,3 @@ def _find_config(
         hub_id, revision=revision, trust_remote_code=trust_remote_code
     )
     return hub_id, config
-
-
-def _available_bytes() -> int | None:
-    """Free memory of the GPU, since a run is one process on one device, or of the machine without one."""
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    try:
-        with open("/proc/meminfo", encoding="utf-8") as lines:
-            fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None

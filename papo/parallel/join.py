@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from papo.parallel.device import own_gpu
 from papo.parallel.ranks import Ranks
 from papo.parallel.watch import Watch
 from papo.parallel.world import World, require_joinable
@@ -47,7 +48,7 @@ def joined(world: World | None) -> Iterator[Ranks]:
     try:
         backend = "gloo"
         if torch.cuda.is_available():
-            torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+            torch.cuda.set_device(own_gpu(world.local_rank))
             backend = "cpu:gloo,cuda:nccl"
         dist.init_process_group(
             backend, store=store, rank=world.rank, world_size=world.size, timeout=_NO_TIMEOUT

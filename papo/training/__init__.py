@@ -14,20 +14,24 @@ from papo.training.checkpoints import (
 from papo.training.collect import Collector, Rollout
 from papo.training.data_fingerprint import DataFingerprint
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
-from papo.training.fit import build_trainer, check_accelerator, check_trainer_keys, fit
+from papo.training.fit import build_trainer, check_trainer_keys, fit
 from papo.training.loggers import finish_loggers, wandb_logger
 from papo.training.memory import (
     MemoryEstimate,
     checkpoint_bytes,
     estimate_memory,
     largest_pass,
+    longest_prompt,
+    readable_bytes,
 )
 from papo.training.microbatches import trim
+from papo.training.offload import NoOffload, Offload, check_offload
 from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule, try_optimizer
 from papo.training.precision import check_updates_arrive
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
+from papo.training.room import RunMemory, available_bytes, check_room
 from papo.training.run_folder import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start
 from papo.training.settings import (
     TrainingSettings,
@@ -38,7 +42,6 @@ from papo.training.settings import (
     check_threads,
     training_settings,
 )
-from papo.training.strategy import device_type
 
 __all__ = [
     "LENGTH_KEY",
@@ -48,7 +51,9 @@ __all__ = [
     "DataFingerprint",
     "FinishedStep",
     "MemoryEstimate",
+    "NoOffload",
     "NonFiniteLoss",
+    "Offload",
     "PAPOModule",
     "PolicyModule",
     "PromptStream",
@@ -56,12 +61,15 @@ __all__ = [
     "Rollout",
     "RolloutCheckpoint",
     "RunFolder",
+    "RunMemory",
     "Start",
     "TrainingSettings",
+    "available_bytes",
     "build_trainer",
-    "check_accelerator",
     "check_checkpoint",
     "check_group_size",
+    "check_offload",
+    "check_room",
     "check_seed",
     "check_share",
     "check_strategy",
@@ -69,15 +77,16 @@ __all__ = [
     "check_trainer_keys",
     "check_updates_arrive",
     "checkpoint_bytes",
-    "device_type",
     "estimate_memory",
     "finish_loggers",
     "fit",
     "is_checkpoint_folder",
     "largest_pass",
     "load_trained_policy",
+    "longest_prompt",
     "newest_checkpoint",
     "read_checkpoint",
+    "readable_bytes",
     "training_settings",
     "trim",
     "try_optimizer",

@@ -22,6 +22,7 @@ from papo.training.microbatches import (
     repeated_prefix_tokens,
     shared_prefix_tokens,
 )
+from papo.training.offload import NoOffload, Offload
 from papo.training.prompt_reader import ActingPolicy, PromptReader
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
@@ -112,6 +113,10 @@ class Collector:
         ranks: the processes of the run.
         sharding: how the weights are spread over them; None: each has them all.
         weights: of the policy, for an engine that holds a copy; None: the engine reads the policy's own.
+        offload: where what is not read while responses are sampled waits; None: where it is.
+
+    Attributes:
+        idle: returns what is not read while responses are sampled; whoever trains the policy adds to it.
     """
 
     def __init__(
@@ -131,6 +136,7 @@ class Collector:
         ranks: Ranks,
         sharding: Sharding | NoSharding | None = None,
         weights: WeightSource | None = None,
+        offload: Offload | NoOffload | None = None,
     ) -> None:
         self.policy = policy
         self.reference = reference
@@ -149,6 +155,8 @@ class Collector:
         self.ranks = ranks
         self.sharding = sharding or NoSharding()
         self.weights = weights
+        self.offload = offload or NoOffload()
+        self.idle: Callable[[], list[Tensor]] = list
         self.microbatches = MicrobatchCutter(
             prompts=settings.prompts_per_microbatch,
             tokens=settings.tokens_per_microbatch,
@@ -169,7 +177,7 @@ class Collector:
         drawn = num_kept = dropped = rounds = timeouts = 0
         num_correct = 0.0
         # Ranks write responses of different lengths: nothing of it may wait for another.
-        with self.sharding.whole(self.policy):
+        with self.offload.away(self.idle()), self.sharding.whole(self.policy):
             with _timed(seconds, "rollout"):
                 self.follow(step)
             while True:

@@ -34,6 +34,7 @@ _IGNORED_WARNINGS = (
 
 _TRAINER_KEYS = {
     *("accelerator", "devices", "num_nodes", "precision", "strategy", "shard_size"),
+    "offload_while_sampling",
     *("deterministic", "benchmark", "detect_anomaly", "profiler"),
 }
 _INSTEAD = {
@@ -65,22 +66,6 @@ def check_trainer_keys(names: Iterable[str]) -> None:
         )
 
 
-def check_accelerator(accelerator: str | None, devices: int) -> None:
-    """Raises ValueError where GPUs are asked for and none, or fewer, are here."""
-    if accelerator not in ("gpu", "cuda"):
-        return
-    if not torch.cuda.is_available():
-        raise ValueError(
-            "there is no GPU here, or PyTorch does not see it; set trainer=cpu, or trainer=auto, which takes "
-            "a GPU where there is one"
-        )
-    if devices > (found := torch.cuda.device_count()):
-        raise ValueError(
-            f"PyTorch sees {found} GPUs here; got trainer.devices={devices}. Lower it, or look at "
-            "CUDA_VISIBLE_DEVICES."
-        )
-
-
 def build_trainer(
     make_trainer: Callable[..., Trainer],
     *,
@@ -88,7 +73,7 @@ def build_trainer(
     callbacks: Sequence[Callback],
     loggers: Sequence[Any],
     ranks: Ranks,
-    accelerator: str,
+    device: torch.device,
     sharding: Sharding | NoSharding | None = None,
 ) -> Trainer:
     """Returns a Trainer whose epochs are rollouts, with all its files below `folder`."""
@@ -96,7 +81,7 @@ def build_trainer(
     rank_zero_only.rank = ranks.rank  # type: ignore[attr-defined]
     several: dict[str, Any] = {}
     if ranks.size > 1:
-        several["strategy"] = strategy_for(ranks, accelerator, sharding or NoSharding())
+        several["strategy"] = strategy_for(ranks, device, sharding or NoSharding())
     if isinstance(sharding, Sharding):
         # Shards are cast where they are put together.
         several["precision"] = "32-true"

@@ -1,94 +1,102 @@
-"""What a training step will hold in memory, estimated before the first one.
+"""What a run will hold in memory, part by part and moment by moment, before it holds it.
 
-Weights, gradient, optimiser state and reference are counted from the tensors themselves, to the byte.
-What passes over the data hold is a formula over the sizes of a decoder with gated MLPs and grouped keys
-and of a vision tower: an estimate within a factor of two of what autograd keeps, no more than that.
+The same count is made of the configuration alone (papo.models.meta_model), before any weight is read, and of
+the loaded policy. Weights, gradient, optimiser and reference are counted to the byte; what passes hold is
+counted in papo.training.activations; what is drawn from and cached, from shapes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from papo.training.activations import (
+    PassPrecision,
+    PassSizes,
+    activation_bytes,
+    head_channels,
+)
 from papo.training.microbatches import MicrobatchCutter
-from papo.types import PromptGroup
+from papo.training.policy import MakeOptimizer, is_fused
+from papo.training.reference import cast_by_passes
 
 _GIB = 1024**3
 _FLOAT32 = 4
 
+# Of every row and token of the vocabulary while a token is drawn by top-p: log-probabilities (4), their order
+# (8), and in float64 probabilities, two running sums and those of the nucleus (4 x 8), one of them as a flag (1).
+_DRAWN = 45
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes by purpose. The first four stay, the next two live during a pass of the update, the last
-    one while sampling.
+    """Bytes of one device by purpose.
 
     Attributes:
         weights: parameters and buffers of the policy.
         gradient: of what is trained.
         optimizer: its state after the first step; None where it cannot be told without a step.
+        step: what a step of the optimiser makes beside it.
         reference: what the reference policy holds beside the policy's own weights.
         activations: what the largest micro-batch keeps for its backward pass, all views.
         head: logits of one chunk of the vocabulary head and what is made of them.
+        unsharded: of shards, what a pass puts together: a layer and the next, and what is in none.
         cache: keys and values of all responses that are sampled side by side.
-        gathered: the weights of all shards, put together for sampling; 0 where they are not in shards.
+        drawing: what their next tokens are drawn from.
+        gathered: the weights of all shards, put together for sampling.
+        offloads: optimiser and reference are on the host while responses are sampled.
     """
 
     weights: int
     gradient: int
     optimizer: int | None
+    step: int
     reference: int
     activations: int
     head: int
+    unsharded: int
     cache: int
-    gathered: int = 0
+    drawing: int
+    gathered: int
+    offloads: bool = False
+
+    @property
+    def moments(self) -> dict[str, int]:
+        """Bytes at the moments that may be the largest; the gradient is gone before responses are sampled."""
+        idle = (self.optimizer or 0) + self.reference
+        stays = self.weights + idle + self.gradient
+        sampled = self.weights + self.cache + self.drawing + self.gathered
+        return {
+            "sampling": sampled + (0 if self.offloads else idle),
+            "the update": stays + self.activations + self.head + self.unsharded,
+            "the optimiser's step": stays + self.step,
+        }
 
     @property
     def peak(self) -> int:
-        """The larger of an update and a rollout; the gradient is there in the former alone."""
-        static = self.weights + (self.optimizer or 0) + self.reference
-        update = self.gradient + self.activations + self.head
-        return static + max(update, self.cache + self.gathered)
+        return max(self.moments.values())
+
+    @property
+    def peak_moment(self) -> str:
+        return max(self.moments, key=self.moments.__getitem__)
 
     def summary(self) -> str:
         """One line for people."""
         parts = []
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.name == "gathered" and not value:
+            if each.name == "offloads" or value == 0:
                 continue
             parts.append(f"{each.name} {'unknown' if value is None else readable_bytes(value)}")
-        return f"memory: about {readable_bytes(self.peak)} at the peak ({', '.join(parts)})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassSizes:
-    """The largest pass of a run.
-
-    Attributes:
-        tokens: through the language model, one view.
-        rows: responses, each of which has the keys and values of its prompt beside its own.
-        response_tokens: of all these responses.
-        patches: through the vision tower, one view.
-        views: of the image that are scored with gradient: 1 or 2.
-        row_tokens: prompt and response of the longest of these.
-        cached_tokens: in the cache of the sampler: each prompt once, and the responses to it that are
-            sampled side by side.
-    """
-
-    tokens: int
-    rows: int
-    response_tokens: int
-    patches: int
-    views: int
-    row_tokens: int
-    cached_tokens: int
+        return f"about {readable_bytes(self.peak)} at the peak, {self.peak_moment} ({', '.join(parts)})"
 
 
 def largest_pass(
     *,
-    groups: Sequence[PromptGroup],
+    prompt_tokens: int,
+    patches: int,
     microbatches: MicrobatchCutter,
     prompts_per_minibatch: int,
     num_responses: int,
@@ -96,11 +104,11 @@ def largest_pass(
     views: int,
     sampled_rows: int,
 ) -> PassSizes:
-    """Returns the sizes of a pass whose prompts are all as long as the longest of `groups`, and whose
-    responses are as long as they may become.
+    """Returns the sizes of a pass over prompts of one length, whose responses are as long as they may become.
 
     Args:
-        groups: some of the run's prompts.
+        prompt_tokens: of the longest prompt.
+        patches: of its pictures.
         microbatches: how a minibatch is cut.
         prompts_per_minibatch: as of TrainingSettings.
         num_responses: G.
@@ -108,185 +116,187 @@ def largest_pass(
         views: of the image that are scored with gradient.
         sampled_rows: responses that are sampled side by side.
     """
-    prompt = max(group.prompt_ids.shape[0] for group in groups)
-    patches = max(0 if group.patches is None else group.patches.shape[0] for group in groups)
-    prompts = [prompt] * prompts_per_minibatch
+    prompts = [prompt_tokens] * prompts_per_minibatch
     responses = [max_response_tokens] * (prompts_per_minibatch * num_responses)
     num_groups = max(stop - start for start, stop in microbatches.bounds(prompts, responses))
     rows = num_groups * num_responses
+    tokens = microbatches.count_tokens(prompts[:num_groups], responses[:rows])
+    shared = num_groups * prompt_tokens
     return PassSizes(
-        tokens=microbatches.count_tokens(prompts[:num_groups], responses[:rows]),
+        tokens=tokens,
+        prompt_tokens=shared if tokens == shared + rows * max_response_tokens else tokens,
         rows=rows,
         response_tokens=rows * max_response_tokens,
         patches=num_groups * patches,
         views=views,
-        row_tokens=prompt + max_response_tokens,
-        cached_tokens=-(-sampled_rows // num_responses) * prompt
+        row_tokens=prompt_tokens + max_response_tokens,
+        cached_tokens=-(-sampled_rows // num_responses) * prompt_tokens
         + sampled_rows * max_response_tokens,
+        sampled_rows=sampled_rows,
+    )
+
+
+def longest_prompt(groups: Sequence[Any]) -> tuple[int, int]:
+    """Tokens of the longest of these prompts, and patches of the one with most."""
+    return (
+        max(group.prompt_ids.shape[0] for group in groups),
+        max(0 if group.patches is None else group.patches.shape[0] for group in groups),
     )
 
 
 def estimate_memory(
     *,
-    policy: nn.Module,
-    reference: nn.Module | None,
-    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    model: Any,
     sizes: PassSizes,
+    make_optimizer: MakeOptimizer,
+    has_reference: bool,
     half_precision: bool,
+    checkpointing: bool,
+    head_chunk_size: int,
+    on_gpu: bool,
     shards: int = 1,
+    offloads: bool = False,
 ) -> MemoryEstimate:
-    """Returns what a step will need; allocates nothing.
+    """Returns what a device will hold; allocates nothing.
 
     Args:
-        policy: a VisionLanguagePolicy, whose `model.config` has the sizes.
-        reference: of the reference KL, if it is read.
+        model: of the policy, with its adapters, and frozen where it is not trained; may be on the meta device.
+        sizes: of the largest pass, and of what is sampled side by side.
         make_optimizer: of the run.
-        sizes: of its largest pass.
+        has_reference: a reference policy is asked; with adapters it is the policy without them.
         half_precision: passes run in 16 bits (trainer.precision).
-        shards: devices that share one copy of all that stays; the policy is still whole here.
+        checkpointing: as of VisionLanguagePolicy.
+        head_chunk_size: as of VisionLanguagePolicy.
+        on_gpu: the run computes on GPUs.
+        shards: devices that share one copy of all that stays; the model is whole here.
+        offloads: optimiser and reference are on the host while responses are sampled.
     """
-    weights, optimizer = _bytes(_tensors(policy)), optimizer_bytes(policy, make_optimizer)
-    width = 2 / _element_size(policy) if half_precision else 1.0
-    copied = 0 if reference is None else _bytes(_tensors(reference, beside=policy))
+    stored = next(model.parameters()).element_size()
+    width = 2 if half_precision else stored
+    precision = PassPrecision(width=width, casts=width < stored and shards == 1)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    tower = _frozen_tower(model)
+    weights, frozen = _bytes(_tensors(model)), _bytes(tower)
+    gradient = _bytes(trained)
+    optimizer, step = optimizer_bytes(trained, make_optimizer, on_gpu=on_gpu)
+    numbers = sum(p.numel() for p in model.parameters())
+    # A frozen tower is whole on every device, in the precision of passes.
+    whole = 0 if shards == 1 else frozen * width // stored
     return MemoryEstimate(
-        weights=weights // shards,
-        gradient=_bytes(p for p in _tensors(policy) if p.requires_grad) // shards,
+        weights=weights if shards == 1 else (weights - frozen) // shards + whole,
+        gradient=gradient // shards,
         optimizer=None if optimizer is None else optimizer // shards,
-        reference=copied if shards == 1 else int(copied * width) // shards,
-        gathered=0 if shards == 1 else int(weights * width),
-        activations=sizes.views * activation_bytes(policy, sizes, half_precision=half_precision),
-        head=head_bytes(policy, sizes),
-        cache=cache_bytes(policy, sizes, half_precision=half_precision),
+        step=step // shards,
+        reference=reference_bytes(model, precision, shards) if has_reference else 0,
+        activations=activation_bytes(
+            model,
+            sizes,
+            precision,
+            checkpointing=checkpointing,
+            second_gradient=gradient if shards == 1 else gradient * width // stored,
+        ),
+        head=_head_bytes(
+            model, sizes, head_chunk_size, narrow=width < _FLOAT32 and not precision.casts
+        ),
+        unsharded=0 if shards == 1 else _unsharded_bytes(model, width),
+        cache=_cache_bytes(model, sizes, precision),
+        drawing=_DRAWN * sizes.sampled_rows * model.lm_head.weight.shape[0],
+        gathered=0 if shards == 1 else numbers * width - whole,
+        offloads=offloads,
     )
 
 
 def optimizer_bytes(
-    policy: nn.Module,
-    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-) -> int | None:
-    """The optimiser's state after a step, from a step on tensors without memory.
+    trained: Sequence[nn.Parameter], make_optimizer: MakeOptimizer, *, on_gpu: bool = False
+) -> tuple[int | None, int]:
+    """The optimiser's state after a step, and what the step makes beside it; from a step without memory.
 
-    None for an optimiser whose step reads numbers back, which such tensors do not have.
+    On a GPU PyTorch steps through all tensors at once (foreach), with a temporary tensor beside each, unless one
+    kernel does it all (fused); on a CPU through one after another.
+
+    Returns:
+        None for the state of an optimiser whose step reads numbers back, which tensors without memory do not have.
     """
-    stand_ins = [
-        nn.Parameter(torch.empty_like(p, device="meta"))
-        for p in policy.parameters()
-        if p.requires_grad
-    ]
+    stand_ins = [nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device="meta")) for p in trained]
     for parameter in stand_ins:
         parameter.grad = torch.empty_like(parameter)
-    optimizer = make_optimizer(stand_ins)
+    # A fused optimiser refuses tensors of the meta device when it is made.
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(1))])
+    [group] = optimizer.param_groups
+    fused, foreach = is_fused(group, on_gpu=on_gpu), group.get("foreach")
+    group["params"] = stand_ins
+    if "fused" in group:
+        group["fused"] = False
     try:
         optimizer.step()
     except (RuntimeError, NotImplementedError):
-        return None
+        return None, 0
     states = (value for state in optimizer.state.values() for value in state.values())
-    return _bytes(value for value in states if isinstance(value, Tensor))
+    made = _bytes(trained) if foreach or (foreach is None and on_gpu) else _bytes(trained[:1])
+    return _bytes(value for value in states if isinstance(value, Tensor)), 0 if fused else made
 
 
-def checkpoint_bytes(
-    policy: nn.Module,
-    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-) -> int:
+def checkpoint_bytes(policy: nn.Module, make_optimizer: MakeOptimizer) -> int:
     """What a checkpoint takes on the disk: the weights that are trained, and the optimiser's state of them."""
-    trained = _bytes(p for p in _tensors(policy) if p.requires_grad)
-    return trained + (optimizer_bytes(policy, make_optimizer) or 0)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    return _bytes(trained) + (optimizer_bytes(trained, make_optimizer)[0] or 0)
 
 
-def activation_bytes(policy: Any, sizes: PassSizes, *, half_precision: bool) -> int:
-    """What one view of a pass keeps between its forward and its backward pass.
-
-    With gradient checkpointing that is the input of every layer, and all of one layer while it is
-    computed again.
-    """
-    text, vision = policy.model.config.get_text_config(), policy.model.config.vision_config
-    width = 2 if half_precision else _element_size(policy)
-    head_channels = _head_channels(text)
-    layer = _layer_bytes(
-        hidden=text.hidden_size,
-        query=text.num_attention_heads * head_channels,
-        key=text.num_key_value_heads * head_channels,
-        mlp=text.intermediate_size,
-        width=width,
+def reference_bytes(model: Any, precision: PassPrecision, shards: int) -> int:
+    """Of the copy that is the reference: without a frozen tower, which is the policy's own; 0 with adapters."""
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        return 0
+    shared = {id(each) for each in _frozen_tower(model)}
+    if shards > 1:
+        copied = sum(p.numel() for p in model.parameters() if id(p) not in shared)
+        return precision.width * copied // shards
+    cast = {id(each) for each in cast_by_passes(model)} if precision.casts else set()
+    return sum(
+        each.numel() * (precision.width if id(each) in cast else each.element_size())
+        for each in _tensors(model)
+        if id(each) not in shared
     )
-    vision_layer = _layer_bytes(
-        hidden=vision.hidden_size,
-        query=vision.hidden_size,
-        key=vision.hidden_size,
-        mlp=vision.intermediate_size,
-        width=width,
-    )
-    shared_keys = 2 * text.num_key_value_heads * head_channels * width
-    decoder = _stack_bytes(
-        text.num_hidden_layers,
-        layer * sizes.tokens + shared_keys * sizes.rows * sizes.row_tokens,
-        text.hidden_size * width * sizes.tokens,
-        policy,
-    )
-    tower = 0
-    if any(p.requires_grad for p in policy.adapter.vision_tower.parameters()):
-        tower = _stack_bytes(
-            vision.depth,
-            vision_layer * sizes.patches,
-            vision.hidden_size * width * sizes.patches,
-            policy,
-        )
-    # Mixed precision casts each weight where it is used, and its backward pass reads the cast.
-    cast = 0
-    if half_precision and _element_size(policy) > width:
-        num_parameters = sum(p.numel() for p in policy.model.parameters())
-        num_layers = text.num_hidden_layers if policy.gradient_checkpointing else 1
-        cast = width * num_parameters // num_layers
-    return decoder + tower + cast
 
 
-def head_bytes(policy: Any, sizes: PassSizes) -> int:
+def _head_bytes(model: Any, sizes: PassSizes, chunk_size: int, *, narrow: bool) -> int:
     """Two float32 matrices of (chunk, vocabulary) per view: log p and p, which logits and gradients share;
-    and the gradient of the head itself, summed before it joins that of the other passes.
+    and the gradient of the head itself, summed before it joins that of the other passes. Of a head in half
+    precision also its sum, and what a chunk adds to it.
     """
-    rows, weight = min(policy.head_chunk_size, sizes.response_tokens), policy.adapter.head_weight
-    gradient = _FLOAT32 * weight.numel() if weight.requires_grad else 0
-    return int(2 * _FLOAT32 * sizes.views * rows * weight.shape[0] + gradient)
+    rows, weight = min(chunk_size, sizes.response_tokens), model.lm_head.weight
+    copies = (3 if narrow else 1) if weight.requires_grad else 0
+    return int(
+        2 * _FLOAT32 * sizes.views * rows * weight.shape[0] + copies * _FLOAT32 * weight.numel()
+    )
 
 
-def cache_bytes(policy: Any, sizes: PassSizes, *, half_precision: bool) -> int:
-    """Keys and values of every layer for all that is sampled side by side."""
-    text = policy.model.config.get_text_config()
-    width = 2 if half_precision else _element_size(policy)
-    row = 2 * text.num_hidden_layers * text.num_key_value_heads * _head_channels(text) * width
-    return int(sizes.cached_tokens * row)
+def _cache_bytes(model: Any, sizes: PassSizes, precision: PassPrecision) -> int:
+    """Keys, as precise as the embeddings that rotated them, and values of every layer."""
+    text = model.config.get_text_config()
+    row = text.num_hidden_layers * text.num_key_value_heads * head_channels(text)
+    return int(sizes.cached_tokens * row * (precision.residual + precision.width))
 
 
-def _layer_bytes(*, hidden: int, query: int, key: int, mlp: int, width: int) -> int:
-    """What one layer keeps per token.
-
-    Norms: their input in float32 and in the working precision, and their output, twice. Attention:
-    its projections, rotated, and its output. MLP: gate, its activation, up and their product.
-    """
-    norms = 2 * (_FLOAT32 + 2 * width) * hidden
-    attention = (3 * query + 4 * key) * width
-    return norms + attention + 4 * mlp * width
-
-
-def _stack_bytes(num_layers: int, layer: int, boundary: int, policy: Any) -> int:
-    if policy.gradient_checkpointing:
-        return num_layers * boundary + layer
-    return num_layers * layer
+def _unsharded_bytes(model: Any, width: int) -> int:
+    """A layer, the next one, the layer's gradient and its sum in float32; embeddings, head and their gradient."""
+    units = [*model.model.language_model.layers]
+    if not _frozen_tower(model):
+        units += [*model.model.visual.blocks]
+    numbers = [sum(p.numel() for p in unit.parameters()) for unit in units]
+    frozen = sum(p.numel() for p in _frozen_tower(model) if isinstance(p, nn.Parameter))
+    rest = sum(p.numel() for p in model.parameters()) - sum(numbers) - frozen
+    return max(numbers) * (3 * width + _FLOAT32) + 2 * width * rest
 
 
-def _head_channels(text: Any) -> int:
-    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+def _frozen_tower(model: Any) -> list[Tensor]:
+    """Tensors of a vision tower that is not trained at all; none of one that is."""
+    tower = model.model.visual
+    return [] if any(p.requires_grad for p in tower.parameters()) else _tensors(tower)
 
 
-def _element_size(policy: nn.Module) -> int:
-    return next(policy.parameters()).element_size()
-
-
-def _tensors(module: nn.Module, *, beside: nn.Module | None = None) -> list[Tensor]:
-    """Parameters and buffers, each once, without those of another module."""
-    other = set() if beside is None else {id(each) for each in _tensors(beside)}
-    found = {id(each): each for each in (*module.parameters(), *module.buffers())}
-    return [each for key, each in found.items() if key not in other]
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, each once."""
+    return list({id(each): each for each in (*module.parameters(), *module.buffers())}.values())
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

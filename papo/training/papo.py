@@ -86,6 +86,9 @@ class PAPOModule(LightningModule):
         self.objective = objective
         self.settings = collector.settings
         self.failure_folder = failure_folder
+        collector.idle = self._idle_while_sampling
+        # Whoever saves a state, in the middle of a rollout too, finds it whole.
+        self.register_state_dict_pre_hook(lambda *_: collector.offload.bring_back())
         self.base_fingerprint = fingerprint(base_parameters(policy_module.policy))
         self.rollout_step = 0
         self.update_step = 0
@@ -168,6 +171,17 @@ class PAPOModule(LightningModule):
         )
         # For callbacks that monitor a metric; RecordMetrics writes them, to the loggers too.
         self.log_dict(self.last_step.metrics, logger=False)
+
+    def _idle_while_sampling(self) -> list[Tensor]:
+        """State of the optimiser, and the copy that is the reference."""
+        optimizer: Any = self.optimizers()
+        state = [value for one in optimizer.state.values() for value in one.values()]
+        idle = [value for value in state if isinstance(value, Tensor)]
+        reference = self.collector.reference
+        if reference is not None and reference.is_copy:
+            policy = {id(tensor) for tensor in self.policy_module.policy.parameters()}
+            idle += [one for one in reference.policy.parameters() if id(one) not in policy]
+        return idle
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """One optimiser step per minibatch. Terms are normalised by the minibatch, so gradients of
@@ -350,6 +364,11 @@ class PAPOModule(LightningModule):
         # What Lightning saved of its counters is of the middle of an epoch.
         checkpoint.pop("loops")
         _set_progress(self.trainer.fit_loop, self.rollout_step, self.update_step)
+        for optimizer in checkpoint.get("optimizer_states", ()):
+            self.policy_module.restore_step(
+                optimizer["param_groups"],
+                on_gpu=self.trainer.strategy.root_device.type == "cuda",
+            )
         restore_random_state(checkpoint["random_state"])
 
 

@@ -1,6 +1,6 @@
 """The policy under training as a Lightning module: what is optimised, saved and restored."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,36 @@ def try_optimizer(make_optimizer: MakeOptimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
+def is_fused(group: Mapping[str, Any], *, on_gpu: bool) -> bool:
+    """Whether a step over these settings is one kernel: on a GPU, unless another way was chosen.
+
+    PyTorch's own choice there (foreach) makes a temporary copy of all weights that are trained. On a CPU nothing
+    is chosen, so that weights stay the same to the bit.
+
+    Args:
+        group: settings of an optimiser.
+        on_gpu: its weights are on a GPU.
+    """
+    if group.get("fused") is None and group.get("foreach") is None:
+        return on_gpu and "fused" in group
+    return bool(group.get("fused"))
+
+
+def step_as_configured(
+    groups: Iterable[dict[str, Any]], configured: Mapping[str, Any], *, on_gpu: bool
+) -> None:
+    """Has an optimiser step as fits this device, whichever one its settings come from.
+
+    Args:
+        groups: settings of an optimiser, of a fresh one or of a checkpoint; changed in place.
+        configured: settings of one as the run makes it.
+        on_gpu: its weights are on a GPU.
+    """
+    for group in groups:
+        if "fused" in group:
+            group["fused"] = is_fused(configured, on_gpu=on_gpu) or configured.get("fused")
+
+
 class PolicyModule(LightningModule):
     """pi_theta: the only module whose parameters an optimiser sees.
 
@@ -43,4 +73,13 @@ class PolicyModule(LightningModule):
             raise ValueError("every parameter of the policy is frozen; there is nothing to train")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        optimizer = self.make_optimizer(trained)
+        for group in optimizer.param_groups:
+            step_as_configured([group], group, on_gpu=trained[0].is_cuda)
+        return optimizer
+
+    def restore_step(self, groups: Iterable[dict[str, Any]], *, on_gpu: bool) -> None:
+        """Has the settings of a checkpoint's optimiser say how this device steps, not the one that saved them."""
+        [configured] = try_optimizer(self.make_optimizer).param_groups
+        step_as_configured(groups, configured, on_gpu=on_gpu)

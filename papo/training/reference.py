@@ -22,19 +22,27 @@ class ReferenceModule(LightningModule):
     Args:
         policy: the initial policy; make the reference before the first update and before a
             checkpoint is restored.
+        half: 16 bits that passes run in by autocast; a copy then keeps what they would cast in it, which
+            changes no bit of what they compute. None: the copy is as precise as the policy.
 
     Attributes:
         fingerprint: of the copy; None without one, where the reference is the policy's frozen
             weights, whose fingerprint every checkpoint has.
     """
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, policy: nn.Module, *, half: torch.dtype | None = None) -> None:
         super().__init__()
         self.is_copy = not getattr(policy, "has_adapters", False)
         self.fingerprint: str | None = None
         if self.is_copy:
             self.copied: Any = deepcopy(policy).eval().requires_grad_(False)
             self.fingerprint = fingerprint(dict(self.copied.named_parameters()))
+            if half is not None:
+                # A frozen tower is the policy's own.
+                shared = {id(parameter) for parameter in policy.parameters()}
+                for parameter in cast_by_passes(self.copied.model):
+                    if id(parameter) not in shared:
+                        parameter.data = parameter.data.to(half)
         else:
             # In a tuple: as a submodule, the policy would be frozen and moved with its reference.
             self._shared: tuple[Any, ...] = (policy,)
@@ -63,3 +71,15 @@ class ReferenceModule(LightningModule):
             return nullcontext()
         context: AbstractContextManager[None] = self.policy.reference_context()
         return context
+
+
+def cast_by_passes(model: Any) -> list[nn.Parameter]:
+    """What passes under autocast read in half precision alone: linear layers. Norms, embeddings and the head,
+    which is multiplied in float32, are read as they are.
+    """
+    return [
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module.weight is not model.lm_head.weight
+        for parameter in module.parameters(recurse=False)
+    ]

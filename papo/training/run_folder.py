@@ -38,6 +38,7 @@ from papo.training.tables import first_missing_row, truncate_csv, truncate_jsonl
 # Settings that change where a run goes and who watches it, not what it computes.
 PROCESS_KEYS = (
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.shard_size"),
+    "trainer.offload_while_sampling",
     *SERVER_KEYS,
 )
 """Which processes do the work; the run they do is the same."""

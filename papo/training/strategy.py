@@ -12,12 +12,6 @@ from papo.training.checkpoint_folder import StoredTensor, Where
 from papo.training.checkpoints import read_checkpoint, write_checkpoint_folder
 
 
-def device_type(accelerator: str) -> str:
-    """Where a run computes, by the setting trainer.accelerator: cuda or cpu."""
-    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    return "cuda" if on_gpu else "cpu"
-
-
 class RanksStrategy(SingleDeviceStrategy):
     """One device per process; what ranks have to say to one another, PAPOModule says itself.
 
@@ -27,14 +21,12 @@ class RanksStrategy(SingleDeviceStrategy):
 
     Args:
         ranks: the processes of the run.
-        accelerator: cpu, gpu or auto, as the setting trainer.accelerator.
+        device: of this process.
     """
 
     strategy_name = "ranks"
 
-    def __init__(self, *, ranks: Ranks, accelerator: str) -> None:
-        on_gpu = device_type(accelerator) == "cuda"
-        device = torch.device("cuda", ranks.local_rank) if on_gpu else torch.device("cpu")
+    def __init__(self, *, ranks: Ranks, device: torch.device) -> None:
         super().__init__(device=device)
         self.ranks = ranks
         self.global_rank = ranks.rank
@@ -63,14 +55,14 @@ class ShardsStrategy(RanksStrategy):
 
     Args:
         ranks: the processes of the run.
-        accelerator: as of RanksStrategy.
+        device: as of RanksStrategy.
         sharding: of the weights.
     """
 
     strategy_name = "shards"
 
-    def __init__(self, *, ranks: Ranks, accelerator: str, sharding: Sharding) -> None:
-        super().__init__(ranks=ranks, accelerator=accelerator)
+    def __init__(self, *, ranks: Ranks, device: torch.device, sharding: Sharding) -> None:
+        super().__init__(ranks=ranks, device=device)
         self.sharding = sharding
 
     @property
@@ -123,8 +115,10 @@ def _parameter(
     return trained[where[3]] if where[:3] == ("optimizer_states", 0, "state") else None
 
 
-def strategy_for(ranks: Ranks, accelerator: str, sharding: Sharding | NoSharding) -> RanksStrategy:
+def strategy_for(
+    ranks: Ranks, device: torch.device, sharding: Sharding | NoSharding
+) -> RanksStrategy:
     """The strategy of several ranks."""
     if isinstance(sharding, Sharding):
-        return ShardsStrategy(ranks=ranks, accelerator=accelerator, sharding=sharding)
-    return RanksStrategy(ranks=ranks, accelerator=accelerator)
+        return ShardsStrategy(ranks=ranks, device=device, sharding=sharding)
+    return RanksStrategy(ranks=ranks, device=device)

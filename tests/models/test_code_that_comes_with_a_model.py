@@ -57,7 +57,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_known_model_loads_and_the_code_beside_it_does_not_run(folder, tmp_path):
-    check_model(path=str(folder), hub_id=None, trains_all=True, **CHECK)
+    check_model(path=str(folder), hub_id=None, **CHECK)
     assert load_policy(**LOAD, path=str(folder)).encoder is not None
     assert not (tmp_path / "ran").exists()
 
@@ -65,7 +65,7 @@ def test_a_known_model_loads_and_the_code_beside_it_does_not_run(folder, tmp_pat
 def test_a_model_that_is_nothing_without_its_code_is_refused(folder, tmp_path):
     edit(folder / "config.json", model_type="strange")
     with pytest.raises(ValueError, match="trust_remote_code"):
-        check_model(path=str(folder), hub_id=None, trains_all=True, **CHECK)
+        check_model(path=str(folder), hub_id=None, **CHECK)
     with pytest.raises(ValueError, match="trust_remote_code"):
         load_policy(**LOAD, path=str(folder))
     assert not (tmp_path / "ran").exists()
@@ -74,9 +74,7 @@ def test_a_model_that_is_nothing_without_its_code_is_refused(folder, tmp_path):
 def test_code_that_the_command_line_trusts_does_run(folder, tmp_path):
     edit(folder / "config.json", model_type="strange")
     with pytest.raises(ValueError, match="no adapter for model family 'strange'"):
-        check_model(
-            path=str(folder), hub_id=None, trains_all=True, **(CHECK | {"trust_remote_code": True})
-        )
+        check_model(path=str(folder), hub_id=None, **(CHECK | {"trust_remote_code": True}))
     assert (tmp_path / "ran").exists(), "or the tests above prove nothing"
 
 

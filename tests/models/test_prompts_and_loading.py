@@ -10,7 +10,7 @@ from papo.models import (
     build_byte_tokenizer,
     check_model,
     load_policy,
-    loading,
+    meta_model,
 )
 
 LOAD = {
@@ -27,7 +27,7 @@ LOAD = {
     "head_chunk_size": 64,
     "trust_remote_code": False,
 }
-CHECK = {"revision": None, "with_reference": True, "trust_remote_code": False}
+CHECK = {"revision": None, "trust_remote_code": False}
 
 
 def test_the_byte_tokenizer_returns_any_text():
@@ -139,21 +139,22 @@ def test_an_unsupported_family_is_named_with_the_supported_ones(tmp_path):
         check_model(path=str(tmp_path), hub_id=None, **CHECK)
 
 
-def test_a_model_that_does_not_fit_is_refused_before_its_weights_are_read(tmp_path, monkeypatch):
-    tiny_policy().model.config.save_pretrained(tmp_path)  # a configuration, no weights
-    monkeypatch.setattr(loading, "_available_bytes", lambda: 1024)
-    with pytest.raises(MemoryError, match="model=tiny_qwen2_5_vl"):
-        check_model(path=str(tmp_path), hub_id=None, **CHECK)
-
-
-def test_the_check_counts_parameters_without_allocating(tmp_path):
+def test_the_check_reads_a_configuration_and_allocates_nothing(tmp_path):
     policy = tiny_policy()
-    policy.model.config.save_pretrained(tmp_path)
+    policy.model.config.save_pretrained(tmp_path)  # a configuration, no weights
     found = check_model(path=str(tmp_path), hub_id=None, **CHECK)
-    assert found.num_parameters == sum(p.numel() for p in policy.parameters())
-    assert found.required_bytes == 20 * found.num_parameters
-    with_lora = check_model(path=str(tmp_path), hub_id=None, trains_all=False, **CHECK)
-    assert with_lora.required_bytes == 4 * found.num_parameters
+    lora = {"language": {"r": 4, "alpha": 8, "targets": ["q_proj"]}}
+    whole, frozen, adapted = (
+        meta_model(found.config),
+        meta_model(found.config, freeze_vision=True),
+        meta_model(found.config, dtype="bfloat16", lora=lora),
+    )
+    assert {p.device.type for p in adapted.parameters()} == {"meta"}
+    sizes = [sum(p.numel() for p in policy.parameters())]
+    assert [sum(p.numel() for p in whole.parameters() if p.requires_grad)] == sizes
+    assert not any(p.requires_grad for p in frozen.model.visual.parameters())
+    assert all(("lora_" in name) == p.requires_grad for name, p in adapted.named_parameters())
+    assert {p.dtype for p in adapted.parameters() if not p.requires_grad} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(

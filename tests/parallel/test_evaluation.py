@@ -339,20 +339,3 @@ def test_impossible_numbers_of_processes_are_refused(settings, says, tmp_path, c
     assert says in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "run" / "run.json").exists()
-
-
-def test_processes_do_not_share_a_gpu(monkeypatch):
-    import torch
-
-    from chosen_device import check_device_of_each
-    from papo.parallel import Ranks
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    alone, one_of_two = Ranks(), Ranks(rank=1, size=2)
-    check_device_of_each("cpu", torch.device("cpu"), 2, alone)
-    check_device_of_each("cuda:1", torch.device("cuda:1"), 1, alone)
-    check_device_of_each("cuda", torch.device("cuda"), 2, one_of_two)
-    with pytest.raises(ValueError, match="sees 1 GPUs here; got devices=2"):
-        check_device_of_each("cuda", torch.device("cuda"), 2, alone)
-    with pytest.raises(ValueError, match=r"got device=cuda:0\. Set device=cuda"):
-        check_device_of_each("cuda:0", torch.device("cuda:0"), 2, one_of_two)

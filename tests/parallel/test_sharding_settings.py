@@ -71,22 +71,35 @@ def test_what_stays_is_a_share_and_sampling_needs_all_weights():
     from model_fixtures import tiny_policy
 
     from papo.training import estimate_memory
-    from papo.training.memory import PassSizes
+    from papo.training.activations import PassSizes
 
     policy = tiny_policy()
     estimate = partial(
         estimate_memory,
-        policy=policy,
-        reference=None,
+        model=policy.model,
+        has_reference=True,
         make_optimizer=torch.optim.AdamW,
         sizes=PassSizes(
-            tokens=9, rows=2, response_tokens=4, patches=4, views=1, row_tokens=7, cached_tokens=9
+            tokens=9,
+            prompt_tokens=5,
+            rows=2,
+            response_tokens=4,
+            patches=4,
+            views=1,
+            row_tokens=7,
+            cached_tokens=9,
+            sampled_rows=2,
         ),
         half_precision=True,
+        checkpointing=False,
+        head_chunk_size=16,
+        on_gpu=False,
     )
     one, four = estimate(), estimate(shards=4)
-    assert (one.gathered, four.gathered) == (0, one.weights // 2)
+    numbers = sum(parameter.numel() for parameter in policy.parameters())
+    assert (one.gathered, four.gathered) == (0, 2 * numbers)
     assert four.weights == one.weights // 4
+    assert four.reference == 2 * numbers // 4 < one.reference
     assert four.gradient == one.gradient // 4
     assert four.optimizer == one.optimizer // 4
     assert "gathered" in four.summary()

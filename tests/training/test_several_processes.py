@@ -152,7 +152,7 @@ def test_lightning_takes_no_part_in_a_job_of_slurm(tmp_path, monkeypatch):
         callbacks=[],
         loggers=[],
         ranks=Ranks(),
-        accelerator="cpu",
+        device=torch.device("cpu"),
     )
     environment = trainer._accelerator_connector.cluster_environment
     assert not isinstance(environment, SLURMEnvironment)

@@ -1,0 +1,236 @@
+"""What passes over the data hold: a count of what autograd keeps, layer by layer, from shapes alone.
+
+The counts follow the layers of Qwen2.5-VL and Qwen3-VL as transformers computes them and the attention of
+papo.models.shared_prefix. `tests/training/test_memory_counted.py` compares them with every storage that is
+alive in a pass on a CPU, within 10 %. Not compared: other kernels of attention, CUDA's allocator (its blocks
+are rounded up and may lie idle) and the workspaces of cuBLAS.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+_FLOAT32 = 4
+
+# Linear layers that read one tensor; any other reads a tensor of its own.
+_READS = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassSizes:
+    """The largest pass of a run.
+
+    Attributes:
+        tokens: through the language model, one view.
+        prompt_tokens: of these, those of prompts that responses share; all where they share none.
+        rows: responses, each of which has the keys and values of its prompt beside its own.
+        response_tokens: of all these responses.
+        patches: through the vision tower, one view.
+        views: of the image that are scored with gradient: 1 or 2.
+        row_tokens: prompt and response of the longest of these.
+        cached_tokens: in the cache of the sampler: each prompt once, and the responses to it that are
+            sampled side by side.
+        sampled_rows: responses that are sampled side by side.
+    """
+
+    tokens: int
+    prompt_tokens: int
+    rows: int
+    response_tokens: int
+    patches: int
+    views: int
+    row_tokens: int
+    cached_tokens: int
+    sampled_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassPrecision:
+    """Bytes of a number in a pass.
+
+    Attributes:
+        width: of what linear layers read and write.
+        casts: weights are wider, and each is cast where it is used (autocast): the cast is kept for the
+            backward pass, and so is a cast of its input of its own. Not of weights in shards, which are cast
+            where they are put together.
+    """
+
+    width: int
+    casts: bool
+
+    @property
+    def residual(self) -> int:
+        """Of the embeddings, and of what layers add to them."""
+        return _FLOAT32 if self.casts else self.width
+
+
+def activation_bytes(
+    model: Any,
+    sizes: PassSizes,
+    precision: PassPrecision,
+    *,
+    checkpointing: bool,
+    second_gradient: int,
+) -> int:
+    """The most that the activations of all views take, from their forward to the end of their backward pass.
+
+    With gradient checkpointing that is the input of every layer, and all of one layer while it is computed
+    again. A layer is never alone: its backward pass holds gradients of what it kept.
+
+    Args:
+        model: of a family that papo.models.adapter knows; it may be on the meta device.
+        sizes: of the pass.
+        precision: of the pass.
+        checkpointing: activations are computed again in the backward pass.
+        second_gradient: bytes of the gradient of all that is trained, as a pass makes it.
+    """
+    decoder = model.model.language_model
+    config = model.config.get_text_config()
+    layer = _decoder_layer(config, decoder.layers[0], sizes, precision)
+    inputs = precision.residual * config.hidden_size * sizes.tokens
+    norm = config.hidden_size * _norm(decoder.norm, precision.residual) * sizes.tokens
+    read = 2 * _FLOAT32 * config.hidden_size * sizes.response_tokens
+    # A product's gradient is there beside both factors'; adapters read float32, so theirs is cast to and fro.
+    wide = 2 * precision.width + (8 if precision.casts and _has_adapters(decoder) else 0)
+    stack = _Stack(
+        kept=len(decoder.layers) * (inputs if checkpointing else layer),
+        again=layer - inputs if checkpointing else 0,
+        working=wide * config.intermediate_size * sizes.tokens + inputs,
+    )
+    # Four such tensors, in float32, are there in the backward pass of a norm.
+    last_norm = norm + 4 * _FLOAT32 * config.hidden_size * sizes.tokens
+    seen = _seen(model, sizes.patches, precision, checkpointing=checkpointing)
+    kept = stack.kept + norm + read + seen.kept
+    alone = seen.kept + max(
+        stack.kept + read + last_norm,
+        stack.kept + stack.again + stack.working,
+        seen.again + seen.working,
+    )
+    # The views' passes backward follow one another, and what the first of them says of a weight waits for
+    # the other: a second gradient, beside one view.
+    return alone if sizes.views == 1 else max(kept + alone, alone + second_gradient)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stack:
+    """Bytes of equal layers: kept by all, kept of the one that is computed again, and made by its backward pass."""
+
+    kept: int
+    again: int
+    working: int
+
+
+def _seen(model: Any, patches: int, precision: PassPrecision, *, checkpointing: bool) -> _Stack:
+    tower, config = model.model.visual, model.config.vision_config
+    if not any(p.requires_grad for p in tower.parameters()):
+        return _Stack(kept=0, again=0, working=0)
+    block = _tower_block(config, tower.blocks[0], patches, precision)
+    inputs = _tower_residual(tower, precision) * config.hidden_size * patches
+    kept = len(tower.blocks) * (inputs if checkpointing else block)
+    return _Stack(
+        kept=kept + _tower_ends(config, tower, patches, precision),
+        again=block - inputs if checkpointing else 0,
+        working=patches
+        * max(2 * precision.width * config.intermediate_size, 7 * _FLOAT32 * config.hidden_size),
+    )
+
+
+def _decoder_layer(
+    config: Any, layer: nn.Module, sizes: PassSizes, precision: PassPrecision
+) -> int:
+    channels = head_channels(config)
+    query, key = config.num_attention_heads * channels, config.num_key_value_heads * channels
+    width, tokens = precision.width, sizes.tokens
+    attention: Any = layer.self_attn
+    norms = sum(
+        _norm(norm, precision.residual)
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+    )
+    per_token = norms * config.hidden_size + _linear_inputs(layer, precision)
+    per_token += 3 * config.intermediate_size * width
+    if hasattr(attention, "q_norm"):
+        per_token += _norm(attention.q_norm, width) * query + _norm(attention.k_norm, width) * key
+    # Queries and keys are rotated in the precision of the embeddings, and cast block by block.
+    rotated = sizes.prompt_tokens if precision.casts else tokens
+    attended = rotated * (query + key) + tokens * key + sizes.prompt_tokens * query
+    if sizes.prompt_tokens < tokens:
+        longest = sizes.response_tokens // sizes.rows
+        attended += 2 * sizes.response_tokens * query + 2 * sizes.rows * sizes.row_tokens * key
+        attended += query // key * longest * sizes.row_tokens
+    return per_token * tokens + attended * width + _weight_casts(layer, precision)
+
+
+def _tower_block(config: Any, block: nn.Module, patches: int, precision: PassPrecision) -> int:
+    hidden, width = config.hidden_size, precision.width
+    norms = _norm(block.norm1, width) + _norm(block.norm2, width)
+    gates = 3 if hasattr(block.mlp, "gate_proj") else 1
+    per_patch = norms * hidden + _linear_inputs(block, precision)
+    # Rotated queries and keys, the projection whose part the values are, and what was attended.
+    per_patch += 6 * hidden * width + gates * config.intermediate_size * width
+    return per_patch * patches + _weight_casts(block, precision)
+
+
+def _tower_ends(config: Any, tower: Any, patches: int, precision: PassPrecision) -> int:
+    """The pixels, and the mergers behind the blocks."""
+    mergers = [tower.merger, *getattr(tower, "deepstack_merger_list", ())]
+    pixels = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    norm = _norm(getattr(tower.merger, "ln_q", None) or tower.merger.norm, precision.width)
+    per_patch = pixels * precision.width
+    per_patch += len(mergers) * config.hidden_size * (norm + 3 * precision.width)
+    return per_patch * patches + sum(_weight_casts(merger, precision) for merger in mergers)
+
+
+def _tower_residual(tower: Any, precision: PassPrecision) -> int:
+    """Qwen3-VL adds positions, in float32, to what its convolution says of the pixels."""
+    return precision.residual if hasattr(tower, "pos_embed") else precision.width
+
+
+def _norm(norm: Any, width: int) -> int:
+    """Bytes a norm keeps per channel: its input in float32 and, where its weight is trained, the normalised."""
+    if isinstance(norm, nn.LayerNorm):
+        return _FLOAT32
+    return _FLOAT32 + (width if norm.weight.requires_grad else 0)
+
+
+def _linear_inputs(layer: nn.Module, precision: PassPrecision) -> int:
+    """Bytes per token of what the linear layers have read: kept where a weight or an adapter is trained."""
+    kept: dict[str, int] = {}
+    adapters = 0
+    for path, linear in _linears(layer):
+        name = path.rpartition(".")[2]
+        adapter = getattr(linear, "lora_A", None)
+        base = getattr(linear, "base_layer", linear)
+        if adapter is not None:
+            adapters += sum(one.out_features for one in adapter.values())
+        elif not base.weight.requires_grad:
+            continue
+        kept[name if precision.casts else _READS.get(name, name)] = base.in_features
+    return precision.width * (sum(kept.values()) + adapters)
+
+
+def _weight_casts(layer: nn.Module, precision: PassPrecision) -> int:
+    if not precision.casts:
+        return 0
+    return precision.width * sum(
+        getattr(linear, "base_layer", linear).weight.numel() for _, linear in _linears(layer)
+    )
+
+
+def _has_adapters(stack: nn.Module) -> bool:
+    return any("lora_" in name for name, _ in stack.named_parameters())
+
+
+def _linears(layer: nn.Module) -> list[tuple[str, Any]]:
+    """Linear layers, an adapted one as a whole."""
+    return [
+        (name, module)
+        for name, module in layer.named_modules()
+        if hasattr(module, "base_layer")
+        or (isinstance(module, nn.Linear) and "base_layer" not in name and "lora_" not in name)
+    ]
+
+
+def head_channels(text: Any) -> int:
+    """Channels of one attention head."""
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
