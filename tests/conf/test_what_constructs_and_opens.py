@@ -195,6 +195,7 @@ PLACES = {
         "omegaconf.OmegaConf.create": CONFIG,
     },
     "scripts/check_objective.py": {"hydra.utils.instantiate": "of conf/ alone"},
+    "run_memory.py": {"omegaconf.OmegaConf.load": OWN},
     "train.py": {"front_door.instantiate": CONFIG, "omegaconf.OmegaConf.create": CONFIG},
 }
 
