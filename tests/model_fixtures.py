@@ -68,3 +68,37 @@ def with_noise_as_masked_view(groups):
             group = replace(group, masked_patches=patches)
         masked.append(group)
     return tuple(masked)
+
+
+def saved_model(folder, family="qwen2_5_vl", *, tied=True, several=False, new_names=False, **sizes):
+    """Writes a folder as Hugging Face has them; returns it.
+
+    Args:
+        folder: to be made.
+        family: as of `tiny_policy`.
+        tied: the head is the embedding.
+        several: the weights lie in several files, beside an index.
+        new_names: keys are the model's own, not those that Qwen2.5-VL was published with, as transformers writes.
+        **sizes: as of `tiny_policy`.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    policy = tiny_policy(family, **sizes)
+    model = policy.model
+    if not tied:
+        config = model.config
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+        torch.manual_seed(1)
+        generation, policy.model = model.generation_config, type(model)(config)
+        policy.model.generation_config = generation
+    policy.save_pretrained(folder)
+    if several:
+        (folder / "model.safetensors").unlink()
+        policy.model.save_pretrained(folder, max_shard_size="100KB")
+    if new_names:
+        weights = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
+        if tied:
+            del weights["lm_head.weight"]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

@@ -7,8 +7,8 @@ from papo.models.loading import (
     build_policy,
     check_model,
     load_policy,
-    meta_model,
 )
+from papo.models.meta_loading import meta_model
 from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import Prefix

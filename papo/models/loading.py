@@ -4,6 +4,7 @@
 what is missing before anything expensive; `load_policy` then loads. Whether it fits: papo.training.room.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from papo.hub import check_hub_answers, fetch_model
 from papo.models.adapter import SUPPORTED_FAMILIES
 from papo.models.lora import add_adapters, lora_parts
+from papo.models.meta_loading import model_in_files
 from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
+from papo.models.weight_files import NotInRows, WeightFiles
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,6 +85,7 @@ def load_policy(
     head_chunk_size: int,
     trust_remote_code: bool,
     lora: Mapping[str, Any] | None = None,
+    leave_in_files: bool = False,
 ) -> VisionLanguagePolicy:
     """Loads weights, tokenizer and image processor of a Qwen-VL model.
 
@@ -98,6 +104,8 @@ def load_policy(
         head_chunk_size: see VisionLanguagePolicy.
         trust_remote_code: run code that comes with the model. Off unless you trust its author.
         lora: see papo.models.lora.lora_parts; None trains all weights.
+        leave_in_files: load no weights, but say where they lie (`VisionLanguagePolicy.unread_weights`), for one
+            who reads a part of each. Not where transformers alone can load them, which is logged.
 
     Raises:
         ValueError: an impossible setting or type of weights; the vision tower both frozen and given adapters.
@@ -107,20 +115,19 @@ def load_policy(
         raise ValueError(
             f"weights are of a type of PyTorch, e.g. float32; got model.dtype={dtype!r}"
         )
-    location, _ = _find_config(path, hub_id, revision, trust_remote_code)
+    location, config = _find_config(path, hub_id, revision, trust_remote_code)
     if path is None:
         fetch_model(location, revision=revision)
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if path is not None:
         source["revision"] = None
-    model = AutoModelForImageTextToText.from_pretrained(
-        location, dtype=precision, attn_implementation=attn_implementation, **source
-    )
+    settings = {**source, "dtype": precision, "attn_implementation": attn_implementation}
+    model, files = _model(location, config, settings, leave_in_files)
     tokenizer = AutoTokenizer.from_pretrained(location, **source)
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(
         location, revision=source["revision"]
     )
-    return build_policy(
+    policy = build_policy(
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,
@@ -133,6 +140,19 @@ def load_policy(
         head_chunk_size=head_chunk_size,
         lora=lora,
     )
+    policy.unread_weights = files
+    return policy
+
+
+def _model(
+    location: str, config: PreTrainedConfig, settings: dict[str, Any], leave_in_files: bool
+) -> tuple[PreTrainedModel, WeightFiles | None]:
+    if leave_in_files:
+        try:
+            return model_in_files(location, config, **settings)
+        except NotInRows as reason:
+            _logger.warning("%s is loaded whole by every process: %s", location, reason)
+    return AutoModelForImageTextToText.from_pretrained(location, **settings), None
 
 
 def build_policy(
@@ -178,25 +198,6 @@ def build_policy(
         gradient_checkpointing=gradient_checkpointing,
         freeze_vision=freeze_vision,
     )
-
-
-def meta_model(
-    config: PreTrainedConfig,
-    *,
-    dtype: str = "float32",
-    lora: Mapping[str, Any] | None = None,
-    freeze_vision: bool = False,
-) -> PreTrainedModel:
-    """The model on the meta device: every shape and what of it is trained, no memory; arguments as of
-    `load_policy`."""
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
-    parts = {} if lora is None else lora_parts(lora)
-    if parts:
-        add_adapters(model, parts)
-    elif freeze_vision:
-        model.model.visual.requires_grad_(False)
-    return model
 
 
 def _find_config(

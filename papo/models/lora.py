@@ -87,23 +87,39 @@ def add_adapters(model: PreTrainedModel, parts: Mapping[str, LoraPart]) -> None:
     for name, part in parts.items():
         _check_targets(model, name, part)
     first, *others = parts
-    # peft itself, not `model.add_adapter`: transformers 5.24 asks there for a peft nobody has released.
-    peft.inject_adapter_in_model(
-        peft.LoraConfig(
-            r=parts[first].r,
-            lora_alpha=parts[first].alpha,
-            lora_dropout=0.0,
-            base_model_name_or_path=model.name_or_path,
-            target_modules="|".join(_pattern(name, part) for name, part in parts.items()),
-            rank_pattern={_pattern(name, parts[name]): parts[name].r for name in others},
-            alpha_pattern={_pattern(name, parts[name]): parts[name].alpha for name in others},
-        ),
-        model,
-        adapter_name=_ADAPTER,
+    config = peft.LoraConfig(
+        r=parts[first].r,
+        lora_alpha=parts[first].alpha,
+        lora_dropout=0.0,
+        base_model_name_or_path=model.name_or_path,
+        target_modules="|".join(_pattern(name, part) for name, part in parts.items()),
+        rank_pattern={_pattern(name, parts[name]): parts[name].r for name in others},
+        alpha_pattern={_pattern(name, parts[name]): parts[name].alpha for name in others},
     )
+    with _stand_ins_for_unread_weights(model):
+        # peft itself, not `model.add_adapter`: transformers 5.24 asks there for a peft nobody has released.
+        peft.inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
+
+
+@contextmanager
+def _stand_ins_for_unread_weights(model: nn.Module) -> Iterator[None]:
+    """Inside, weights on the meta device look as if they were on the CPU: adapters begin where their layer is."""
+    unread = [
+        (module, module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module.weight.is_meta
+    ]
+    for module, weight in unread:
+        one = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
+        module.weight = nn.Parameter(one, requires_grad=False)
+    try:
+        yield
+    finally:
+        for module, weight in unread:
+            module.weight = weight.requires_grad_(False)
 
 
 def has_adapters(model: PreTrainedModel) -> bool:

@@ -23,6 +23,7 @@ from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import Prefix, PromptReader, view_patches
 from papo.models.scoring import BACKENDS, BackendChoice
 from papo.models.vision_cache import VisionFeatureCache
+from papo.models.weight_files import WeightFiles
 from papo.types import Problem, PromptGroup, TokenScores, View
 
 
@@ -78,6 +79,8 @@ class VisionLanguagePolicy(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
+        self.unread_weights: WeightFiles | None = None
+        """Where the weights of a model on the meta device lie; None where they are loaded."""
 
         self.model.eval()
 
@@ -108,6 +111,13 @@ class VisionLanguagePolicy(nn.Module):
         # They are asked about the same batches: what is chosen is said once.
         copied.choose_backend = self.choose_backend
         return copied
+
+    def read_weight(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows of a parameter of the policy that is on the meta device, as they lie in the model's files."""
+        assert self.unread_weights is not None, "loaded weights are in memory"
+        # An adapted layer stands beside its adapters.
+        name = name.removeprefix("model.").replace(".base_layer.", ".")
+        return self.unread_weights.read(name, start, stop)
 
     @property
     def has_adapters(self) -> bool:

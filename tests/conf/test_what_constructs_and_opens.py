@@ -132,7 +132,6 @@ PLACES = {
         "huggingface_hub.try_to_load_from_cache": HUB,
     },
     "papo/models/loading.py": {
-        ".from_config": TRUST,
         ".from_pretrained": TRUST,
         "getattr": "a type of torch, checked",
         "huggingface_hub.try_to_load_from_cache": HUB,
@@ -140,6 +139,16 @@ PLACES = {
     "papo/models/lora.py": {
         "importlib.metadata.version": OWN,
         "safetensors.torch.save_file": OWN,
+    },
+    "papo/models/meta_loading.py": {
+        ".from_config": "a class of transformers, of a supported family; with code of its own: papo/models/loading.py",
+        ".from_pretrained": "plain values: how a model generates",
+        "huggingface_hub.try_to_load_from_cache": HUB,
+        "getattr": NAMED,
+    },
+    "papo/models/weight_files.py": {
+        "safetensors.safe_open": "tensors alone, of files in the folder itself; tests/models/test_weight_files.py",
+        "getattr": NAMED,
     },
     "papo/pictures.py": {"PIL.Image.open": PICTURES, "importlib.util.find_spec": OWN},
     "papo/parallel/launch.py": {
