@@ -481,7 +481,7 @@ def run(
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     sharding = make_sharding(config, ranks, device)
     trainer = make_trainer(plan, loggers, ranks, device, sharding)
-    policy = instantiate(config.model)
+    policy = initial_policy(config, sharding)
     engine = plan.make_engine(policy=policy)
     module = PAPOModule(
         policy_module=PolicyModule(policy=policy, make_optimizer=plan.make_optimizer),
@@ -517,6 +517,7 @@ def run(
     for note in room_of(plan, module.collector, device):
         say(note)
     ranks.first(lambda: require_room_for_checkpoints(plan, policy, folder))
+    module.configure_model()
     lost = check_updates_arrive(
         (p for p in policy.parameters() if p.requires_grad),
         learning_rate=plan.learning_rate,
@@ -526,8 +527,9 @@ def run(
         console.print(lost, highlight=False, soft_wrap=True)
     reports = {}
     if is_lab(plan):
-        module.collector.follow(module.rollout_step)
-        reports["before"] = evaluate(plan, policy, engine, ranks)
+        with sharding.whole(policy):
+            module.collector.follow(module.rollout_step)
+            reports["before"] = evaluate(plan, policy, engine, ranks)
     for note in ranks.first(lambda: folder.go_on(start)):
         say(note)
     ended_early = fit(trainer, module, folder.checkpoint)
@@ -547,6 +549,13 @@ def run(
         )
     ranks.wait_for_all()
     return show_end(folder)
+
+
+def initial_policy(config: DictConfig, sharding: Sharding | NoSharding) -> Any:
+    """The policy; where ranks share its weights, those in files stay there until each reads its part."""
+    if sharding.passes_are_collective and "hub_id" in config.model:
+        return instantiate(config.model, leave_in_files=True)
+    return instantiate(config.model)
 
 
 def needs_masked_view(objective: Any) -> bool:

@@ -22,6 +22,9 @@ from torch.distributed.tensor import DTensor, Shard
 
 from papo.parallel.ranks import Ranks
 
+ReadRows = Callable[[str, int, int], Tensor]
+"""Returns rows start to stop of the parameter of a policy with this name."""
+
 
 class ShardablePolicy(Protocol):
     """What a policy says of itself, so that it can be cut without being known.
@@ -51,7 +54,7 @@ class NoSharding:
     shard_size = 1
     holds_first_copy = True
 
-    def apply(self, policy: Any, reference: Any) -> None:
+    def apply(self, policy: Any, reference: Any, read: ReadRows | None = None) -> None:
         """Leaves them as they are."""
 
     @contextmanager
@@ -96,20 +99,28 @@ class Sharding:
         self.shard = ranks.rank % self.shard_size
         self.holds_first_copy = ranks.rank < self.shard_size
 
-    def apply(self, policy: Any, reference: Any) -> None:
+    def apply(self, policy: Any, reference: Any, read: ReadRows | None = None) -> None:
         """Cuts the policy, and the copy that is its reference, in place. Once, before an optimiser is made.
 
         Args:
-            policy: a ShardablePolicy, whole and the same on every rank.
+            policy: a ShardablePolicy, the same on every rank; whole, or with parameters on the meta device.
             reference: the copy, never trained; None where there is none.
+            read: gives the parameters that are on the meta device; asked for the rows that belong here.
         """
         mesh = self._mesh()
         half = torch.bfloat16 if self.half_precision else None
+        unread = _on_meta(policy)
         self._shard(policy, mesh, _precision(half))
+        if read is not None:
+            _fill(policy, unread, read)
+        self._begin(policy)
         if reference is not None:
+            unread = _on_meta(reference)
             # Passes read it in this precision anyway; a second set of float32 weights would say no more.
             _cast(reference.parameters(), half)
             self._shard(reference, mesh, _precision(None))
+            _copy(policy, reference, unread)
+            self._begin(reference)
 
     def _mesh(self) -> DeviceMesh:
         copies = self.ranks.size // self.shard_size
@@ -127,6 +138,9 @@ class Sharding:
         for unit in policy.shard_units():
             fully_shard(unit, mesh=mesh, mp_policy=precision, ignored_params=ignored)
         fully_shard(policy, mesh=mesh, mp_policy=precision, ignored_params=ignored)
+        _allocate(policy, torch.device(self.device_type))
+
+    def _begin(self, policy: Any) -> None:
         for name in policy.pass_methods:
             register_fsdp_forward_method(policy, name)
         for module in _sharded_modules(policy):
@@ -259,6 +273,44 @@ def _rows_here(tensor: DTensor) -> tuple[int, int]:
     size = -(-num_rows // mesh.size(mesh.ndim - 1))
     start = min(mesh.get_local_rank(mesh.ndim - 1) * size, num_rows)
     return start, min(start + size, num_rows)
+
+
+def _on_meta(policy: nn.Module) -> set[str]:
+    return {name for name, parameter in policy.named_parameters() if parameter.is_meta}
+
+
+def _allocate(policy: nn.Module, device: torch.device) -> None:
+    """Moves a policy that was cut to where it computes; gives this rank's part of what is on the meta device room."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module in policy.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                if parameter not in made:
+                    made[parameter] = nn.Parameter(
+                        torch.empty_like(parameter, device=device), parameter.requires_grad
+                    )
+                # Tied weights stay tied.
+                setattr(module, name, made[parameter])
+    # FSDP looks for new parameters where a module is moved.
+    policy.to(device)
+
+
+@torch.no_grad()
+def _fill(policy: nn.Module, unread: set[str], read: ReadRows) -> None:
+    for name, parameter in policy.named_parameters():
+        if name in unread:
+            shard = shard_of(parameter)
+            local, start = (parameter, 0) if shard is None else (shard.local, shard.start)
+            local.copy_(read(name, start, start + local.shape[0]))
+
+
+@torch.no_grad()
+def _copy(policy: nn.Module, reference: nn.Module, unread: set[str]) -> None:
+    """Gives a reference that was cut as its policy is the policy's weights."""
+    theirs = dict(policy.named_parameters())
+    for name, parameter in reference.named_parameters():
+        if name in unread:
+            local_tensor(parameter).copy_(local_tensor(theirs[name]))
 
 
 def _precision(half: torch.dtype | None) -> MixedPrecisionPolicy:

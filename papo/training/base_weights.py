@@ -1,13 +1,13 @@
 """Weights that a run does not train: a checkpoint leaves them out and keeps a fingerprint instead."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from papo.parallel import local_tensor
+from papo.parallel import Ranks, RanksDiffer, local_tensor
 
 _POLICY = "policy_module.policy."
 
@@ -30,16 +30,66 @@ def trained_parameters(policy: nn.Module) -> dict[str, Tensor]:
     }
 
 
-@torch.no_grad()
-def fingerprint(parameters: Mapping[str, Tensor]) -> str:
-    """Returns a hash of parameters, the same on every device and for every number of threads."""
+def fingerprint(parameters: Mapping[str, Tensor], sums: Mapping[str, int] | None = None) -> str:
+    """Returns a hash of parameters, the same on every device and for every number of threads.
+
+    Args:
+        parameters: whole; or in any shape of being there, where `sums` has what is hashed of their values.
+        sums: of `SumsOfRows`.
+    """
     digest = hashlib.sha256()
     for name, parameter in parameters.items():
-        assert local_tensor(parameter) is parameter, "a shard has no fingerprint of the whole"
-        bits = parameter.detach().contiguous().view(_INTEGERS[parameter.element_size()])
-        # An integer sum is exact, so it does not depend on the order of its terms.
-        digest.update(f"{name}{tuple(parameter.shape)}{int(bits.sum(dtype=torch.int64))}".encode())
+        total = bit_sum(parameter) if sums is None else sums[name]
+        digest.update(f"{name}{tuple(parameter.shape)}{total}".encode())
     return digest.hexdigest()
+
+
+@torch.no_grad()
+def bit_sum(tensor: Tensor) -> int:
+    """The sum of a tensor's bits as integers; those of its rows add up to it, modulo 2^64."""
+    assert local_tensor(tensor) is tensor, "a shard has no fingerprint of the whole"
+    bits = tensor.detach().contiguous().view(_INTEGERS[tensor.element_size()])
+    # An integer sum is exact, so it does not depend on the order of its terms.
+    return int(bits.sum(dtype=torch.int64))
+
+
+class SumsOfRows:
+    """What `fingerprint` needs of weights that no rank has whole, noted while each reads its rows.
+
+    Args:
+        read: returns rows start to stop of a weight; see Sharding.apply.
+    """
+
+    def __init__(self, read: Callable[[str, int, int], Tensor]) -> None:
+        self._read = read
+        self._noted: dict[str, tuple[int, int, int]] = {}
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """As the `read` that it was made with."""
+        rows = self._read(name, start, stop)
+        if start < stop:
+            self._noted[name] = (start, stop, bit_sum(rows))
+        return rows
+
+    def of_whole(self, ranks: Ranks) -> dict[str, int]:
+        """Returns `bit_sum` of every weight that was read; all ranks call it.
+
+        Raises:
+            RanksDiffer: two ranks read the same rows and found something else in them.
+        """
+        found: dict[str, dict[tuple[int, int], int]] = {}
+        for rank, theirs in enumerate(ranks.gather(self._noted)):
+            for name, (start, stop, total) in theirs.items():
+                if found.setdefault(name, {}).setdefault((start, stop), total) != total:
+                    raise RanksDiffer(
+                        f"all ranks have the same initial weights; rank {rank} has others than an earlier one in "
+                        f"rows {start} to {stop} of {name}. Give all the same files (model.path)."
+                    )
+        return {name: _as_int64(sum(parts.values())) for name, parts in found.items()}
+
+
+def _as_int64(number: int) -> int:
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def leave_out_base(checkpoint: dict[str, Any], policy: nn.Module) -> None:

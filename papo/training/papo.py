@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from papo.objective import NonFiniteTermError, PAPOObjective
-from papo.parallel import RanksDiffer, full_tensor, local_tensor
+from papo.parallel import RanksDiffer, Sharding, full_tensor, local_tensor
 from papo.training.base_weights import (
     base_parameters,
     fingerprint,
@@ -23,6 +23,7 @@ from papo.training.base_weights import (
 )
 from papo.training.collect import Collector, MinibatchShare, Rollout
 from papo.training.failures import NonFiniteLoss, PassDoesNotFit, write_batch
+from papo.training.initial_weights import cut_into_shards
 from papo.training.metrics import MinibatchSums, UpdateMeans, rollout_metrics
 from papo.training.microbatches import read_halvings, trim, write_halvings
 from papo.training.policy import PolicyModule
@@ -89,7 +90,14 @@ class PAPOModule(LightningModule):
         collector.idle = self._idle_while_sampling
         # Whoever saves a state, in the middle of a rollout too, finds it whole.
         self.register_state_dict_pre_hook(lambda *_: collector.offload.bring_back())
-        self.base_fingerprint = fingerprint(base_parameters(policy_module.policy))
+        self.base_fingerprint = ""
+        if policy_module.policy.unread_weights is None:
+            self.base_fingerprint = fingerprint(base_parameters(policy_module.policy))
+        elif not collector.sharding.passes_are_collective:
+            raise ValueError(
+                "weights stay in their files until ranks share them (trainer=sharded); got "
+                "model.leave_in_files=true. Leave it out."
+            )
         self.rollout_step = 0
         self.update_step = 0
         self.prompts_drawn = 0
@@ -109,16 +117,17 @@ class PAPOModule(LightningModule):
         return range(1)
 
     def configure_model(self) -> None:
-        """Cuts the weights into shards, where the run has them in shards; called before the optimiser is made."""
-        if self._is_cut or not self.collector.sharding.passes_are_collective:
+        """Cuts the weights into shards, where the run has them in shards; before the optimiser is made, once."""
+        sharding = self.collector.sharding
+        if self._is_cut or not isinstance(sharding, Sharding):
             return
-        policy, reference = self.policy_module.policy, self.collector.reference
-        self.collector.ranks.require_equal(
-            {"initial weights": fingerprint(dict(policy.named_parameters()))},
-            remedy="Each loads the model itself: give all the same files (model.path), and the same seed.",
+        found = cut_into_shards(
+            self.policy_module.policy,
+            self.collector.reference,
+            ranks=self.collector.ranks,
+            sharding=sharding,
         )
-        copy = reference.policy if reference is not None and reference.is_copy else None
-        self.collector.sharding.apply(policy, copy)
+        self.base_fingerprint = self.base_fingerprint if found is None else found
         self._is_cut = True
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

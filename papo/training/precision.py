@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from papo.parallel import local_tensor
 
 # Weights of a tensor that are looked at; tensors of one model are alike.
 _SAMPLE = 65_536
@@ -16,7 +18,7 @@ WEIGHT_DTYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16}
 
 
 def share_that_stays(
-    parameters: Iterable[nn.Parameter], *, step: float, dtype: torch.dtype | None
+    parameters: Iterable[Tensor], *, step: float, dtype: torch.dtype | None
 ) -> float:
     """Returns the share of weights that a step of this size leaves as they are, up and down alike.
 
@@ -46,7 +48,7 @@ def check_updates_arrive(
     """Refuses weights in half precision, more than a quarter of which updates of this size would not move.
 
     Args:
-        parameters: that are trained, as loaded.
+        parameters: that are trained, as loaded; of those in shards, what is here is looked at.
         learning_rate: of the optimiser, about the size of an update.
         precision: `trainer.precision`.
 
@@ -56,7 +58,7 @@ def check_updates_arrive(
     Raises:
         ValueError: more than a quarter would stay.
     """
-    trained = [parameter for parameter in parameters if parameter.numel()]
+    trained = [here for parameter in parameters if (here := local_tensor(parameter)).numel()]
     dtype = WEIGHT_DTYPES.get(precision)
     halves = [one for one in trained if (dtype or one.dtype) in (torch.bfloat16, torch.float16)]
     if not halves or learning_rate == 0:

@@ -26,8 +26,8 @@ class ReferenceModule(LightningModule):
             changes no bit of what they compute. None: the copy is as precise as the policy.
 
     Attributes:
-        fingerprint: of the copy; None without one, where the reference is the policy's frozen
-            weights, whose fingerprint every checkpoint has.
+        fingerprint: of the copy, once its weights are read; None without one, where the reference is the
+            policy's frozen weights, whose fingerprint every checkpoint has.
     """
 
     def __init__(self, policy: nn.Module, *, half: torch.dtype | None = None) -> None:
@@ -36,7 +36,8 @@ class ReferenceModule(LightningModule):
         self.fingerprint: str | None = None
         if self.is_copy:
             self.copied: Any = deepcopy(policy).eval().requires_grad_(False)
-            self.fingerprint = fingerprint(dict(self.copied.named_parameters()))
+            if getattr(policy, "unread_weights", None) is None:
+                self.fingerprint = fingerprint(dict(self.copied.named_parameters()))
             if half is not None:
                 # A frozen tower is the policy's own.
                 shared = {id(parameter) for parameter in policy.parameters()}
