@@ -16,7 +16,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 WORKERS ?= 2
 pytest = -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-.PHONY: help setup demo test test-newest test-oldest lock check format clean bench peers notebooks
+.PHONY: help setup demo test test-newest test-oldest lock check format clean bench peers notebooks server server-test
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -73,6 +73,27 @@ outputs/benchmarks/venv-trl-%/.installed: benchmarks/peers/constraints.txt
 	$(BIN)/python -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< trl==$* torch transformers pillow requests
 	touch $@
+
+# A rollout server (servers/vllm) has an environment of its own: vLLM and papo want other versions of transformers.
+SERVER := .server
+SERVER_STAMP := $(SERVER)/venv/.installed
+PORT ?= 8000
+
+$(SERVER_STAMP): servers/vllm/requirements-cpu.txt servers/vllm/prepare_cpu.py servers/vllm/plugin/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no python3.11 found: set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(SERVER)/venv/bin/python || "$(PYTHON)" -m venv $(SERVER)/venv
+	$(SERVER)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement servers/vllm/requirements-cpu.txt
+	$(SERVER)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable servers/vllm/plugin
+	$(SERVER)/venv/bin/python servers/vllm/prepare_cpu.py
+	touch $@
+
+server: $(DEV_STAMP) $(SERVER_STAMP) ## a rollout server on this CPU, with a random tiny model (PORT=8000)
+	mkdir -p $(SERVER)/weights
+	test -d $(SERVER)/tiny || $(BIN)/python servers/vllm/tiny_model.py $(SERVER)/tiny
+	CPU=1 PORT=$(PORT) servers/vllm/serve.sh $(SERVER)/tiny $(SERVER)/weights --max-model-len 512
+
+server-test: $(DEV_STAMP) $(SERVER_STAMP) ## rollouts on real servers, started for it (about 15 minutes, 4 GB)
+	PAPO_TEST_VLLM=1 timeout 3600 $(BIN)/python -m pytest -m vllm -p no:xdist -rP $(PYTEST)
 
 notebooks: $(DEV_STAMP) ## JupyterLab on notebooks/ (installs it)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab

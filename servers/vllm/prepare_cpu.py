@@ -13,7 +13,7 @@ import sysconfig
 from pathlib import Path
 
 MARK = "# papo: schemas of operators that did not load"
-SCHEMAS = f'''{MARK}
+SCHEMAS = f"""{MARK}
 import torch as _torch
 
 try:
@@ -23,7 +23,7 @@ except AttributeError:
     _papo_schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _papo_schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-'''
+"""
 
 
 def main() -> None:

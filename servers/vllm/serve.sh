@@ -22,7 +22,7 @@ case $host in
   } ;;
 esac
 PAPO_WEIGHTS_FOLDER=$(realpath "$folder")
-# Development mode has the endpoints that take weights; the guard answers no other of its kind.
+# Pictures come in the request: no other host is asked for one. Development mode has the endpoints that take weights; the guard answers no other of its kind.
 export PAPO_WEIGHTS_FOLDER VLLM_SERVER_DEV_MODE=1 VLLM_PLUGINS=papo VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 mode=()
 if [ "${CPU:-}" = 1 ]; then
@@ -30,6 +30,6 @@ if [ "${CPU:-}" = 1 ]; then
   mode=(--dtype float32 --enforce-eager --no-enable-prefix-caching --max-num-seqs 64)
 fi
 exec "$python" -m vllm.entrypoints.cli.main serve "$model" --served-model-name policy --host "$host" --port "${PORT:-8000}" \
-  --enable-scale-out --logprobs-mode processed_logprobs --generation-config vllm \
+  --enable-scale-out --allowed-media-domains pictures.come.in.the.request.invalid --logprobs-mode processed_logprobs --generation-config vllm \
   --weight-transfer-config '{"backend": "papo_folder"}' --middleware papo_vllm.guard.TrainerOnly \
   "${mode[@]}" "$@"

@@ -119,7 +119,9 @@ class VLLMServer:
     def write_parts(self, policy, version, num_parts=2):
         """Names of files with the policy's weights; a tied head is not among these."""
         weights = list(policy.model.named_parameters())
-        names = [f"{version}-{n:05d}-of-{num_parts:05d}.safetensors" for n in range(1, num_parts + 1)]
+        names = [
+            f"{version}-{n:05d}-of-{num_parts:05d}.safetensors" for n in range(1, num_parts + 1)
+        ]
         for place, name in enumerate(names):
             part = {key: w.detach().clone() for key, w in weights[place::num_parts]}
             save_file(part, self.weights / name)
@@ -148,7 +150,9 @@ class VLLMServer:
 
     def generate(self, policy, group, *, num_responses=4, seed=1, max_tokens=24):
         """The answer of /inference/v1/generate for one prompt."""
-        pictures = () if group.patches is None else policy.pictures(group.patches, group.image_grid_thw)
+        pictures = (
+            () if group.patches is None else policy.pictures(group.patches, group.image_grid_thw)
+        )
         return self.post(
             "/inference/v1/generate",
             {

@@ -5,6 +5,7 @@ refused leaves the server with the weights and the version that it had.
 """
 
 import os
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,7 +117,7 @@ def checkpoint_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(deepcopy(config))
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
@@ -136,7 +137,9 @@ def load(model: torch.nn.Module, model_config: Any, update: WeightUpdate) -> Non
     loaded = set(model.load_weights(update.tensors()))
     if "lm_head.weight" not in update.shapes:
         # A tied head shares the storage of the embeddings, but on a CPU it computes with a packed copy of its own.
-        embeddings = update.tensor(next(n for n in update.names if n.endswith("embed_tokens.weight")))
+        embeddings = update.tensor(
+            next(n for n in update.names if n.endswith("embed_tokens.weight"))
+        )
         for name, head in model.named_modules():
             if isinstance(head, ParallelLMHead):
                 head.weight.weight_loader(head.weight, embeddings)

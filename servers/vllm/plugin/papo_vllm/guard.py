@@ -55,7 +55,9 @@ class TrainerOnly:
         elif scope["type"] != "http" or scope["path"] not in ASKED:
             await _answer(send, 404, "this server answers a trainer only")
         elif not self._has_key(scope["headers"]):
-            await _answer(send, 401, "the key of PAPO_ROLLOUT_KEY is needed: Authorization: Bearer KEY")
+            await _answer(
+                send, 401, "the key of PAPO_ROLLOUT_KEY is needed: Authorization: Bearer KEY"
+            )
         else:
             await self.app(scope, receive, send)
 
