@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = ("papo", "scripts", "benchmarks", "conf", "notebooks")
+FOLDERS = ("papo", "scripts", "benchmarks", "conf", "notebooks", "servers")
 
 # Whatever is used of these modules.
 MODULES = (
@@ -205,6 +205,13 @@ PLACES = {
     },
     "scripts/check_objective.py": {"hydra.utils.instantiate": "of conf/ alone"},
     "run_memory.py": {"omegaconf.OmegaConf.load": OWN},
+    "servers/vllm/plugin/papo_vllm/engine.py": {
+        ".from_config": "the server's own model, no code that comes with it"
+    },
+    "servers/vllm/plugin/papo_vllm/parts.py": {
+        "safetensors.safe_open": "names, folder, sizes and shapes, tests/rollout/test_vllm_plugin.py"
+    },
+    "servers/vllm/prepare_cpu.py": {"importlib.metadata.version": OWN},
     "train.py": {"front_door.instantiate": CONFIG, "omegaconf.OmegaConf.create": CONFIG},
 }
 

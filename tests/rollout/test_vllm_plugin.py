@@ -54,6 +54,16 @@ def test_all_weights_of_all_parts_come_out(update, tmp_path):
     assert torch.equal(update.tensor("model.norm.weight"), WEIGHTS["model.norm.weight"])
 
 
+def test_what_is_loaded_is_what_was_checked(update, tmp_path):
+    first, second = write(tmp_path)
+    for name in (first, second):
+        update.add(name)
+    (tmp_path / first).unlink()
+    save_file({"model.norm.weight": torch.full((2,), torch.nan)}, tmp_path / "other")
+    (tmp_path / "other").replace(tmp_path / second)
+    assert all(torch.equal(tensor, WEIGHTS[name]) for name, tensor in update.tensors())
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -6,6 +6,7 @@ Knows safetensors and no vLLM.
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -21,6 +22,8 @@ _SHOWN = 5
 class WeightUpdate:
     """The parts of one version of the weights, as they are announced.
 
+    A part stays open from then on: what is loaded is what was checked, even where the file is gone.
+
     Args:
         folder: the one folder that parts are read from.
         shapes: what the model needs: the name of each weight in a checkpoint, and its shape.
@@ -31,7 +34,7 @@ class WeightUpdate:
         self.shapes = shapes
         self.version: str | None = None
         self.total = 0
-        self.parts: dict[int, Path] = {}
+        self.parts: dict[int, Any] = {}
         self.names: dict[str, int] = {}
 
     def add(self, name: str) -> None:
@@ -55,11 +58,11 @@ class WeightUpdate:
             )
         if number in self.parts:
             raise ValueError(f"each part comes once; got {name!r} again")
-        path = self._inside(name)
-        names = self._check(path)
+        part = self._open(self._inside(name))
+        self._check(name, part)
         self.version, self.total = version, total
-        self.parts[number] = path
-        self.names |= dict.fromkeys(names, number)
+        self.parts[number] = part
+        self.names |= dict.fromkeys(part.keys(), number)
 
     def require_whole(self) -> None:
         """Checks that there is nothing left to come.
@@ -82,16 +85,14 @@ class WeightUpdate:
             )
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The weights, part by part in the order of their numbers; one part is open at a time."""
+        """The weights, part by part in the order of their numbers."""
         for number in sorted(self.parts):
-            with safe_open(self.parts[number], "pt") as part:
-                for name in part.keys():  # noqa: SIM118 (a file, not a dictionary)
-                    yield name, part.get_tensor(name)
+            for name in self.parts[number].keys():  # noqa: SIM118 (a file, not a dictionary)
+                yield name, self.tensor(name)
 
     def tensor(self, name: str) -> Tensor:
         """One of the weights."""
-        with safe_open(self.parts[self.names[name]], "pt") as part:
-            tensor: Tensor = part.get_tensor(name)
+        tensor: Tensor = self.parts[self.names[name]].get_tensor(name)
         return tensor
 
     def _inside(self, name: str) -> Path:
@@ -103,24 +104,24 @@ class WeightUpdate:
             raise ValueError(f"no part {name!r} in {self.folder}")
         return path
 
-    def _check(self, path: Path) -> list[str]:
-        """The names of the weights of a part, all of them right."""
+    def _open(self, path: Path) -> Any:
         try:
             # Its header names every tensor; a file that is too short or too long for it is refused here.
-            with safe_open(path, "pt") as part:
-                shapes = {name: tuple(part.get_slice(name).get_shape()) for name in part.keys()}  # noqa: SIM118
+            return safe_open(path, "pt")
         except (SafetensorError, OSError) as error:
             raise ValueError(f"the part {path.name!r} is damaged: {error}") from error
-        for name, shape in shapes.items():
+
+    def _check(self, part_name: str, part: Any) -> None:
+        """Every weight of a part is one of the model's that no part before had."""
+        for name in part.keys():  # noqa: SIM118 (a file, not a dictionary)
             if name in self.names:
-                raise ValueError(f"{path.name!r} holds {name}, and so does part {self.names[name]}")
+                raise ValueError(f"{part_name!r} holds {name}, and so does part {self.names[name]}")
             if name not in self.shapes:
-                raise ValueError(f"{path.name!r} holds {name[:200]!r}, no weight of this model")
-            if shape != self.shapes[name]:
+                raise ValueError(f"{part_name!r} holds {name[:200]!r}, no weight of this model")
+            if (shape := tuple(part.get_slice(name).get_shape())) != self.shapes[name]:
                 raise ValueError(
-                    f"{path.name!r} holds {name} of shape {shape}; here it is {self.shapes[name]}"
+                    f"{part_name!r} holds {name} of shape {shape}; here it is {self.shapes[name]}"
                 )
-        return list(shapes)
 
 
 def _some(names: list[str]) -> str:
