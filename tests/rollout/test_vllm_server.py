@@ -11,16 +11,16 @@ from copy import deepcopy
 
 import pytest
 import torch
-from model_fixtures import mixed_problems, noise_image, problem
+from model_fixtures import noise_image, problem
 from safetensors import safe_open
 from safetensors.torch import save_file
 from vllm_server import (
     KEY,
     MAX_MODEL_LEN,
-    VLLMServer,
-    largest_difference,
+    Served,
     one_image_token_each,
     responses,
+    source,
 )
 
 pytestmark = [
@@ -38,50 +38,6 @@ every_model = pytest.mark.parametrize("served", MODELS, indirect=True)
 one_model = pytest.mark.parametrize("served", MODELS[:1], indirect=True)
 
 TOLERANCE = 1e-5
-
-
-class Served:
-    """A server, the policy it was started with, and prompts with one picture, none and two."""
-
-    def __init__(self, name, folder):
-        from servers.vllm.tiny_model import tiny_policy
-
-        family, head = name.split()
-        self.initial = tiny_policy(family, tied=head == "tied")
-        self.initial.save_pretrained(folder / "model")
-        self.groups = self.initial.encode(mixed_problems())
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.server = VLLMServer(folder / "model", folder, port)
-        self.name, self.count = name, 0
-        print(f"{name}: up after {self.server.seconds_to_start:.0f} s")
-        print(f"{name}: {self.server.resident_gigabytes:.2f} GB resident")
-
-    def moved(self):
-        """A policy as far from all before as some updates lead, and the name of its weights."""
-        self.count += 1
-        generator = torch.Generator().manual_seed(self.count)
-        policy = deepcopy(self.initial)
-        with torch.no_grad():
-            for weight in policy.parameters():
-                weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
-        return policy, f"run-{self.count}"
-
-    def synced(self):
-        policy, version = self.moved()
-        started = time.monotonic()
-        self.server.sync(policy, version)
-        print(f"{self.name}: {version} taken over in {time.monotonic() - started:.2f} s")
-        return policy, version
-
-    def difference(self, policy, **asked):
-        found = max(
-            largest_difference(policy, group, self.server.generate(policy, group, **asked))
-            for group in self.groups
-        )
-        print(f"{self.name}: largest difference of a log-probability {found:.1e} nats")
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +69,42 @@ def test_old_weights_are_far_from_new_ones_and_have_their_old_name(served):
     assert served.server.version == version
 
 
+@pytest.fixture
+def rollouts(served, monkeypatch):
+    """Makes the trainer's engine for a policy."""
+    from papo.rollout import ServerRollouts
+
+    monkeypatch.setenv("PAPO_ROLLOUT_KEY", KEY)
+
+    def make(policy, kind=ServerRollouts, **settings):
+        return kind(
+            policy=policy,
+            urls=[served.server.url],
+            model="policy",
+            weights_folder=str(served.server.weights),
+            weights_dtype=None,
+            part_bytes=100_000,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=None,
+            tolerance=TOLERANCE,
+            at_once=8,
+            timeout_seconds=120.0,
+            attempts=1,
+            pause_seconds=1.0,
+            on_failure="stop",
+            max_rows=64,
+            **{"max_response_tokens": 24, **settings},
+        )
+
+    return make
+
+
 @every_model
-def test_four_rollouts_of_papo_on_the_server_are_the_policys_own(served, tmp_path):
+def test_four_rollouts_of_papo_on_the_server_are_the_policys_own(served, rollouts, tmp_path):
     from lab_module import lab_module, reward_by_row, train
 
-    from papo.models import checkpoint_weights
-    from papo.parallel import Ranks
-    from papo.rollout import ServerRollouts, WeightSource
+    from papo.rollout import ServerRollouts
 
     class Watched(ServerRollouts):
         def sample(self, groups, num_responses, seeds):
@@ -130,10 +115,10 @@ def test_four_rollouts_of_papo_on_the_server_are_the_policys_own(served, tmp_pat
             differences.append(float((own - found.behaviour_logprobs)[found.mask].abs().max()))
             banned = torch.isin(found.ids, torch.tensor(policy.banned_token_ids))
             assert not (banned & found.mask).any()
-            assert any(group.patches is None for group in groups)
+            without_picture.append(sum(group.patches is None for group in groups))
             return found
 
-    differences, policy = [], deepcopy(served.initial)
+    differences, without_picture, policy = [], [], deepcopy(served.initial)
     problems = [
         problem("no picture", images=(), id="text")
         if place % 4 == 1
@@ -149,45 +134,59 @@ def test_four_rollouts_of_papo_on_the_server_are_the_policys_own(served, tmp_pat
         num_rollouts=4,
         prompts_per_minibatch=2,
     )
-    module.collector.engine = Watched(
-        policy=policy,
-        urls=[served.server.url],
-        model="policy",
-        weights_folder=str(served.server.weights),
-        weights_dtype=None,
-        part_bytes=100_000,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=None,
-        max_response_tokens=24,
-        tolerance=TOLERANCE,
-        at_once=8,
-        timeout_seconds=120.0,
-        attempts=1,
-        pause_seconds=1.0,
-        on_failure="stop",
-        max_rows=64,
-    )
-    module.collector.weights = WeightSource(
-        weights=lambda: checkpoint_weights(policy.model), ranks=Ranks(), run="four-rollouts"
-    )
+    module.collector.engine = rollouts(policy, Watched)
+    module.collector.weights = source(policy, "four-rollouts")
     before = deepcopy(policy)
     train(module, tmp_path)
-    print(f"{served.name}: differences in four rollouts {differences}")
+    print(f"{served.name}: largest differences in four rollouts {differences}")
     assert len(differences) == 4
+    assert sum(without_picture) == 4
     assert max(differences) < TOLERANCE
     assert served.difference(before) > 1e-3  # the updates did move the policy
     assert not list(served.server.weights.glob("four-rollouts*"))
 
 
-@pytest.fixture
-def key(monkeypatch):
-    monkeypatch.setenv("PAPO_ROLLOUT_KEY", KEY)
+@one_model
+def test_the_trainer_refuses_a_server_that_has_other_weights(served, rollouts):
+    from papo.rollout import ServerDiffers
+
+    policy, _ = served.moved()
+    stale, _ = served.moved()
+    engine = rollouts(policy)
+    engine.follow(source(policy, "own"), "0")
+    engine.sample(served.groups, 2, [1, 2, 3])
+    # Old weights under the name of new ones: only their log-probabilities tell.
+    engine.follow(source(stale, "own"), "1")
+    with pytest.raises(ServerDiffers, match="other log-probabilities"):
+        engine.sample(served.groups, 2, [1, 2, 3])
+    engine.follow(source(policy, "own"), "2")
+    engine.sample(served.groups, 2, [1, 2, 3])
+    served.server.sync(policy, "another-run.2")
+    with pytest.raises(ServerDiffers, match="another run"):
+        engine.sample(served.groups, 2, [1, 2, 3])
 
 
-test_four_rollouts_of_papo_on_the_server_are_the_policys_own = pytest.mark.usefixtures("key")(
-    test_four_rollouts_of_papo_on_the_server_are_the_policys_own
-)
+@one_model
+def test_the_trainer_ends_an_update_that_a_killed_one_left(served, rollouts):
+    left, version = served.moved()
+    served.server.begin()
+    [name] = served.server.write_parts(left, version, 1)
+    served.server.post("/update_weights", {"update_info": {"name": name}})
+    policy, _ = served.moved()
+    engine = rollouts(policy)
+    engine.follow(source(policy, "next"), "0")
+    engine.sample(served.groups, 2, [1, 2, 3])
+
+
+@one_model
+def test_the_trainer_refuses_responses_that_the_server_would_cut(served, rollouts):
+    from papo.rollout import ServerDiffers
+
+    policy, _ = served.moved()
+    engine = rollouts(policy, max_response_tokens=MAX_MODEL_LEN)
+    engine.follow(source(policy, "long"), "0")
+    with pytest.raises(ServerDiffers, match=f"room for {MAX_MODEL_LEN} tokens"):
+        engine.sample(served.groups, 2, [1, 2, 3])
 
 
 @every_model

@@ -5,13 +5,16 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from copy import deepcopy
 from pathlib import Path
 
 import torch
+from model_fixtures import mixed_problems
 from safetensors.torch import save_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -209,3 +212,56 @@ def largest_difference(policy, group, answer):
     with torch.no_grad():
         own = policy.score([group], ids, mask, masked_view=False, full_vocabulary=False).logprobs
     return float((own - logprobs)[mask].abs().max())
+
+
+class Served:
+    """A server, the policy it was started with, and prompts with one picture, none and two."""
+
+    def __init__(self, name, folder):
+        from servers.vllm.tiny_model import tiny_policy
+
+        family, head = name.split()
+        self.initial = tiny_policy(family, tied=head == "tied")
+        self.initial.save_pretrained(folder / "model")
+        self.groups = self.initial.encode(mixed_problems())
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.server = VLLMServer(folder / "model", folder, port)
+        self.name, self.count = name, 0
+        print(f"{name}: up after {self.server.seconds_to_start:.0f} s")
+        print(f"{name}: {self.server.resident_gigabytes:.2f} GB resident")
+
+    def moved(self):
+        """A policy as far from all before as some updates lead, and the name of its weights."""
+        self.count += 1
+        generator = torch.Generator().manual_seed(self.count)
+        policy = deepcopy(self.initial)
+        with torch.no_grad():
+            for weight in policy.parameters():
+                weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
+        return policy, f"run-{self.count}"
+
+    def synced(self):
+        policy, version = self.moved()
+        started = time.monotonic()
+        self.server.sync(policy, version)
+        print(f"{self.name}: {version} taken over in {time.monotonic() - started:.2f} s")
+        return policy, version
+
+    def difference(self, policy, **asked):
+        found = max(
+            largest_difference(policy, group, self.server.generate(policy, group, **asked))
+            for group in self.groups
+        )
+        print(f"{self.name}: largest difference of a log-probability {found:.1e} nats")
+        return found
+
+
+def source(policy, run):
+    """The trainer's way to the weights of a policy."""
+    from papo.models import checkpoint_weights
+    from papo.parallel import Ranks
+    from papo.rollout import WeightSource
+
+    return WeightSource(weights=lambda: checkpoint_weights(policy.model), ranks=Ranks(), run=run)
