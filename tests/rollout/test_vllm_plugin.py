@@ -1,7 +1,5 @@
-"""The plug-in of the vLLM server without vLLM: which files it reads, what it refuses, who is answered."""
+"""The plug-in of the vLLM server without vLLM: which files it reads, and how they become weights."""
 
-import asyncio
-import json
 import sys
 import types
 from pathlib import Path
@@ -337,76 +335,3 @@ def test_the_names_and_shapes_are_those_of_the_policy_that_is_trained(engine, fa
     assert checkpoint_shapes(model.config) == expected
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     assert checkpoint_shapes(model.config).keys() - expected.keys() == {"lm_head.weight"}
-
-
-# The guard before the port.
-
-
-@pytest.fixture
-def answered(monkeypatch):
-    """Asks the guard; returns the status of its answer, 200 where it let the request pass."""
-    monkeypatch.syspath_prepend(str(PLUGIN))
-
-    def ask(path, *headers, key=None, kind="http"):
-        from papo_vllm.guard import TrainerOnly
-
-        monkeypatch.delenv("PAPO_ROLLOUT_KEY", raising=False)
-        if key:
-            monkeypatch.setenv("PAPO_ROLLOUT_KEY", key)
-        sent = []
-
-        async def send(message):
-            sent.append(message)
-
-        async def server(scope, receive, send):
-            await send({"status": 200})
-
-        scope = {"type": kind, "path": path, "headers": list(headers)}
-        asyncio.run(TrainerOnly(server)(scope, None, send))
-        if "body" in sent[-1]:
-            assert json.loads(sent[-1]["body"])["error"]
-        return sent[0]["status"]
-
-    return ask
-
-
-RIGHT = (b"authorization", b"Bearer secret")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/collective_rpc",
-        "/server_info",
-        "/update_weight_version",
-        "/v1/completions",
-        "/v1/load_lora_adapter",
-        "/inference/v1/generate/",
-        "//update_weights",
-        "/",
-    ],
-)
-def test_what_no_trainer_asks_for_is_not_there(answered, path):
-    assert answered(path) == answered(path, RIGHT, key="secret") == 404
-
-
-def test_every_question_needs_the_key_where_there_is_one(answered, parts):
-    from papo_vllm.guard import ASKED
-
-    for path in ASKED:
-        assert answered(path, RIGHT, key="secret") == 200
-        for headers in (
-            [],
-            [(b"authorization", b"secret")],
-            [(b"authorization", b"Bearer secret2")],
-            [(b"authorization", b"Bearer ")],
-            [RIGHT, (b"authorization", b"Bearer other")],
-        ):
-            assert answered(path, *headers, key="secret") == 401
-    assert answered("/health", key="secret") == 200
-    assert answered("/metrics", kind="websocket") == 404
-
-
-def test_without_a_key_a_page_in_a_browser_is_not_answered(answered):
-    assert answered("/pause") == 200
-    assert answered("/pause", (b"origin", b"http://a.page")) == 401
