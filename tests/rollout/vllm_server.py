@@ -56,10 +56,14 @@ class VLLMServer:
                 stderr=log,
                 start_new_session=True,
             )
-        while not self._answers():
-            assert self.process.poll() is None, self.log.read_text()[-3000:]
-            assert time.monotonic() < started + 900, "the server does not come up"
-            time.sleep(1)
+        try:
+            while not self._answers():
+                assert self.process.poll() is None, self.log.read_text()[-3000:]
+                assert time.monotonic() < started + 900, "the server does not come up"
+                time.sleep(1)
+        except BaseException:
+            self.stop()
+            raise
         self.seconds_to_start = time.monotonic() - started
 
     def stop(self):
