@@ -220,6 +220,7 @@ def side_by_side(
             try:
                 done.put((number, work(job), None))
             except BaseException as error:
+                stopped.set()
                 done.put((number, None, error))
 
     for _ in range(min(at_once, count)):
