@@ -133,6 +133,7 @@ def test_four_rollouts_of_papo_on_the_server_are_the_policys_own(served, rollout
         learning_rate=0.5,
         num_rollouts=4,
         prompts_per_minibatch=2,
+        prompts_per_microbatch=2,
     )
     module.collector.engine = rollouts(policy, Watched)
     module.collector.weights = source(policy, "four-rollouts")
