@@ -4,31 +4,33 @@ Counted with the code that runs: operations (papo.models.flops on the published 
 ranks (papo.parallel.deal). Assumed, and stated here: the lengths, the rates of a
 GPU and its links, and the time of a decoding step."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-from transformers import Qwen2_5_VLConfig
 
 from benchmarks.measure import in_fresh_process, spread
 from benchmarks.report import Row, row_of, run_alone
+from benchmarks.step_model import (
+    MODELS,
+    NUM_PROMPTS,
+    NUM_RESPONSES,
+    PARAMETERS,
+    ROWS_AT_ONCE,
+    configuration,
+    loop_steps,
+    response_lengths,
+)
 from papo.models.flops import ScoringShape, shared_flops
 from papo.parallel import deal
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
-MODELS = {"3B": "qwen2_5_vl_3b", "7B": "qwen2_5_vl_7b"}
-PARAMETERS = {"3B": 3.75e9, "7B": 8.29e9}
-
-# The published rollout (conf/training/published.yaml, conf/rollout/shared_prefill.yaml).
-NUM_PROMPTS, NUM_RESPONSES, MINIBATCH, LIMIT = 384, 5, 128, 2048
+# Prompts of an update (conf/training/published.yaml).
+MINIBATCH = 128
 
 # No run published its lengths. Means: 300 is what EasyR1's 120 s per step at 1,800 tokens/s on each of 8 GPUs leaves for
 # each of 512 x 5 responses beside its prompt of a few hundred tokens; 800 is a guess for a policy that reasons longer.
 MEANS = (300, 800)
-SIGMA, SHARE_AT_LIMIT = 0.7, 0.01
 TEXT_TOKENS, IMAGE_TOKENS = (
     150,
     (256, 1280),
@@ -39,10 +41,7 @@ TEXT_TOKENS, IMAGE_TOKENS = (
 FLOPS_PER_SECOND = 0.4 * 989e12
 NVLINK, INFINIBAND, ETHERNET = 0.8 * 450e9, 0.8 * 50e9, 0.8 * 12.5e9  # bytes per second
 GPUS_PER_MACHINE = 8
-SECONDS_PER_TOKEN, ROWS_AT_ONCE = (
-    0.030,
-    256,
-)  # of the hand-written loop: a guess, the same for any number of rows
+SECONDS_PER_TOKEN = 0.030  # of the hand-written loop: a guess, the same for any number of rows
 # A serving engine (continuous batching): weights at 3.35 TB/s and overhead, then the keys and values of each row.
 ENGINE_SECONDS, ENGINE_SECONDS_PER_ROW, ENGINE_SLOTS = 5.5e-3, 5.8e-6, 256
 
@@ -91,13 +90,11 @@ class Step:
 def drawn(mean: float, seed: int, *, num_prompts: int = NUM_PROMPTS) -> Batch:
     """Lognormal response lengths with one in a hundred at the limit, images of uniformly many tokens."""
     rng = np.random.default_rng(seed)
-    shape = (num_prompts, NUM_RESPONSES)
-    responses = rng.lognormal(np.log(mean) - SIGMA**2 / 2, SIGMA, shape)
-    responses[rng.random(shape) < SHARE_AT_LIMIT] = LIMIT
+    responses = response_lengths(mean, (num_prompts, NUM_RESPONSES), rng)
     low, high = IMAGE_TOKENS
     return Batch(
         prompts=TEXT_TOKENS + rng.integers(low, high + 1, num_prompts),
-        responses=np.minimum(responses, LIMIT).astype(int),
+        responses=responses,
     )
 
 
@@ -123,12 +120,6 @@ def dealt(batch: Batch, ranks: int, *, by: str, per_minibatch: int = MINIBATCH) 
     return deal(costs, ranks=ranks, groups_per_minibatch=per_minibatch, most_per_rank=most)
 
 
-@cache
-def _config(model: str) -> Qwen2_5_VLConfig:
-    file = Path(__file__).parent / "configs" / f"{MODELS[model]}.json"
-    return Qwen2_5_VLConfig(**json.loads(file.read_text("utf-8")))
-
-
 def group_flops(model: str, prompt: int, responses: Sequence[int]) -> int:
     """Operations of one forward pass of one view of one group."""
     rows = 2 * max(round((prompt - TEXT_TOKENS) ** 0.5), 1)
@@ -138,13 +129,12 @@ def group_flops(model: str, prompt: int, responses: Sequence[int]) -> int:
         response_lengths=(tuple(responses),),
         image_grids=(((1, rows, columns),),),
     )
-    return shared_flops(_config(model), shape).total
+    return shared_flops(configuration(model), shape).total
 
 
 def loop_seconds(rows: np.ndarray) -> float:
     """The hand-written loop: batches of rows in order, each as long as its longest response."""
-    starts = range(0, len(rows), ROWS_AT_ONCE)
-    return SECONDS_PER_TOKEN * sum(int(rows[s : s + ROWS_AT_ONCE].max()) for s in starts)
+    return SECONDS_PER_TOKEN * loop_steps(rows, ROWS_AT_ONCE)
 
 
 def engine_seconds(rows: np.ndarray) -> float:

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.scaling import Batch, dealt, drawn, efficiency, engine_seconds, loop_seconds, waste
+from benchmarks.step_model import LIMIT
 
 
 @pytest.mark.parametrize("mean", scaling.MEANS)
@@ -37,7 +38,7 @@ def test_waste_is_the_time_of_the_busiest_ranks_over_an_even_share():
 
 def test_lengths_are_cut_at_the_limit_and_have_the_mean_that_is_said():
     responses = drawn(300, 0, num_prompts=4000).responses
-    assert responses.max() == scaling.LIMIT
+    assert responses.max() == LIMIT
     # The hundredth at the limit adds 0.01 x (2,048 - 300) = 17 tokens.
     assert responses.mean() == pytest.approx(317, rel=0.02)
     assert (drawn(300, 0).responses == drawn(300, 0).responses).all()
