@@ -471,7 +471,7 @@ def run(
     device: torch.device,
 ) -> float:
     """Builds the rest, trains, evaluates and writes result.json."""
-    config, objective = plan.config, plan.objective
+    config = plan.config
     seed_everything(plan.seed, verbose=False)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
@@ -483,35 +483,13 @@ def run(
     trainer = make_trainer(plan, loggers, ranks, device, sharding)
     policy = initial_policy(config, sharding)
     engine = plan.make_engine(policy=policy)
-    module = PAPOModule(
-        policy_module=PolicyModule(policy=policy, make_optimizer=plan.make_optimizer),
-        collector=Collector(
-            policy=policy,
-            # May copy the initial policy, so it is made before a checkpoint is restored.
-            reference=reference_of(plan, policy, sharding),
-            image_mask=finished_mask(plan.image_mask, policy),
-            engine=engine,
-            reward=plan.reward,
-            prompts=PromptStream(
-                source=usable_problems(plan, policy, folder, ranks), seed=plan.seed
-            ),
-            settings=plan.settings,
-            num_responses=plan.num_responses,
-            needs_masked_view=needs_masked_view(objective),
-            needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
-            seed=plan.seed,
-            ranks=ranks,
-            sharding=sharding,
-            weights=WeightSource(
-                weights=partial(checkpoint_weights, policy.model),
-                ranks=ranks,
-                run=ranks.first(lambda: run_name(folder.path, secrets.token_hex(4))),
-            ),
-            offload=Offload(pinned=True)
-            if config.trainer.get("offload_while_sampling")
-            else NoOffload(),
-        ),
-        objective=objective,
+    module = make_module(
+        plan,
+        policy,
+        engine,
+        usable_problems(plan, policy, folder, ranks),
+        ranks,
+        sharding,
         failure_folder=folder.path / "non_finite",
     )
     for note in room_of(plan, module.collector, device):
@@ -556,6 +534,59 @@ def initial_policy(config: DictConfig, sharding: Sharding | NoSharding) -> Any:
     if sharding.passes_are_collective and "hub_id" in config.model:
         return instantiate(config.model, leave_in_files=True)
     return instantiate(config.model)
+
+
+def make_module(
+    plan: Plan,
+    policy: Any,
+    engine: Any,
+    source: Any,
+    ranks: Ranks,
+    sharding: Sharding | NoSharding,
+    *,
+    failure_folder: Path,
+) -> PAPOModule:
+    """Returns what is trained, with all that a step of it does.
+
+    Args:
+        plan: of the run.
+        policy: just loaded; the reference may be a copy of it.
+        engine: samples its responses.
+        source: the problems that can be trained on.
+        ranks: the processes of the run.
+        sharding: of the weights over them.
+        failure_folder: where the batch of a non-finite loss goes.
+    """
+    objective = plan.objective
+    return PAPOModule(
+        policy_module=PolicyModule(policy=policy, make_optimizer=plan.make_optimizer),
+        collector=Collector(
+            policy=policy,
+            # May copy the initial policy, so it is made before a checkpoint is restored.
+            reference=reference_of(plan, policy, sharding),
+            image_mask=finished_mask(plan.image_mask, policy),
+            engine=engine,
+            reward=plan.reward,
+            prompts=PromptStream(source=source, seed=plan.seed),
+            settings=plan.settings,
+            num_responses=plan.num_responses,
+            needs_masked_view=needs_masked_view(objective),
+            needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
+            seed=plan.seed,
+            ranks=ranks,
+            sharding=sharding,
+            weights=WeightSource(
+                weights=partial(checkpoint_weights, policy.model),
+                ranks=ranks,
+                run=ranks.first(lambda: run_name(failure_folder.parent, secrets.token_hex(4))),
+            ),
+            offload=Offload(pinned=True)
+            if plan.config.trainer.get("offload_while_sampling")
+            else NoOffload(),
+        ),
+        objective=objective,
+        failure_folder=failure_folder,
+    )
 
 
 def needs_masked_view(objective: Any) -> bool:
