@@ -10,7 +10,7 @@ they are measured: every number of `Rates`. benchmarks/scaling.py takes it to ma
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -273,9 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.rates is not None:
         rates, measured = measured_rates(read_answers(chosen.rates), rates)
     print(table(published_work(chosen.model, chosen.mean), rates))
-    for field in fields(Rates):
-        origin = "measured" if field.name in measured else "assumed"
-        print(f"{field.name}: {getattr(rates, field.name):.3g} ({origin})")
+    for name, value in asdict(rates).items():
+        print(f"{name}: {value:.3g} ({'measured' if name in measured else 'assumed'})")
 
 
 if __name__ == "__main__":

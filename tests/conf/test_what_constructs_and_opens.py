@@ -73,7 +73,14 @@ PLACES = {
     },
     "benchmarks/__main__.py": {"subprocess.run": OWN},
     "benchmarks/contest.py": {"subprocess.Popen": OWN},
-    "benchmarks/gpu.py": {".from_config": OWN},
+    "benchmarks/gpu/__main__.py": {"subprocess.run": OWN},
+    "benchmarks/gpu/passes.py": {"getattr": NAMED},
+    "benchmarks/gpu/random_policy.py": {".from_config": OWN, "getattr": OWN},
+    "benchmarks/gpu/runner.py": dict.fromkeys(
+        ["subprocess.Popen", "subprocess.TimeoutExpired"], OWN
+    ),
+    "benchmarks/gpu/steps.py": {"subprocess.run": OWN},
+    "benchmarks/gpu/wheels.py": {"importlib.metadata.requires": OWN, "subprocess.run": OWN},
     "benchmarks/grading.py": {"subprocess.Popen": OWN},
     "benchmarks/measure.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
     "benchmarks/own_step.py": {".from_pretrained": OWN, "importlib.metadata.version": OWN},
