@@ -14,7 +14,15 @@ import time
 from typing import Any
 
 from benchmarks.measure import OUTPUT, REPOSITORY
-from benchmarks.report import markdown, not_measured, repetition_count, results, table, write
+from benchmarks.report import (
+    markdown,
+    not_measured,
+    repetition_count,
+    results,
+    table,
+    versions_said,
+    write,
+)
 
 BENCHMARKS = (
     "papo_step",
@@ -67,7 +75,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.markdown:
-        print(markdown(assemble()["rows"]))
+        rows = assemble()["rows"]
+        print("\n".join([markdown(rows), "", *versions_said(rows)]))
         return
     for name in arguments.only:
         started = time.monotonic()
@@ -75,7 +84,7 @@ def main() -> None:
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     content = assemble()
     write(OUTPUT / "results.json", content)
-    print(table(content["rows"]))
+    print("\n".join([table(content["rows"]), *versions_said(content["rows"])]))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,35 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     )
 
 
+def versions_said(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Which versions both sides of a comparison ran, a line for each pair, and where they differ.
+
+    Args:
+        rows: of a results file; whole steps carry what each process said of itself.
+    """
+    lines = []
+    for row in rows:
+        said = {name: one["versions"] for name, one in row["details"].get("said", {}).items()}
+        own = next((versions for versions in said.values() if "papo" in versions), None)
+        for peer, versions in said.items():
+            if own is None or "papo" in versions:
+                continue
+            differ = [
+                f"{name} {own[name]} here and {versions[name]} there"
+                for name in sorted({*own} & {*versions})
+                if own[name] != versions[name]
+            ]
+            lines.append(
+                f"{row['benchmark']}: papo with {_named(own)}; {peer} with {_named(versions)}: "
+                + (f"not the same: {', '.join(differ)}" if differ else "the same")
+            )
+    return list(dict.fromkeys(lines))
+
+
+def _named(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in versions.items() if name != "papo")
+
+
 def _number(value: float | None, unit: str) -> str:
     if value is None:
         return "-"

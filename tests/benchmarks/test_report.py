@@ -12,6 +12,7 @@ from benchmarks.report import (
     results,
     row_of,
     table,
+    versions_said,
     write,
 )
 
@@ -107,3 +108,26 @@ def test_the_same_table_can_be_kept_in_a_document():
     head, rule, line = markdown(results(rows, repetitions=1)["rows"]).splitlines()
     assert head.count("|") == rule.count("|") == line.count("|")
     assert line == "| MFU | small |  | 50 % |  | reported |"
+
+
+def test_both_sides_say_their_versions_and_where_they_differ():
+    own = {"papo": "0.1.0", "transformers": "5.24.0", "torch": "2.13.0"}
+    rows = [
+        {
+            **{"benchmark": "GRPO step", "case": case},
+            "details": {
+                "said": {
+                    "grpo": {"versions": own},
+                    "peer": {"versions": {"trl": "1.16.0", "transformers": "5.23.0"}},
+                }
+            },
+        }
+        for case in ("T=64", "T=256")
+    ]
+    alone = {"benchmark": "PAPO / GRPO", "details": {"said": {"grpo": {"versions": own}}}}
+    assert versions_said([*rows, alone, {"benchmark": "head", "details": {}}]) == [
+        "GRPO step: papo with transformers 5.24.0, torch 2.13.0; peer with trl 1.16.0, transformers 5.23.0: "
+        "not the same: transformers 5.24.0 here and 5.23.0 there"
+    ]
+    rows[0]["details"]["said"]["peer"]["versions"]["transformers"] = "5.24.0"
+    assert versions_said(rows[:1])[0].endswith(": the same")
