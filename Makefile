@@ -67,7 +67,7 @@ bench: $(DEV_STAMP) ## speed and memory against other trainers (about 20 minutes
 	@$(MAKE) --no-print-directory peers || echo "no environments for the peers: their rows say so"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
 
-peers: $(DEV_STAMP) $(foreach v,1.7.1 1.16.0,outputs/benchmarks/venv-trl-$(v)/.installed) ## environments of the trainers compared with
+peers: $(DEV_STAMP) $(foreach v,1.7.1 1.16.0,outputs/benchmarks/venv-trl-$(v)/.installed) outputs/benchmarks/prefix-grouper-0.0.1.post1 ## what is compared with
 
 outputs/benchmarks/venv-trl-%/.installed: benchmarks/peers/constraints.txt
 	$(BIN)/python -m venv $(@D)
@@ -94,6 +94,9 @@ server: $(DEV_STAMP) $(SERVER_STAMP) ## a rollout server on this CPU, with a ran
 
 server-test: $(DEV_STAMP) $(SERVER_STAMP) ## rollouts on real servers, started for it (about 15 minutes, 4 GB)
 	PAPO_TEST_VLLM=1 timeout --signal=INT 3600 $(BIN)/python -m pytest -m vllm -p no:xdist -rP $(PYTEST)
+# Pure Python: it runs on this project's own torch and transformers.
+outputs/benchmarks/prefix-grouper-%:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ prefix-grouper==$*
 
 notebooks: $(DEV_STAMP) ## JupyterLab on notebooks/ (installs it)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab

@@ -34,6 +34,7 @@ BENCHMARKS = (
     "head",
     "grading",
     "scaling",
+    "prefix_grouper",
 )
 
 

@@ -91,6 +91,7 @@ PLACES = {
         "datasets.Dataset.from_list": OWN,
         "importlib.metadata.version": OWN,
     },
+    "benchmarks/prefix_grouper.py": {"importlib.import_module": OWN},
     "conf/lmms_eval/papo_eval.py": {
         "datasets.Dataset": OWN,
         "datasets.Dataset.from_list": OWN,
