@@ -65,6 +65,7 @@ from papo.training import (
     ReferenceModule,
     RolloutCheckpoint,
     RunFolder,
+    RunMemory,
     Start,
     TrainingSettings,
     available_bytes,
@@ -628,13 +629,13 @@ def memory_facts(plan: Plan, device: torch.device, shards: int) -> dict[str, Any
     }
 
 
-def room_of(plan: Plan, collector: Collector, device: torch.device) -> list[str]:
-    """Says what a step needs, were all prompts like the longest of the first few."""
+def memory_of(plan: Plan, collector: Collector, device: torch.device) -> RunMemory:
+    """What a step needs, were all prompts like the longest of the first few."""
     num_prompts = min(PROMPTS_FOR_ESTIMATE, plan.settings.prompts_per_rollout)
     prompt_tokens, patches = longest_prompt(
         collector.policy.encode(collector.prompts.take(0, num_prompts))
     )
-    memory = run_memory(
+    return run_memory(
         plan.config,
         plan.settings,
         model=collector.policy.model,
@@ -642,8 +643,13 @@ def room_of(plan: Plan, collector: Collector, device: torch.device) -> list[str]
         patches=patches,
         **memory_facts(plan, device, collector.sharding.shard_size),
     )
+
+
+def room_of(plan: Plan, collector: Collector, device: torch.device) -> list[str]:
+    """Says what of a run's settings its device has room for."""
     # On the CPU the weights are there already, and were counted before.
     free = available_bytes(device) if device.type == "cuda" else None
+    memory = memory_of(plan, collector, device)
     return check_room(memory, name="the policy", available=free, instead={})
 
 

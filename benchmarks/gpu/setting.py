@@ -171,7 +171,7 @@ class Setting:
         """The context of a training step: trainer.precision, as the run's Trainer has it."""
         if self._precision is None:
             plan = self._on_device(self.plan(prompts=1))
-            trainer = train.make_trainer(plan, [], Ranks(), NoSharding())
+            trainer = train.make_trainer(plan, [], Ranks(), self.device, NoSharding())
             self._precision = trainer.precision_plugin
         context: AbstractContextManager[Any] = self._precision.forward_context()
         return context
@@ -197,7 +197,7 @@ class Setting:
         plan = self._on_device(replace(plan, callbacks=[watch]))
         # Runs of different objectives have different columns in their metrics.
         plan.config.run_dir = tempfile.mkdtemp(dir=self.folder)
-        trainer = train.make_trainer(plan, [], Ranks(), sharding)
+        trainer = train.make_trainer(plan, [], Ranks(), self.device, sharding)
         module = train.make_module(
             plan,
             self.policy,

@@ -40,8 +40,8 @@ def fits(setting: Setting) -> Iterator[Answer]:
 
 
 def _estimated(plan: train.Plan, module: PAPOModule) -> dict[str, float]:
-    found = train.memory_estimate(plan, module)
-    sizes = {name: size for name, size in asdict(found).items() if size}
+    found = train.memory_of(plan, module.collector, module.collector.policy.device).estimate()
+    sizes = {name: size for name, size in asdict(found).items() if size and name != "offloads"}
     return {
         "peak_gib": found.peak / GIB,
         **{f"{name}_gib": size / GIB for name, size in sizes.items()},
