@@ -345,6 +345,9 @@ class WrittenResponses:
     def __init__(self, *, policy: VisionLanguagePolicy, mean: int, limit: int) -> None:
         self.policy, self.mean, self.limit = policy, mean, limit
 
+    def follow(self, source: object, version: str) -> None:
+        """Its tokens depend on no weights."""
+
     def sample(
         self, groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]
     ) -> Responses:
