@@ -2,7 +2,8 @@
 
 from papo.rollout.check import SERVER_KEYS, check_importance_cap, preflight_engine
 from papo.rollout.connection import KEY_VARIABLE, ServerDiffers, ServerUnavailable
-from papo.rollout.sampler import SharedPrefillSampler, check_sampling, draw_tokens
+from papo.rollout.drawing import draw_tokens
+from papo.rollout.sampler import SharedPrefillSampler, check_sampling
 from papo.rollout.server import ServerRollouts
 from papo.rollout.weight_source import WeightSource, run_name
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from papo.out_of_memory import is_out_of_memory, release_memory
+from papo.rollout.drawing import draw_tokens
 from papo.types import PromptGroup, Responses
 
 _log = logging.getLogger(__name__)
@@ -268,50 +269,3 @@ def _uniform_draws(
 ) -> Float[Tensor, "rollout token"]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(num_responses, num_tokens, generator=generator, dtype=torch.float64)
-
-
-def draw_tokens(
-    logprobs: Float[Tensor, "row vocab"],
-    draws: Float[Tensor, " row"],
-    top_p: float,
-    top_k: int | None = None,
-) -> Int[Tensor, " row"]:
-    """Inverse-CDF sampling from the `top_k` most likely tokens, and of these from the top-p nucleus.
-
-    The nucleus is the smallest set of most likely tokens whose probability reaches `top_p`
-    (arXiv:1904.09751, section 3.1), renormalised over the top k as vLLM and transformers do; `draws`
-    are uniform on [0, 1). Of equally likely tokens the one with the smaller id comes first.
-    """
-    probabilities = logprobs.exp()
-    if top_p == 1 and top_k is None:
-        # Everything is in the nucleus, and any order of the tokens gives the same distribution.
-        return _invert(probabilities.cumsum(dim=-1, dtype=torch.float64), draws)
-    probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    probabilities = probabilities[:, :top_k].double()
-    if top_k is not None:
-        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
-    cumulative = probabilities.cumsum(dim=-1)
-    # A token belongs to the nucleus when what comes before it does not reach top_p yet.
-    in_nucleus = (cumulative - probabilities) < top_p
-    in_nucleus &= probabilities > 0
-    in_nucleus[:, 0] = True
-    # Beyond the nucleus nothing is added, so nothing there is ever drawn.
-    chosen = _invert(torch.where(in_nucleus, probabilities, 0.0).cumsum(dim=-1), draws)
-    return order.gather(1, chosen[:, None])[:, 0]
-
-
-def _invert(
-    cumulative: Float[Tensor, "row vocab"], draws: Float[Tensor, " row"]
-) -> Int[Tensor, " row"]:
-    """The first token at which the cumulative weight passes `draws` times the total.
-
-    A token of weight 0 repeats the value before it, so it is never the first to pass.
-    """
-    total = cumulative[:, -1:]
-    # draws < 1, but its product with the total can round to the total itself.
-    target = torch.minimum(
-        draws[:, None].double() * total, total.nextafter(torch.zeros_like(total))
-    )
-    chosen = torch.searchsorted(cumulative, target, right=True)[:, 0]
-    # NaN passes nowhere; such a policy is stopped by its loss, which says more than an index error.
-    return chosen.clamp(max=cumulative.shape[1] - 1)
