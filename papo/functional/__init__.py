@@ -14,6 +14,7 @@ from papo.functional.divergence import (
     log_ratio,
     total_variation,
 )
+from papo.functional.head_precision import HeadPrecision
 from papo.functional.logprobs import TokenStatistics, token_statistics
 from papo.functional.perception import (
     most_dependent_tokens,
@@ -32,6 +33,7 @@ from papo.functional.surrogate import (
 __all__ = [
     "SAMPLED_ESTIMATORS",
     "ClipEvents",
+    "HeadPrecision",
     "SampledEstimator",
     "TokenStatistics",
     "clip_events",

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from papo.functional.head_precision import HeadPrecision
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenStatistics:
@@ -72,7 +74,8 @@ def token_statistics(
         raise ValueError(
             f"chunk_size counts rows of logits and must be at least 1; got {chunk_size}"
         )
-    # The Function works in one precision; inside autocast the matmul would silently lose it.
+    precision = HeadPrecision.of(hidden, weight)
+    # Autocast decides what is multiplied, not what is added: inside it the sums would be as narrow.
     with torch.autocast(hidden.device.type, enabled=False):
         outputs = _HeadStatistics.apply(
             hidden,
@@ -83,6 +86,7 @@ def token_statistics(
             temperature,
             full_vocabulary,
             chunk_size,
+            precision,
         )
     logprobs, masked_logprobs, entropy, masked_entropy, perception_kl = outputs
     return TokenStatistics(
@@ -92,30 +96,6 @@ def token_statistics(
         masked_entropy=masked_entropy,
         perception_kl=perception_kl,
     )
-
-
-def _working_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """float64 stays float64; everything else accumulates in float32."""
-    dtype = torch.promote_types(hidden.dtype, weight.dtype)
-    return dtype if dtype == torch.float64 else torch.float32
-
-
-def _wide_operand(operand: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
-    """Widens a matmul operand to `dtype`, unless the device multiplies it narrow and adds wide."""
-    narrow_product = operand.is_cuda and operand.dtype == other.dtype != dtype
-    if narrow_product and hasattr(torch.ops.aten.mm, "dtype"):
-        return operand
-    return operand.to(dtype)
-
-
-def _matmul(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """left @ right with sums in `dtype`."""
-    if left.dtype == right.dtype == dtype:
-        return left @ right
-    if left.dtype == right.dtype and left.is_cuda:
-        # Products of bfloat16 numbers are exact in float32, so only the sums need the width.
-        return torch.mm(left, right, out_dtype=dtype)
-    return left.to(dtype) @ right.to(dtype)
 
 
 def _chunks(num_rows: int, chunk_size: int) -> Iterator[slice]:
@@ -128,10 +108,10 @@ def _logits(
     weight: Tensor,
     banned_ids: Tensor | None,
     temperature: float,
-    dtype: torch.dtype,
+    precision: HeadPrecision,
 ) -> Tensor:
-    """Tempered logits [row vocab]; -inf at banned ids."""
-    logits = _matmul(hidden, weight.t(), dtype)
+    """Tempered logits [row vocab]; -inf at banned ids. `weight` is an operand already."""
+    logits = precision.matmul(precision.operand(hidden), weight.t())
     if temperature != 1.0:
         logits /= temperature
     return logits if banned_ids is None else logits.index_fill_(1, banned_ids, -torch.inf)
@@ -209,27 +189,27 @@ class _HeadStatistics(torch.autograd.Function):
         temperature,
         full_vocabulary,
         chunk_size,
+        precision,
     ):
         ctx.save_for_backward(hidden, masked_hidden, weight, targets, banned_ids)
-        ctx.settings = (temperature, full_vocabulary, chunk_size)
+        ctx.settings = (temperature, chunk_size, precision)
         ctx.set_materialize_grads(False)
-        dtype = _working_dtype(hidden, weight)
-        wide_weight = _wide_operand(weight, hidden, dtype)
+        operand = precision.operand(weight)
         two_views = masked_hidden is not None
         exact_two_views = two_views and full_vocabulary
         logprobs, masked_logprobs, entropy, masked_entropy, perception_kl = (
-            hidden.new_empty(len(targets), dtype=dtype) for _ in range(5)
+            hidden.new_empty(len(targets), dtype=precision.sums) for _ in range(5)
         )
 
         def measure(rows):
             """One chunk; its buffers are gone before the next one's are made."""
-            logits = _logits(hidden[rows], wide_weight, banned_ids, temperature, dtype)
+            logits = _logits(hidden[rows], operand, banned_ids, temperature, precision)
             if not full_vocabulary:
                 logprobs[rows] = _target_logprobs(logits, targets[rows])
                 del logits  # before the next buffer is made
                 if two_views:
                     logits = _logits(
-                        masked_hidden[rows], wide_weight, banned_ids, temperature, dtype
+                        masked_hidden[rows], operand, banned_ids, temperature, precision
                     )
                     masked_logprobs[rows] = _target_logprobs(logits, targets[rows])
                 return
@@ -237,7 +217,7 @@ class _HeadStatistics(torch.autograd.Function):
             logprobs[rows] = _pick(log_p, targets[rows], banned_ids)
             entropy[rows] = -_row_dot(p, log_p)
             if two_views:
-                logits = _logits(masked_hidden[rows], wide_weight, banned_ids, temperature, dtype)
+                logits = _logits(masked_hidden[rows], operand, banned_ids, temperature, precision)
                 log_q, q = _distribution(logits, banned_ids)
                 masked_logprobs[rows] = _pick(log_q, targets[rows], banned_ids)
                 masked_entropy[rows] = -_row_dot(q, log_q)
@@ -263,13 +243,12 @@ class _HeadStatistics(torch.autograd.Function):
 
 
 def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
-    temperature, _, chunk_size = ctx.settings
+    temperature, chunk_size, precision = ctx.settings
     needs_hidden, needs_masked, needs_weight = ctx.needs_input_grad[:3]
-    dtype = _working_dtype(hidden, weight)
-    wide_weight = _wide_operand(weight, hidden, dtype)
+    operand = precision.operand(weight)
     grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
     grad_masked = torch.zeros_like(masked_hidden) if needs_masked else None
-    grad_weight = torch.zeros_like(weight, dtype=dtype) if needs_weight else None
+    grad_weight = torch.zeros_like(weight, dtype=precision.sums) if needs_weight else None
     reads_kl = grads[4] is not None
     reads_p = grads[0] is not None or grads[2] is not None or reads_kl
     reads_q = grads[1] is not None or grads[3] is not None or reads_kl
@@ -278,21 +257,22 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
         """Carries one chunk's gradient from the tempered logits to the state and the weight."""
         if banned_ids is not None:
             grad_logits.index_fill_(1, banned_ids, 0.0)
-        grad_logits = grad_logits.to(wide_weight.dtype)
+        grad_logits = grad_logits.to(operand.dtype)
         if grad_state is not None:
-            towards = _matmul(grad_logits, wide_weight, dtype) / temperature
+            towards = precision.matmul(grad_logits, operand) / temperature
             grad_state[rows] = towards.to(grad_state.dtype)
         if grad_weight is None:
             return
-        if grad_logits.dtype == state.dtype == dtype:
-            grad_weight.addmm_(grad_logits.t(), state[rows], alpha=1.0 / temperature)
+        read = precision.operand(state[rows])
+        if read.dtype == grad_weight.dtype:
+            grad_weight.addmm_(grad_logits.t(), read, alpha=1.0 / temperature)
         else:
-            product = _matmul(grad_logits.t(), state[rows], dtype)
+            product = precision.matmul(grad_logits.t(), read)
             grad_weight.add_(product, alpha=1.0 / temperature)
 
     def distribution(state, rows):
         return _distribution(
-            _logits(state[rows], wide_weight, banned_ids, temperature, dtype), banned_ids
+            _logits(state[rows], operand, banned_ids, temperature, precision), banned_ids
         )
 
     def differentiate(rows):
@@ -326,4 +306,4 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
     for rows in _chunks(len(targets), chunk_size):
         differentiate(rows)
     grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-    return grad_hidden, grad_masked, grad_weight, None, None, None, None, None
+    return grad_hidden, grad_masked, grad_weight, None, None, None, None, None, None

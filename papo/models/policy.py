@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from papo.functional import TokenStatistics, token_statistics
+from papo.functional import HeadPrecision, TokenStatistics, token_statistics
 from papo.models.adapter import QwenVLAdapter
 from papo.models.lora import adapters_off, has_adapters, merged_copy, save_adapter
 from papo.models.prompt_encoder import PromptEncoder
@@ -334,9 +334,17 @@ class VisionLanguagePolicy(nn.Module):
     def next_token_logprobs(
         self, hidden: Float[Tensor, "row hidden"]
     ) -> Float[Tensor, "row vocab"]:
-        """log pi(. | prefix): temperature applied, banned tokens at -inf, float32 or wider."""
-        logits = hidden @ self.adapter.head_weight.T.to(hidden.dtype)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature
+        """log pi(. | prefix): temperature applied, banned tokens at -inf, float32 or wider.
+
+        Multiplied and added in the precision in which `score` does.
+        """
+        weight = self.adapter.head_weight
+        precision = HeadPrecision.of(hidden, weight)
+        with torch.autocast(hidden.device.type, enabled=False):
+            operand = precision.operand(weight)
+            logits = precision.matmul(precision.operand(hidden), operand.t())
+        if self.temperature != 1.0:
+            logits /= self.temperature
         logits[:, list(self.banned_token_ids)] = -torch.inf
         return logits.log_softmax(dim=-1)
 

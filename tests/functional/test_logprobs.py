@@ -190,10 +190,10 @@ def test_bfloat16_states_are_accumulated_in_float32(head):
     torch.testing.assert_close(got.entropy, wide.entropy.float(), rtol=0, atol=2e-6)
 
 
-def test_autocast_does_not_narrow_the_head(head):
-    hidden, _, weight, targets = (t.detach().float() if t.is_floating_point() else t for t in head)
+def test_autocast_narrows_what_is_multiplied_and_not_what_is_added(head):
+    hidden, _, weight, targets = (t.detach() for t in head)
 
-    def score():
+    def score(hidden, weight):
         return token_statistics(
             hidden,
             weight,
@@ -204,9 +204,20 @@ def test_autocast_does_not_narrow_the_head(head):
             chunk_size=3,
         ).logprobs
 
+    states = hidden.float().requires_grad_(), weight.float().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = score()
-    torch.testing.assert_close(inside, score(), rtol=0, atol=0)
+        inside = score(*states)
+    rounded = [state.detach().bfloat16().double().requires_grad_() for state in states]
+    expected = score(*rounded)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, expected.float(), rtol=0, atol=2e-6)
+    # Without the rounding it is another number.
+    assert (inside - score(*states)).abs().max() > 1e-4
+    inside.sum().backward()
+    expected.sum().backward()
+    for state, exact in zip(states, rounded, strict=True):
+        assert state.grad.dtype == torch.float32
+        torch.testing.assert_close(state.grad, exact.grad.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_no_rows_give_empty_statistics(head):
