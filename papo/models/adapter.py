@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from papo.models.shared_decoding import SharedPrompts
 from papo.models.shared_prefix import SharedPrefixLayout, install_shared_prefix_attention
 
 SUPPORTED_FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -108,6 +107,10 @@ class QwenVLAdapter:
         return self.model.lm_head.weight
 
     @property
+    def language_model(self) -> nn.Module:
+        return self.model.model.language_model
+
+    @property
     def vision_tower(self) -> nn.Module:
         return self.model.model.visual
 
@@ -173,12 +176,11 @@ class QwenVLAdapter:
         image_slots: Bool[Tensor, "row token"] | None = None,
         features: VisionFeatures | None = None,
         cache: Cache | None = None,
-        shared_prefix: SharedPrefixLayout | SharedPrompts | None = None,
+        shared_prefix: SharedPrefixLayout | None = None,
     ) -> Float[Tensor, "row token hidden"]:
         """Last hidden states of the language model; `cache` is read and extended in place.
 
-        Rows are masked by `attention_mask`, or `shared_prefix` says what they see: one packed row, or
-        rows that continue shared prompts.
+        Rows are masked by `attention_mask`, or `shared_prefix` says what the tokens of one packed row see.
         """
         extra: dict[str, object] = {}
         if features is not None and features.deepstack:

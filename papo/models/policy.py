@@ -77,6 +77,7 @@ class VisionLanguagePolicy(nn.Module):
         self.temperature = temperature
         self.head_chunk_size = head_chunk_size
         self.gradient_checkpointing = gradient_checkpointing
+        self._banned: Tensor | None = None
         if gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.unread_weights: WeightFiles | None = None
@@ -331,6 +332,17 @@ class VisionLanguagePolicy(nn.Module):
         """Reads further tokens on top of a prefix, which moves on in place; returns their hidden states."""
         return self.reader.extend(prefix, token_ids, token_mask)
 
+    def decoding(self, *, static: bool | None) -> AbstractContextManager[None]:
+        """A context in which weights do not change and many tokens are read one by one.
+
+        Under autocast the matrices of the language model and of the head are held in its precision, instead
+        of being cast for every token, and are gone afterwards.
+
+        Args:
+            static: as of DecodeStep; None: on a GPU.
+        """
+        return self.reader.decode_many(self.device.type == "cuda" if static is None else static)
+
     def next_token_logprobs(
         self, hidden: Float[Tensor, "row hidden"]
     ) -> Float[Tensor, "row vocab"]:
@@ -338,15 +350,21 @@ class VisionLanguagePolicy(nn.Module):
 
         Multiplied and added in the precision in which `score` does.
         """
-        weight = self.adapter.head_weight
-        precision = HeadPrecision.of(hidden, weight)
+        precision = HeadPrecision.of(hidden, self.adapter.head_weight)
         with torch.autocast(hidden.device.type, enabled=False):
-            operand = precision.operand(weight)
-            logits = precision.matmul(precision.operand(hidden), operand.t())
+            logits = precision.matmul(
+                precision.operand(hidden), self.reader.head_operand(precision).t()
+            )
         if self.temperature != 1.0:
             logits /= self.temperature
-        logits[:, list(self.banned_token_ids)] = -torch.inf
+        logits.index_fill_(1, self._banned_ids(hidden.device), -torch.inf)
         return logits.log_softmax(dim=-1)
+
+    def _banned_ids(self, device: torch.device) -> Int[Tensor, " banned"]:
+        """Once per device: a tensor made of numbers waits for the device."""
+        if self._banned is None or self._banned.device != device:
+            self._banned = torch.tensor(self.banned_token_ids, device=device)
+        return self._banned
 
     def save_pretrained(self, folder: Path, *, adapter_only: bool = False) -> None:
         """Writes a folder that Hugging Face loads: safetensors, configuration, tokenizer, processor.
@@ -401,7 +419,7 @@ class VisionLanguagePolicy(nn.Module):
             self.adapter.head_weight,
             response_ids.to(self.device)[response_mask.to(self.device)],
             temperature=self.temperature,
-            banned_ids=torch.tensor(self.banned_token_ids, device=self.device),
+            banned_ids=self._banned_ids(self.device),
             full_vocabulary=full_vocabulary,
             chunk_size=self.head_chunk_size,
             masked_hidden=masked_hidden,

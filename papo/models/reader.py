@@ -1,17 +1,20 @@
 """Reads prompts: padding them side by side, their vision features, the cached prefix and its growth."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
+from papo.functional import HeadPrecision
 from papo.models.adapter import QwenVLAdapter, VisionFeatures
-from papo.models.growing_cache import empty_like, growing_cache
-from papo.models.shared_decoding import SharedPrompts
+from papo.models.decode_step import Decoding, can_decode
+from papo.models.shared_decoding import OwnTokens, SharedPrompts
 from papo.models.vision_cache import VisionFeatureCache
 from papo.types import PromptGroup, View
 
@@ -21,21 +24,26 @@ class Prefix:
     """Prompts read once, ready to be continued: one row per prompt, or per response when expanded.
 
     Attributes:
-        cache: keys and values of what each row has read; without its prompt where prompts are shared.
-        attention_mask: True where the cache holds a real token.
+        cache: keys and values of what each row has read; None where prompts are shared.
+        attention_mask: True where a prompt, or the cache of a row, holds a real token.
         last_hidden: hidden state that predicts the next token of each row.
         next_positions: M-RoPE position of the next token of each row.
         prompts: what several rows share, if they do.
+        own: what each of these rows has read beyond it.
+        can_share: whether rows may share prompts.
     """
 
-    cache: DynamicCache
+    cache: DynamicCache | None
     attention_mask: Bool[Tensor, "row key"]
     last_hidden: Float[Tensor, "row hidden"]
     next_positions: Int[Tensor, " row"]
     prompts: SharedPrompts | None = None
+    own: OwnTokens | None = None
+    can_share: bool = True
 
     def expand(self, num_responses: int) -> "Prefix":
         """Repeats every row `num_responses` times, contiguously; gradient flows into the prompt."""
+        assert self.cache is not None
         self.cache.batch_repeat_interleave(num_responses)
         return Prefix(
             cache=self.cache,
@@ -45,38 +53,50 @@ class Prefix:
         )
 
     def share(self, num_responses: int) -> "Prefix":
-        """As `expand`, to be continued token by token, without a copy of the prompt per row.
+        """As `expand`, to be continued token by token, without a copy of the prompt per row. Uses this up.
 
         Models whose layers see only a window are expanded: their cache forgets.
         """
-        own = empty_like(self.cache)
-        if own is None:
-            return self.expand(num_responses)
+        assert self.cache is not None
         layers = cast(list[Any], self.cache.layers)
-        prompts = SharedPrompts.expanded(
-            [layer.keys for layer in layers],
-            [layer.values for layer in layers],
-            self.attention_mask,
-            num_responses,
-        )
+        if not self.can_share or not all(type(layer) is DynamicLayer for layer in layers):
+            return self.expand(num_responses)
+        keys, values = [], []
+        for layer in layers:
+            # Under autocast rotated keys are wide, and every product would narrow all of them.
+            keys.append(layer.keys.to(layer.values.dtype).contiguous())
+            values.append(layer.values.contiguous())
+            layer.keys = layer.values = None
+        prompts = SharedPrompts.expanded(keys, values, num_responses)
+        mask = self.attention_mask.repeat_interleave(num_responses, dim=0)
         return Prefix(
-            cache=own,
-            attention_mask=prompts.own_mask,
+            cache=None,
+            attention_mask=mask,
             last_hidden=self.last_hidden.repeat_interleave(num_responses, dim=0),
             next_positions=self.next_positions.repeat_interleave(num_responses),
             prompts=prompts,
+            own=OwnTokens.none_yet(prompts, mask),
         )
 
     def select(self, rows: Int[Tensor, " kept"]) -> "Prefix":
         """Keeps the given rows only."""
-        self.cache.batch_select_indices(rows)
+        if self.cache is not None:
+            self.cache.batch_select_indices(rows)
         return Prefix(
             cache=self.cache,
             attention_mask=self.attention_mask[rows],
             last_hidden=self.last_hidden[rows],
             next_positions=self.next_positions[rows],
             prompts=None if self.prompts is None else self.prompts.select(rows),
+            own=None if self.own is None else self.own.select(rows),
         )
+
+    def forget(self, num_tokens: int, last_hidden: Float[Tensor, "row hidden"]) -> None:
+        """The last tokens of rows that share prompts were never read; `last_hidden` was before them."""
+        assert self.own is not None
+        self.own.forget(num_tokens)
+        self.next_positions -= num_tokens
+        self.last_hidden = last_hidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,16 +123,35 @@ class PromptReader:
 
     Attributes:
         passes_alike: every pass calls every layer of a trained tower and of the decoder equally often.
+        decoding: what many single tokens are read with (`decode_many`).
     """
 
     def __init__(self, adapter: QwenVLAdapter, vision_cache: VisionFeatureCache | None) -> None:
         self.adapter = adapter
         self.vision_cache = vision_cache
         self.passes_alike = False
+        self.decoding: Decoding | None = None
 
     @property
     def device(self) -> torch.device:
         return self.adapter.head_weight.device
+
+    @contextmanager
+    def decode_many(self, static: bool) -> Iterator[None]:
+        """Within, weights do not change: what single tokens are read with is prepared once."""
+        self.decoding = Decoding(self.adapter.language_model, static=static)
+        try:
+            yield
+        finally:
+            self.decoding = None
+
+    def head_operand(self, precision: HeadPrecision) -> Float[Tensor, "vocab hidden"]:
+        """The head's weight as it is multiplied."""
+        if self.decoding is None:
+            return precision.operand(self.adapter.head_weight)
+        if self.decoding.head_operand is None:
+            self.decoding.head_operand = precision.operand(self.adapter.head_weight)
+        return self.decoding.head_operand
 
     def pad_prompts(self, groups: Sequence[PromptGroup]) -> PaddedPrompts:
         longest = max(group.prompt_ids.shape[0] for group in groups)
@@ -173,7 +212,7 @@ class PromptReader:
         prompts = self.pad_prompts(groups)
         features = self.vision_features(groups, view)
         embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)
-        cache = growing_cache(self.adapter.model.config.get_text_config())
+        cache = DynamicCache(config=self.adapter.model.config.get_text_config())
         hidden = self.adapter.backbone(
             embeddings,
             prompts.positions,
@@ -188,6 +227,7 @@ class PromptReader:
             attention_mask=prompts.mask,
             last_hidden=last,
             next_positions=prompts.next_positions,
+            can_share=can_decode(self.adapter.language_model),
         )
 
     def extend(
@@ -196,19 +236,29 @@ class PromptReader:
         token_ids: Int[Tensor, "row token"],
         token_mask: Bool[Tensor, "row token"],
     ) -> Float[Tensor, "row token hidden"]:
-        """Reads further tokens on top of a prefix, which moves on in place; returns their hidden states."""
+        """Reads further tokens on top of a prefix, which moves on in place; returns their hidden states.
+
+        One at a time where rows share prompts.
+        """
+        if prefix.own is not None and prefix.prompts is not None:
+            decoding = self.decoding or Decoding(self.adapter.language_model, static=False)
+            prefix.last_hidden = decoding.step(
+                prefix.own,
+                prefix.prompts,
+                prefix.next_positions,
+                token_ids[:, 0],
+                token_mask[:, 0],
+            )
+            return prefix.last_hidden[:, None]
         num_tokens = token_ids.shape[1]
         offsets = torch.arange(num_tokens, device=token_ids.device)
         positions = (prefix.next_positions[:, None] + offsets).expand(3, -1, -1)
         prefix.attention_mask = torch.cat([prefix.attention_mask, token_mask], dim=1)
-        if prefix.prompts is not None:
-            prefix.prompts = replace(prefix.prompts, own_mask=prefix.attention_mask)
         hidden = self.adapter.backbone(
             self.adapter.token_embeddings(token_ids),
             positions,
-            prefix.attention_mask if prefix.prompts is None else None,
+            prefix.attention_mask,
             cache=prefix.cache,
-            shared_prefix=prefix.prompts,
         )
         prefix.last_hidden = hidden[:, -1]
         prefix.next_positions = prefix.next_positions + num_tokens

@@ -20,7 +20,6 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from papo.models.flex_packing import packed_flex_attention
-from papo.models.shared_decoding import SharedPrompts, shared_decoding_attention
 
 _NAME = "papo_shared_prefix"
 
@@ -60,7 +59,7 @@ class SharedPrefixLayout:
 
 
 def install_shared_prefix_attention(language_model: nn.Module) -> None:
-    """Lets a language model read packed rows and shared prompts; other calls work as before.
+    """Lets a language model read packed rows; other calls work as before.
 
     The attention modules get a configuration of their own that names this function. The model's
     configuration stays as it is, so that masks, checks and saved files follow the implementation
@@ -82,17 +81,11 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    shared_prefix: SharedPrefixLayout | SharedPrompts | None = None,
+    shared_prefix: SharedPrefixLayout | None = None,
     scaling: float,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """What transformers calls; the layout arrives through the keywords of the model's forward."""
-    if isinstance(shared_prefix, SharedPrompts):
-        layer = cast(Any, module).layer_idx
-        decoded = shared_decoding_attention(
-            query, key, value, prompts=shared_prefix, layer=layer, scaling=scaling
-        )
-        return decoded, None
     if shared_prefix is None:
         return _plain_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs

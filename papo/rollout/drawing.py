@@ -77,7 +77,7 @@ def draw_from_sorted(
     top_p: float,
     top_k: int | None,
 ) -> Int[Tensor, " row"]:
-    """As `draw_tokens`, from the whole vocabulary in order."""
+    """The tokens of `draw_tokens`, from the whole vocabulary in order."""
     if top_p == 1 and top_k is None:
         return draw_from_head(logprobs, draws, top_p, top_k)[0]
     probabilities, order = logprobs.exp().sort(dim=-1, descending=True, stable=True)

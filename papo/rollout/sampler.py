@@ -2,7 +2,9 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,13 +12,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from papo.out_of_memory import is_out_of_memory, release_memory
-from papo.rollout.drawing import draw_tokens
+from papo.rollout.drawing import draw_from_head, draw_from_sorted
 from papo.types import PromptGroup, Responses
 
 _log = logging.getLogger(__name__)
 
 # Below this share of unfinished rows the finished ones are dropped from the cache.
 _COMPACT_BELOW = 0.75
+
+# A device other than the CPU is asked after so many tokens which rows have ended: to answer, it stops.
+_TOKENS_BETWEEN_LOOKS = 16
 
 
 @runtime_checkable
@@ -27,6 +32,8 @@ class DecodingPolicy(Protocol):
 
     @property
     def end_token_ids(self) -> tuple[int, ...]: ...
+
+    def decoding(self, *, static: bool | None) -> AbstractContextManager[None]: ...
 
     def prefill(self, groups: Sequence[PromptGroup]) -> Any: ...
 
@@ -107,6 +114,11 @@ class SharedPrefillSampler:
         max_response_tokens: a response is cut at this length.
         max_rows: responses decoded side by side; bounds the memory of the cache. Where memory runs out
             it is halved, and stays so.
+        cuda_graphs: `auto` records a decoding step on a GPU and replays it; `never` does not.
+
+    Attributes:
+        look_every: tokens after which finished rows are looked for; None: 1 on a CPU.
+        static: as of DecodeStep; None: on a GPU.
 
     Raises:
         ValueError: an impossible setting.
@@ -121,6 +133,7 @@ class SharedPrefillSampler:
         top_k: int | None,
         max_response_tokens: int,
         max_rows: int,
+        cuda_graphs: str = "auto",
     ) -> None:
         if temperature != policy.temperature:
             raise ValueError(
@@ -135,6 +148,13 @@ class SharedPrefillSampler:
         )
         if max_rows < 1:
             raise ValueError(f"sampling decodes at least one row; got rollout.max_rows={max_rows}")
+        if cuda_graphs not in ("auto", "never"):
+            raise ValueError(
+                f"decoding steps are recorded on a GPU or not; got rollout.cuda_graphs={cuda_graphs!r}. Set it to "
+                "auto or never."
+            )
+        self.look_every: int | None = None
+        self.static = None if cuda_graphs == "auto" else False
         self.policy = policy
         self.top_p = top_p
         self.top_k = top_k
@@ -160,7 +180,8 @@ class SharedPrefillSampler:
         draws = torch.stack(
             [_uniform_draws(seed, num_responses, self.max_response_tokens) for seed in seeds]
         )
-        parts = self._decode_in_parts(groups, draws)
+        with self.policy.decoding(static=self.static):
+            parts = self._decode_in_parts(groups, draws)
         longest = max(mask.shape[1] for _, mask, _ in parts)
 
         def stack(index: int) -> Tensor:
@@ -230,38 +251,109 @@ class SharedPrefillSampler:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids, mask and log-probabilities on the CPU, cut at the longest response."""
         num_responses = draws.shape[1]
-        draws = draws.flatten(0, 1)
-        num_rows = draws.shape[0]
         prefix = self.policy.prefill(groups).share(num_responses)
-        device = prefix.last_hidden.device
-        draws = draws.to(device)
-        end_ids = torch.tensor(self.policy.end_token_ids, device=device)
-        ids = torch.zeros(num_rows, self.max_response_tokens, dtype=torch.long, device=device)
-        mask = torch.zeros_like(ids, dtype=torch.bool)
-        recorded: Tensor | None = None
-        rows = torch.arange(num_rows, device=device)  # which response each row of the cache writes
-        active = torch.ones(num_rows, dtype=torch.bool, device=device)
-        for step in range(self.max_response_tokens):
-            logprobs = self.policy.next_token_logprobs(prefix.last_hidden)
-            tokens = draw_tokens(logprobs, draws[rows, step], self.top_p, self.top_k)
-            token_logprobs = logprobs.gather(1, tokens[:, None])[:, 0]
-            if recorded is None:
-                recorded = torch.zeros(ids.shape, dtype=logprobs.dtype, device=device)
-            ids[rows[active], step] = tokens[active]
-            mask[rows[active], step] = True
-            recorded[rows[active], step] = token_logprobs[active]
-            active = active & ~torch.isin(tokens, end_ids)
-            num_active = int(active.sum())
-            if num_active == 0 or step + 1 == self.max_response_tokens:
-                break
-            if num_active < _COMPACT_BELOW * rows.shape[0]:
-                kept = active.nonzero()[:, 0]
-                prefix, rows, tokens = prefix.select(kept), rows[kept], tokens[kept]
-                active = torch.ones_like(rows, dtype=torch.bool)
-            self.policy.extend(prefix, tokens[:, None], active[:, None])
-        assert recorded is not None
-        longest = int(mask.sum(dim=1).max())
-        return ids[:, :longest].cpu(), mask[:, :longest].cpu(), recorded[:, :longest].cpu()
+        span = _Span(self, prefix, draws.flatten(0, 1).to(prefix.last_hidden.device))
+        every = self.look_every or (1 if span.device.type == "cpu" else _TOKENS_BETWEEN_LOOKS)
+        if prefix.own is None:
+            every = 1  # other caches cannot forget a token again
+        start = 0
+        while True:
+            stop = min(start + every, self.max_response_tokens)
+            num_active = span.write(start, stop)
+            if num_active == 0 or stop == self.max_response_tokens:
+                return span.written.cut()
+            if num_active < _COMPACT_BELOW * span.rows.shape[0]:
+                span.drop_finished()
+            span.read()
+            start = stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Written:
+    """What was drawn so far, on the device; 0 where nothing was."""
+
+    ids: Int[Tensor, "token rollout"]
+    mask: Bool[Tensor, "token rollout"]
+    logprobs: Float[Tensor, "token rollout"]
+
+    def cut(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of tokens on the CPU, cut at the longest response."""
+        longest = int(self.mask.sum(dim=0).max())
+        ids, mask, logprobs = (
+            each[:longest].T.contiguous().cpu() for each in (self.ids, self.mask, self.logprobs)
+        )
+        return ids, mask, logprobs
+
+
+class _Span:
+    """The rows that are decoded side by side, and what they have written.
+
+    Between two looks nothing is read back from the device: rows that have ended go on, unrecorded.
+    """
+
+    def __init__(self, sampler: SharedPrefillSampler, prefix: Any, draws: Tensor) -> None:
+        num_rows, num_tokens = draws.shape
+        self.sampler, self.policy, self.prefix, self.draws = sampler, sampler.policy, prefix, draws
+        self.device = draws.device
+        self.end_ids = torch.tensor(self.policy.end_token_ids, device=self.device)
+        self.rows = torch.arange(num_rows, device=self.device)  # which response each row writes
+        self.active = torch.ones(num_rows, dtype=torch.bool, device=self.device)
+        self.tokens = self.rows
+        hidden = prefix.last_hidden
+        ids = torch.zeros(num_tokens, num_rows, dtype=torch.long, device=self.device)
+        self.written = _Written(
+            ids=ids,
+            mask=torch.zeros_like(ids, dtype=torch.bool),
+            logprobs=torch.zeros_like(ids, dtype=torch.promote_types(hidden.dtype, torch.float32)),
+        )
+
+    def write(self, start: int, stop: int) -> int:
+        """Draws tokens `start` to `stop` of every row; returns how many rows have not ended.
+
+        The last of them is drawn, not read.
+        """
+        before = self.active, self.prefix.last_hidden.clone()
+        certain = self._draw(start, stop, draw_from_head)
+        num_active = self.active.sum()
+        if certain is None:
+            return int(num_active)
+        found = int(torch.where(certain, num_active, -1))
+        if found >= 0:
+            return found
+        # A nucleus was larger than what was looked at: all of it again, from all tokens in order.
+        self.active, last_hidden = before
+        if stop - start > 1:
+            self.prefix.forget(stop - start - 1, last_hidden)
+        self._draw(start, stop, draw_from_sorted)
+        return int(self.active.sum())
+
+    def _draw(self, start: int, stop: int, draw: Callable[..., Any]) -> Tensor | None:
+        """Whether all tokens are as they must be, on the device; None where there is no doubt."""
+        top_p, top_k, written = self.sampler.top_p, self.sampler.top_k, self.written
+        certain: Tensor | None = None
+        for step in range(start, stop):
+            if step > start:
+                self.read()
+            logprobs = self.policy.next_token_logprobs(self.prefix.last_hidden)
+            drawn = draw(logprobs, self.draws[:, step].index_select(0, self.rows), top_p, top_k)
+            self.tokens, sure = drawn if isinstance(drawn, tuple) else (drawn, None)
+            if sure is not None:
+                certain = sure if certain is None else certain & sure
+            found = logprobs.gather(1, self.tokens[:, None])[:, 0]
+            written.ids[step].scatter_(0, self.rows, self.tokens.where(self.active, 0))
+            written.mask[step].scatter_(0, self.rows, self.active)
+            written.logprobs[step].scatter_(0, self.rows, found.where(self.active, 0.0))
+            self.active = self.active & (self.tokens[:, None] != self.end_ids).all(dim=1)
+        return certain
+
+    def read(self) -> None:
+        """Reads the tokens that were drawn last."""
+        self.policy.extend(self.prefix, self.tokens[:, None], self.active[:, None])
+
+    def drop_finished(self) -> None:
+        kept = self.active.nonzero()[:, 0]
+        self.prefix, self.rows = self.prefix.select(kept), self.rows[kept]
+        self.tokens, self.active = self.tokens[kept], torch.ones_like(kept, dtype=torch.bool)
 
 
 def _uniform_draws(

@@ -5,6 +5,8 @@ import torch
 from model_fixtures import mixed_problems, tiny_policy
 from scoring_cases import in_true_float64
 
+from papo.models.shared_decoding import SPARE_TOKENS
+
 NUM_RESPONSES = 3
 # Which rows go on after which token: some of every prompt, then one prompt altogether.
 KEPT = {2: [0, 2, 3, 4, 7], 4: [1, 2, 3, 4], 5: [2, 3]}
@@ -64,11 +66,12 @@ def test_a_prompt_is_held_once_and_let_go_with_its_last_row():
     prefix = policy.prefill(groups).share(NUM_RESPONSES)
     assert {layer.shape[:3] for layer in prefix.prompts.keys} == {(3, 2, longest)}
     policy.extend(prefix, torch.full((9, 1), 97), torch.ones(9, 1, dtype=torch.bool))
-    assert {layer.keys.shape[:3] for layer in prefix.cache.layers} == {(9, 2, 1)}
+    assert prefix.own.length == 1
+    assert {layer.shape for layer in prefix.own.keys} == {(9, 2, SPARE_TOKENS, 16)}
     two_prompts = prefix.select(torch.tensor([0, 1, 6]))
     assert {layer.shape[0] for layer in two_prompts.prompts.values} == {2}
-    assert two_prompts.prompts.mask.shape == (2, longest)
-    assert {layer.keys.shape[0] for layer in two_prompts.cache.layers} == {3}
+    assert two_prompts.own.bias.shape == (3, longest + SPARE_TOKENS)
+    assert {layer.shape[0] for layer in two_prompts.own.values} == {3}
 
 
 @torch.no_grad()
