@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicLayer
 from papo.functional import HeadPrecision
 from papo.models.adapter import QwenVLAdapter, VisionFeatures
 from papo.models.decode_step import Decoding, can_decode
+from papo.models.packed_prompts import PackedPrompts, side_by_side, worth_packing
 from papo.models.shared_decoding import OwnTokens, SharedPrompts
 from papo.models.vision_cache import VisionFeatureCache
 from papo.types import PromptGroup, View
@@ -209,6 +210,36 @@ class PromptReader:
 
     def prefill(self, groups: Sequence[PromptGroup], view: View) -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest."""
+        if torch.is_grad_enabled() or not worth_packing(groups, self.device):
+            return self._prefill_padded(groups, view)
+        packed, device = PackedPrompts.of(groups), self.device
+        image_slots = (packed.ids == self.adapter.image_token_id)[None].to(device)
+        features = self.vision_features([groups[index] for index in packed.order], view)
+        cache = DynamicCache(config=self.adapter.model.config.get_text_config())
+        hidden = self.adapter.backbone(
+            self.adapter.embed(packed.ids[None].to(device), image_slots, features),
+            packed.positions[:, None].to(device),
+            None,
+            image_slots=image_slots,
+            features=features,
+            cache=cache,
+            shared_prefix=packed.layout,
+        )
+        lengths = torch.tensor([group.prompt_ids.shape[0] for group in groups])
+        rows = packed.rows.to(device)
+        for layer in cast(list[Any], cache.layers):
+            layer.keys = side_by_side(layer.keys, rows)
+            layer.values = side_by_side(layer.values, rows)
+        last = packed.rows[torch.arange(len(groups)), lengths - 1]
+        return Prefix(
+            cache=cache,
+            attention_mask=(torch.arange(rows.shape[1]) < lengths[:, None]).to(device),
+            last_hidden=hidden[0].index_select(0, last.to(device)),
+            next_positions=torch.tensor([group.next_position for group in groups], device=device),
+            can_share=can_decode(self.adapter.language_model),
+        )
+
+    def _prefill_padded(self, groups: Sequence[PromptGroup], view: View) -> Prefix:
         prompts = self.pad_prompts(groups)
         features = self.vision_features(groups, view)
         embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)

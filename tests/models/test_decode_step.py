@@ -108,7 +108,9 @@ class Counted(TorchDispatchMode):
 
 def count(policy, half=False, **settings):
     counted = Counted(policy.parameters())
-    with counted, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+    # As Lightning has it, which lets autocast remember nothing.
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=half, cache_enabled=False)
+    with counted, autocast:
         sample(policy, **settings)
     return counted
 
