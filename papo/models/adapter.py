@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from papo.models.shared_prefix import SharedPrefixLayout, install_shared_prefix_attention
+from papo.models.vision_windows import install_batched_windows, pass_arguments
 
 SUPPORTED_FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """`model_type` of the Hugging Face configurations an adapter exists for."""
@@ -74,6 +75,7 @@ class QwenVLAdapter:
         known = inspect.signature(model.model.language_model.forward).parameters
         self.cache_argument = "cache" if "cache" in known else "past_key_values"
         install_shared_prefix_attention(model.model.language_model)
+        install_batched_windows(self.vision_tower)
 
     @property
     def merge_size(self) -> int:
@@ -132,8 +134,14 @@ class QwenVLAdapter:
     def vision_features(
         self, patches: Float[Tensor, "patch pixel"], image_grid_thw: Int[Tensor, "image 3"]
     ) -> VisionFeatures:
-        """One pass of the vision tower over the images of one or several prompts."""
-        outputs = self.model.model.get_image_features(patches, image_grid_thw, return_dict=True)
+        """One pass of the vision tower over the images of one or several prompts.
+
+        The grid stays on the CPU: nothing of the pass then waits for the device.
+        """
+        arguments = pass_arguments(self.vision_tower, image_grid_thw, patches.device)
+        outputs = self.model.model.get_image_features(
+            patches, image_grid_thw, return_dict=True, **arguments
+        )
         # one list of per-image features per deepstack layer; Qwen2.5-VL has no such field
         layers = outputs.get("deepstack_features") or ()
         return VisionFeatures(

@@ -186,7 +186,7 @@ class PromptReader:
         def compute(indices: list[int]) -> list[VisionFeatures]:
             features = self.adapter.vision_features(
                 torch.cat([patches[i] for i in indices]).to(self.device),
-                torch.cat([grids[i] for i in indices]).to(self.device),
+                torch.cat([grids[i] for i in indices]),
             )
             merged = self.adapter.merge_size**2
             return features.split([patches[i].shape[0] // merged for i in indices])
@@ -204,7 +204,7 @@ class PromptReader:
         # Noise: a norm of rows that are all 0 has a gradient that explodes.
         patches = torch.randn(adapter.merge_size**2, adapter.patch_channels, generator=generator)
         grid = torch.tensor([[1, adapter.merge_size, adapter.merge_size]])
-        features = adapter.vision_features(patches.to(self.device), grid.to(self.device))
+        features = adapter.vision_features(patches.to(self.device), grid)
         nothing, _ = features.split([0, 1])
         return nothing
 

@@ -5,8 +5,6 @@ token attends to its own prompt and to the earlier tokens of its own response, n
 attention function knows that, every other layer of the model works token by token.
 """
 
-import sys
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from papo.models.flex_packing import packed_flex_attention
+from papo.models.plain_attention import plain_attention
 
 _NAME = "papo_shared_prefix"
 
@@ -87,31 +85,9 @@ def _attention(
 ) -> tuple[Tensor, Tensor | None]:
     """What transformers calls; the layout arrives through the keywords of the model's forward."""
     if shared_prefix is None:
-        return _plain_attention(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
+        return plain_attention(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     rows = [values[0].transpose(0, 1) for values in (query, key, value)]
     return shared_prefix_attention(*rows, layout=shared_prefix, scaling=scaling)[None], None
-
-
-def _plain_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """The implementation that the model's configuration names."""
-    config, module.config = module.config, module.plain_config
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, eager
-    )
-    try:
-        return attend(module, query, key, value, attention_mask, **kwargs)
-    finally:
-        module.config = config
 
 
 def shared_prefix_attention(
