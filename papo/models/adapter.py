@@ -89,6 +89,11 @@ class QwenVLAdapter:
         return int(vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
 
     @property
+    def head_channels(self) -> int:
+        """Numbers of a key of one head of the language model."""
+        return int(self.model.model.language_model.layers[0].self_attn.head_dim)
+
+    @property
     def image_token_id(self) -> int:
         return int(self.model.config.image_token_id)
 

@@ -34,9 +34,9 @@ class VisionLanguagePolicy(nn.Module):
         model: the Hugging Face model; its parameters are the policy's.
         encoder: renders prompts and processes images.
         temperature: logits are divided by it, in scoring as in sampling.
-        scoring: `split`, `flex` (on a GPU) or `twopass` (the prefix is computed once per group),
-            `padded` (the oracle), or `auto`: split, but padded where sharing saves less than a tenth of
-            the operations.
+        scoring: `split`, `merged`, `flex` (on a GPU) or `twopass` (the prefix is computed once per
+            group), `padded` (the oracle), or `auto`: split, on a GPU merged, but padded where sharing saves
+            less than a tenth of the operations.
         head_chunk_size: response tokens per chunk of the vocabulary head; bounds its memory.
         gradient_checkpointing: recompute activations in backward; not with `twopass`.
         freeze_vision: leave the vision tower as it is; its features are then computed once per tensor
@@ -392,7 +392,7 @@ class VisionLanguagePolicy(nn.Module):
         view: View,
     ) -> Float[Tensor, "row hidden"]:
         """Hidden states that predict the response tokens, without padding, in row-major order."""
-        backend = BACKENDS[self.choose_backend(groups, response_mask)]
+        backend = BACKENDS[self.choose_backend(groups, response_mask, self.reader)]
         recomputes = self.gradient_checkpointing and torch.is_grad_enabled()
         self.model.train(recomputes)  # transformers checkpoints in training mode only
         try:

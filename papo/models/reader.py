@@ -154,6 +154,13 @@ class PromptReader:
             self.decoding.head_operand = precision.operand(self.adapter.head_weight)
         return self.decoding.head_operand
 
+    @property
+    def pass_precision(self) -> torch.dtype:
+        """What attention computes in now."""
+        if torch.is_autocast_enabled(self.device.type):
+            return torch.get_autocast_dtype(self.device.type)
+        return self.adapter.head_weight.dtype
+
     def pad_prompts(self, groups: Sequence[PromptGroup]) -> PaddedPrompts:
         longest = max(group.prompt_ids.shape[0] for group in groups)
         ids = torch.zeros(len(groups), longest, dtype=torch.long)

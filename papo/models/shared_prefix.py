@@ -17,6 +17,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from papo.models.flex_packing import packed_flex_attention
+from papo.models.merged_attention import (
+    ResponseRows,
+    in_autocast,
+    merged_response_attention,
+)
 from papo.models.plain_attention import plain_attention
 
 _NAME = "papo_shared_prefix"
@@ -29,18 +34,17 @@ class PrefixBlock:
     Attributes:
         prompts: rows of the prompt tokens.
         responses: rows of the response tokens, response after response, without padding.
-        num_groups: prompts in this block.
+        rows: how the response tokens are distributed over groups and responses.
         padded: for each response and position its row among `responses`; any row where it is padding.
-        kept: positions of `padded`, flattened, that hold a token.
-        allowed: which keys (prompt, then own response) a response position attends to.
+        allowed: which keys (prompt, then own response) a response position attends to; None where
+            attention is merged.
     """
 
     prompts: slice
     responses: slice
-    num_groups: int
+    rows: ResponseRows
     padded: Int[Tensor, "rollout token"]
-    kept: Int[Tensor, " response_token"]
-    allowed: Bool[Tensor, "token key"]
+    allowed: Bool[Tensor, "token key"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +52,7 @@ class SharedPrefixLayout:
     """Where everything stands in the packed row; the blocks follow each other without a gap.
 
     Attributes:
-        blocks: for attention block by block.
+        blocks: for attention block by block; under a mask, or merged.
         block_mask: for FlexAttention over the whole row at once; None for the former.
     """
 
@@ -109,8 +113,9 @@ def shared_prefix_attention(
     outputs = []
     for block in layout.blocks:
         outputs.append(_prompt_attention(query, key, value, block, scaling))
-        if block.kept.numel():
-            outputs.append(_response_attention(query, key, value, block, scaling))
+        if block.rows.in_responses.numel():
+            attend = _merged_attention if block.allowed is None else _response_attention
+            outputs.append(attend(query, key, value, block, scaling))
     return torch.cat(outputs)
 
 
@@ -118,7 +123,7 @@ def _prompt_attention(
     query: Tensor, key: Tensor, value: Tensor, block: PrefixBlock, scaling: float
 ) -> Tensor:
     def prompts(rows: Tensor) -> Tensor:  # [group head token channel]
-        return rows[block.prompts].unflatten(0, (block.num_groups, -1)).transpose(1, 2)
+        return rows[block.prompts].unflatten(0, (block.rows.num_groups, -1)).transpose(1, 2)
 
     attended = scaled_dot_product_attention(
         prompts(query),
@@ -134,6 +139,7 @@ def _prompt_attention(
 def _response_attention(
     query: Tensor, key: Tensor, value: Tensor, block: PrefixBlock, scaling: float
 ) -> Tensor:
+    assert block.allowed is not None, "a block without a mask is merged"
     num_rollouts, num_tokens = block.padded.shape
     num_kv_heads, channels = key.shape[1:]
     heads_per_key = query.shape[1] // num_kv_heads
@@ -143,8 +149,10 @@ def _response_attention(
         return padded.unflatten(0, (num_rollouts, num_tokens))
 
     def with_prompt(rows: Tensor) -> Tensor:  # [rollout kv_head key channel]
-        prompts = rows[block.prompts].unflatten(0, (block.num_groups, 1, -1))
-        repeated = prompts.expand(-1, num_rollouts // block.num_groups, -1, -1, -1).flatten(0, 1)
+        prompts = rows[block.prompts].unflatten(0, (block.rows.num_groups, 1, -1))
+        repeated = prompts.expand(-1, num_rollouts // block.rows.num_groups, -1, -1, -1).flatten(
+            0, 1
+        )
         return torch.cat([repeated, own(rows)], dim=1).transpose(1, 2)
 
     # The query heads of one key head stand below each other as further queries: keys and values
@@ -158,4 +166,19 @@ def _response_attention(
         scale=scaling,
     )
     attended = attended.unflatten(2, (heads_per_key, num_tokens)).permute(0, 3, 1, 2, 4)
-    return attended.reshape(-1, query.shape[1], channels).index_select(0, block.kept)
+    return attended.reshape(-1, query.shape[1], channels).index_select(0, block.rows.in_responses)
+
+
+def _merged_attention(
+    query: Tensor, key: Tensor, value: Tensor, block: PrefixBlock, scaling: float
+) -> Tensor:
+    def of_prompts(rows: Tensor) -> Tensor:  # [group kv_head token channel]
+        return rows[block.prompts].unflatten(0, (block.rows.num_groups, -1)).transpose(1, 2)
+
+    attended = merged_response_attention(
+        *in_autocast(query[block.responses], key[block.responses], value[block.responses]),
+        *in_autocast(of_prompts(key), of_prompts(value)),
+        rows=block.rows,
+        scaling=scaling,
+    )
+    return attended

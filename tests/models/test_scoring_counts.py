@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
 
-BACKENDS = ("padded", "twopass", "split")
+BACKENDS = ("padded", "twopass", "split", "merged")
 
 
 def record_backbone(policy):
@@ -38,8 +38,9 @@ def test_each_image_passes_the_tower_once_per_view(family, scoring):
     assert rows == [num_patches, num_patches]
 
 
-def test_split_reads_every_prompt_token_and_every_response_token_once(family):
-    policy = tiny_policy(family, scoring="split")
+@pytest.mark.parametrize("scoring", ["split", "merged"])
+def test_split_reads_every_prompt_token_and_every_response_token_once(family, scoring):
+    policy = tiny_policy(family, scoring=scoring)
     groups, ids, mask = case(policy)
     calls = record_backbone(policy)
     policy.score(groups, ids, mask, **SCORE)
@@ -223,7 +224,7 @@ def test_sliding_windows_are_scored_padded_never_split():
     config.get_text_config().layer_types = ["full_attention", "sliding_attention"]
     groups, _, mask = case(policy)
     settings = {"gradient_checkpointing": False, "config": config}
-    assert BackendChoice(scoring="auto", **settings)(groups, mask) == "padded"
+    assert BackendChoice(scoring="auto", **settings)(groups, mask, policy.reader) == "padded"
     for scoring in ("split", "flex"):
         with pytest.raises(ValueError, match=r"sliding windows.*model\.scoring=auto"):
             BackendChoice(scoring=scoring, **settings)

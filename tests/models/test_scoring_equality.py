@@ -15,7 +15,7 @@ from scoring_cases import (
     loss,
 )
 
-BACKENDS = ("padded", "twopass", "split")
+BACKENDS = ("padded", "twopass", "split", "merged")
 every_backend = pytest.mark.parametrize("scoring", BACKENDS)
 
 
@@ -46,7 +46,7 @@ def test_float32_equals_a_plain_forward(family, scoring):
     )
 
 
-@pytest.mark.parametrize("scoring", ["twopass", "split"])
+@pytest.mark.parametrize("scoring", ["twopass", "split", "merged"])
 def test_both_views_and_exact_statistics_equal_the_padded_ones(family, scoring, monkeypatch):
     results = {}
     for name in (scoring, "padded"):
@@ -61,7 +61,7 @@ def test_both_views_and_exact_statistics_equal_the_padded_ones(family, scoring, 
     assert_equal_gradients(results[scoring][1], results["padded"][1], language=1e-12, vision=1e-7)
 
 
-@pytest.mark.parametrize("scoring", ["auto", "padded", "split"])
+@pytest.mark.parametrize("scoring", ["auto", "padded", "split", "merged"])
 def test_gradient_checkpointing_changes_nothing(family, scoring, monkeypatch):
     results = []
     for checkpointing in (False, True):
@@ -86,7 +86,7 @@ def test_checkpointing_really_recomputes_the_layers(family):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("scoring", ["twopass", "split"])
+@pytest.mark.parametrize("scoring", ["twopass", "split", "merged"])
 def test_bfloat16_autocast_stays_within_its_rounding(family, scoring):
     # bfloat16 keeps 8 bits: two exact orders of summation differ by about as much as either differs
     # from float32, which is 0.1 nat for these wide random weights.

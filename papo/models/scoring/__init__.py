@@ -6,13 +6,14 @@ that predict the response tokens, without padding, response after response. `pad
 
 from papo.models.scoring.choice import SCORING_SETTINGS, Backend, BackendChoice
 from papo.models.scoring.padded import padded_hidden
-from papo.models.scoring.split import flex_hidden, split_hidden
+from papo.models.scoring.split import flex_hidden, merged_hidden, split_hidden
 from papo.models.scoring.twopass import twopass_hidden
 
 BACKENDS: dict[str, Backend] = {
     "padded": padded_hidden,
     "twopass": twopass_hidden,
     "split": split_hidden,
+    "merged": merged_hidden,
     "flex": flex_hidden,
 }
 
@@ -22,6 +23,7 @@ __all__ = [
     "Backend",
     "BackendChoice",
     "flex_hidden",
+    "merged_hidden",
     "padded_hidden",
     "split_hidden",
     "twopass_hidden",

@@ -1,4 +1,8 @@
-"""Which backend scores a call: as the user set it, or the cheaper one by counted operations."""
+"""Which backend scores a call: as the user set it, or the cheaper one by counted operations.
+
+Of the ways to share a prefix, `split` is taken on a CPU, where fused calls are not reliably faster, and
+`merged` on a GPU, where a mask rules out the fastest kernels (docs/benchmarks.md has the evidence).
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
 from papo.models.reader import PromptReader
+from papo.models.scoring.merged_check import merged_is_exact
 from papo.types import PromptGroup, View
 
 Backend = Callable[
@@ -22,7 +27,7 @@ Backend = Callable[
     Float[Tensor, "row hidden"],
 ]
 
-SCORING_SETTINGS = ("auto", "padded", "twopass", "split", "flex")
+SCORING_SETTINGS = ("auto", "padded", "twopass", "split", "merged", "flex")
 
 # Sharing the prefix has a cost of its own; below this gain the plain way is as fast.
 _PADDED_ABOVE = 0.9
@@ -39,7 +44,7 @@ class BackendChoice:
         config: of the model.
 
     Raises:
-        ValueError: an unknown setting, `twopass` with gradient checkpointing, or `split` or `flex` for
+        ValueError: an unknown setting, `twopass` with gradient checkpointing, or `split`, `merged` or `flex` for
             a model whose layers see only a window.
     """
 
@@ -57,7 +62,7 @@ class BackendChoice:
             )
         layer_types = getattr(config.get_text_config(), "layer_types", None) or ()
         self.can_split = all(each == "full_attention" for each in layer_types)
-        if scoring in ("split", "flex") and not self.can_split:
+        if scoring in ("split", "merged", "flex") and not self.can_split:
             raise ValueError(
                 f"{scoring} scoring knows full attention only, and this model has sliding windows. Set "
                 "model.scoring=auto, which is then padded."
@@ -67,9 +72,12 @@ class BackendChoice:
         self.last = ""
 
     def __call__(
-        self, groups: Sequence[PromptGroup], response_mask: Bool[Tensor, "rollout token"]
+        self,
+        groups: Sequence[PromptGroup],
+        response_mask: Bool[Tensor, "rollout token"],
+        reader: PromptReader,
     ) -> str:
-        """Returns the name of the backend for these groups and responses."""
+        """Returns the name of the backend for these groups and responses, read by this reader."""
         if self.scoring != "auto":
             return self.scoring
         if not self.can_split:
@@ -77,7 +85,7 @@ class BackendChoice:
         shape = ScoringShape.of(groups, response_mask)
         padded = padded_flops(self.config, shape, images_per_response=False).total
         ratio = shared_flops(self.config, shape).total / padded
-        chosen = "padded" if ratio > _PADDED_ABOVE else "split"
+        chosen = "padded" if ratio > _PADDED_ABOVE else _sharing(reader)
         return self._named(chosen, f"a shared prefix needs {100 * ratio:.0f} % of the operations")
 
     def _named(self, chosen: str, reason: str) -> str:
@@ -85,3 +93,11 @@ class BackendChoice:
             _log.info("scoring: %s (%s)", chosen, reason)
             self.last = chosen
         return chosen
+
+
+def _sharing(reader: PromptReader) -> str:
+    """The way to share a prefix on the reader's device."""
+    device, channels = reader.device, reader.adapter.head_channels
+    if device.type == "cuda" and merged_is_exact(device, reader.pass_precision, channels):
+        return "merged"
+    return "split"

@@ -5,12 +5,14 @@ No token is padding and none is read twice; works with gradient checkpointing.
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from papo.models.flex_packing import packed_block_mask
+from papo.models.merged_attention import ResponseRows, has_fused_attention
 from papo.models.reader import PromptReader
 from papo.models.shared_prefix import PrefixBlock, SharedPrefixLayout
 from papo.types import PromptGroup, View
@@ -23,15 +25,18 @@ def split_hidden(
     response_mask: Bool[Tensor, "rollout token"],
     view: View,
     *,
-    with_flex: bool = False,
+    way: Literal["masked", "merged", "flex"] = "masked",
 ) -> Float[Tensor, "row hidden"]:
     """Hidden states that predict the response tokens, from one packed row of all groups.
 
-    `with_flex` attends by FlexAttention over the whole row instead of block by block.
+    Response tokens attend to prompt and response at once, under a mask (`masked`), or to either in a
+    call of its own (`merged`); with `flex` the whole row attends at once.
     """
     order = sorted(range(len(groups)), key=lambda index: groups[index].prompt_ids.shape[0])
     ordered = [groups[index] for index in order]
-    row = _PackedRow(response_ids.cpu(), response_mask.cpu(), len(groups))
+    row = _PackedRow(
+        response_ids.cpu(), response_mask.cpu(), len(groups), with_masks=way == "masked"
+    )
     for _, block in groupby(order, key=lambda index: groups[index].prompt_ids.shape[0]):
         indices = list(block)
         row.add([groups[index] for index in indices], indices)
@@ -40,7 +45,7 @@ def split_hidden(
     image_slots = ((ids == adapter.image_token_id) & is_prompt)[None].to(device)
     features = reader.vision_features(ordered, view)
     block_mask = None
-    if with_flex:
+    if way == "flex":
         owners = (torch.cat(row.owners).to(device), torch.cat(row.continues).to(device))
         block_mask = packed_block_mask(*owners)
     hidden = adapter.backbone(
@@ -73,7 +78,28 @@ def flex_hidden(
             "FlexAttention has no backward pass on a CPU; got model.scoring=flex. Set "
             "model.scoring=auto, or use a GPU."
         )
-    return split_hidden(reader, groups, response_ids, response_mask, view, with_flex=True)
+    return split_hidden(reader, groups, response_ids, response_mask, view, way="flex")
+
+
+def merged_hidden(
+    reader: PromptReader,
+    groups: Sequence[PromptGroup],
+    response_ids: Int[Tensor, "rollout token"],
+    response_mask: Bool[Tensor, "rollout token"],
+    view: View,
+) -> Float[Tensor, "row hidden"]:
+    """As `split_hidden`, with two fused calls whose results are merged.
+
+    Raises:
+        ValueError: the device has no kernel for this precision.
+    """
+    precision = reader.pass_precision
+    if not has_fused_attention(reader.device, precision, reader.adapter.head_channels):
+        raise ValueError(
+            "merged scoring needs a kernel that returns the log-sum-exp: on a GPU one for half precision; got "
+            f"{precision} on {reader.device}. Set model.scoring=auto (or trainer.precision=bf16-mixed)."
+        )
+    return split_hidden(reader, groups, response_ids, response_mask, view, way="merged")
 
 
 class _PackedRow:
@@ -89,7 +115,10 @@ class _PackedRow:
         response_ids: Int[Tensor, "rollout token"],
         response_mask: Bool[Tensor, "rollout token"],
         num_groups: int,
+        *,
+        with_masks: bool,
     ) -> None:
+        self.with_masks = with_masks
         self.response_ids = response_ids
         self.mask = response_mask
         # The hidden state of token t predicts token t+1, so the last token is never read.
@@ -113,7 +142,8 @@ class _PackedRow:
             torch.tensor(indices)[:, None] * self.num_responses + torch.arange(self.num_responses)
         ).flatten()
         num_read = self.num_read[rollouts]
-        num_tokens = int(num_read.max())
+        rows = ResponseRows.of(num_read, len(groups))
+        num_tokens = rows.longest_response
         offsets = torch.arange(num_tokens)
         is_read = offsets < num_read[:, None]
         starts = num_read.cumsum(0) - num_read
@@ -141,12 +171,13 @@ class _PackedRow:
             PrefixBlock(
                 prompts=slice(self.length, first_response),
                 responses=slice(first_response, first_response + num_rows),
-                num_groups=len(groups),
+                rows=rows,
                 padded=padded,
-                kept=is_read.flatten().nonzero()[:, 0],
                 allowed=torch.ones(num_tokens, prompt_length + num_tokens, dtype=torch.bool).tril(
                     prompt_length
-                ),
+                )
+                if self.with_masks
+                else None,
             )
         )
         self._add_owners(len(groups), prompt_length, num_read)
@@ -168,8 +199,7 @@ def _to(block: PrefixBlock, device: torch.device) -> PrefixBlock:
     return PrefixBlock(
         prompts=block.prompts,
         responses=block.responses,
-        num_groups=block.num_groups,
+        rows=block.rows.to(device),
         padded=block.padded.to(device),
-        kept=block.kept.to(device),
-        allowed=block.allowed.to(device),
+        allowed=None if block.allowed is None else block.allowed.to(device),
     )
