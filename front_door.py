@@ -106,6 +106,13 @@ def was_requeued() -> bool:
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
+def by_device(accelerator: str, on_gpu: Any, on_cpu: Any) -> Any:
+    """One of two values, by where the run computes (trainer.accelerator)."""
+    from papo.training import device_type  # of one command; the others need no Lightning
+
+    return on_gpu if device_type(accelerator) == "cuda" else on_cpu
+
+
 def makeable_folder(folder: str) -> str:
     """The folder; ends the command with one line where it is not there and cannot be made.
 
@@ -120,6 +127,7 @@ def makeable_folder(folder: str) -> str:
     return folder
 
 
+OmegaConf.register_new_resolver("by_device", by_device, replace=True)
 OmegaConf.register_new_resolver("makeable_folder", makeable_folder, replace=True)
 OmegaConf.register_new_resolver("start_time", start_time, replace=True)
 OmegaConf.register_new_resolver("was_requeued", was_requeued, replace=True)

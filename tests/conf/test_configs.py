@@ -112,6 +112,26 @@ def test_a_run_folder_is_named_after_its_experiment(monkeypatch):
     assert composed().run_dir.startswith("outputs/lab/")
 
 
+@pytest.mark.parametrize(
+    ("choices", "with_gpu", "without"),
+    [
+        (["training=published", "trainer=auto"], (None, 12288), (1, None)),
+        (["+experiment=papo_g_3b"], (None, 12288), (None, 12288)),
+        (["training=published", "trainer=cpu"], (1, None), (1, None)),
+        (["training=published", "~trainer.accelerator"], (None, 12288), (1, None)),
+        (["trainer=auto"], (16, None), (16, None)),
+        (["training=published", "trainer=auto", "+debug=quick"], (2, None), (2, None)),
+    ],
+)
+def test_a_pass_takes_several_prompts_where_the_run_has_a_gpu(
+    monkeypatch, choices, with_gpu, without
+):
+    for has_gpu, expected in ((True, with_gpu), (False, without)):
+        monkeypatch.setattr("torch.cuda.is_available", lambda has_gpu=has_gpu: has_gpu)
+        training = composed(*choices).training
+        assert (training.prompts_per_microbatch, training.tokens_per_microbatch) == expected
+
+
 def test_micro_batches_are_cut_by_one_of_two_budgets():
     published = train.make_plan(composed("training=published", "data.size=384")).settings
     assert (published.prompts_per_microbatch, published.tokens_per_microbatch) == (1, None)
