@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from papo.models.pixel_levels import PixelLevels
 from papo.types import IMAGE_MARKER, Problem, shown
 
 # A chat template for reasoning models opens the thought in the prompt; graders want to see it.
@@ -39,6 +40,7 @@ class PromptEncoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.pixel_levels = PixelLevels(image_processor)
         self.image_token_id = tokenizer.get_vocab()[image_token]
 
     def render(self, problem: Problem) -> str:
@@ -81,9 +83,12 @@ class PromptEncoder:
         return processed["pixel_values"], processed["image_grid_thw"]
 
     def pictures(
-        self, patches: Float[Tensor, "patch pixel"], image_grid_thw: Int[Tensor, "image 3"]
+        self,
+        patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"],
+        image_grid_thw: Int[Tensor, "image 3"],
     ) -> tuple[Image.Image, ...]:
         """What the vision tower sees, as pictures: undoes the normalisation and the cutting."""
+        patches = self.pixel_levels.unpack(patches)
         processor = self.image_processor
         side, merge, frames = (
             processor.patch_size,

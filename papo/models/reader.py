@@ -15,6 +15,7 @@ from papo.functional import HeadPrecision
 from papo.models.adapter import QwenVLAdapter, VisionFeatures
 from papo.models.decode_step import Decoding, can_decode
 from papo.models.packed_prompts import PackedPrompts, side_by_side, worth_packing
+from papo.models.pixel_levels import PixelLevels
 from papo.models.shared_decoding import OwnTokens, SharedPrompts
 from papo.models.vision_cache import VisionFeatureCache
 from papo.types import PromptGroup, View
@@ -121,14 +122,21 @@ class PromptReader:
         adapter: of the model that reads.
         vision_cache: features of a frozen tower, shared by all readers with that tower; None where
             the tower is trained.
+        levels: unpack patches that are held packed.
 
     Attributes:
         passes_alike: every pass calls every layer of a trained tower and of the decoder equally often.
         decoding: what many single tokens are read with (`decode_many`).
     """
 
-    def __init__(self, adapter: QwenVLAdapter, vision_cache: VisionFeatureCache | None) -> None:
+    def __init__(
+        self,
+        adapter: QwenVLAdapter,
+        vision_cache: VisionFeatureCache | None,
+        levels: PixelLevels,
+    ) -> None:
         self.adapter = adapter
+        self.levels = levels
         self.vision_cache = vision_cache
         self.passes_alike = False
         self.decoding: Decoding | None = None
@@ -192,7 +200,7 @@ class PromptReader:
 
         def compute(indices: list[int]) -> list[VisionFeatures]:
             features = self.adapter.vision_features(
-                torch.cat([patches[i] for i in indices]).to(self.device),
+                self.levels.unpacked([patches[i] for i in indices], self.device),
                 torch.cat([grids[i] for i in indices]),
             )
             merged = self.adapter.merge_size**2

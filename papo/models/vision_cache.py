@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -40,7 +40,7 @@ class VisionFeatureCache:
 
     def get(
         self,
-        patches: Sequence[Float[Tensor, "_ pixel"]],
+        patches: Sequence[Shaped[Tensor, "_ pixel"]],
         compute: Callable[[list[int]], Sequence[VisionFeatures]],
     ) -> list[VisionFeatures]:
         """Returns the features of each tensor; `compute` is called once, with the indices it must do."""

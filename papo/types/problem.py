@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL.Image import Image
 from torch import Tensor
 
@@ -45,7 +45,8 @@ class PromptGroup:
         prompt_ids: token ids of the prompt, image slots already expanded.
         position_ids: M-RoPE positions (time, height, width) of the prompt tokens.
         next_position: the position of the first response token on all three axes.
-        patches: processed image patches of all images, one after another; None without images.
+        patches: processed image patches of all images, one after another; None without images. Levels of
+            256 where they are held packed (papo.models.pixel_levels), which masks do not read.
         masked_patches: the same patches of the masked images; None until an ImageMask made them.
         image_grid_thw: patches per image along time, height and width.
     """
@@ -54,6 +55,6 @@ class PromptGroup:
     prompt_ids: Int[Tensor, " prompt_token"]
     position_ids: Int[Tensor, "3 prompt_token"]
     next_position: int
-    patches: Float[Tensor, "patch pixel"] | None = None
-    masked_patches: Float[Tensor, "patch pixel"] | None = None
+    patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"] | None = None
+    masked_patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"] | None = None
     image_grid_thw: Int[Tensor, "image 3"] | None = None
