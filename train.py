@@ -121,6 +121,9 @@ WITHOUT_MASKED_VIEW = "objective=grpo"
 # Prompts that are read for the estimate of memory.
 PROMPTS_FOR_ESTIMATE = 16
 
+# Threads per GPU that decode and cut the pictures of prompts.
+PROMPT_WORKERS = 4
+
 # Problems that are read on all ranks to see that they have the same data.
 PROBLEMS_COMPARED = 16
 
@@ -491,6 +494,7 @@ def run(
         usable_problems(plan, policy, folder, ranks),
         ranks,
         sharding,
+        device=device,
         failure_folder=folder.path / "non_finite",
     )
     for note in room_of(plan, module.collector, device):
@@ -545,6 +549,7 @@ def make_module(
     ranks: Ranks,
     sharding: Sharding | NoSharding,
     *,
+    device: torch.device,
     failure_folder: Path,
 ) -> PAPOModule:
     """Returns what is trained, with all that a step of it does.
@@ -556,6 +561,7 @@ def make_module(
         source: the problems that can be trained on.
         ranks: the processes of the run.
         sharding: of the weights over them.
+        device: where it computes.
         failure_folder: where the batch of a non-finite loss goes.
     """
     objective = plan.objective
@@ -584,6 +590,9 @@ def make_module(
             offload=Offload(pinned=True)
             if plan.config.trainer.get("offload_while_sampling")
             else NoOffload(),
+            # A CPU that trains has no time to spare for others.
+            prompt_workers=PROMPT_WORKERS if device.type == "cuda" else 0,
+            packs_pictures=device.type == "cuda",
         ),
         objective=objective,
         failure_folder=failure_folder,

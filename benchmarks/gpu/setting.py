@@ -205,6 +205,7 @@ class Setting:
             self.problems(plan.settings.prompts_per_rollout),
             Ranks(),
             sharding,
+            device=self.device,
             failure_folder=self.folder,
         )
         if before is not None:

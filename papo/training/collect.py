@@ -114,6 +114,8 @@ class Collector:
         sharding: how the weights are spread over them; None: each has them all.
         weights: of the policy, for an engine that holds a copy; None: the engine reads the policy's own.
         offload: where what is not read while responses are sampled waits; None: where it is.
+        prompt_workers: threads that decode and cut pictures; 0: none.
+        packs_pictures: whether patches are held as levels between rollout and update: less memory, the same bits.
 
     Attributes:
         idle: returns what is not read while responses are sampled; whoever trains the policy adds to it.
@@ -137,6 +139,8 @@ class Collector:
         sharding: Sharding | NoSharding | None = None,
         weights: WeightSource | None = None,
         offload: Offload | NoOffload | None = None,
+        prompt_workers: int = 0,
+        packs_pictures: bool = False,
     ) -> None:
         self.policy = policy
         self.reference = reference
@@ -145,7 +149,11 @@ class Collector:
         self.reward = reward
         self.prompts = prompts
         self.reader = PromptReader(
-            policy=policy, prompts=prompts, image_mask=image_mask if needs_masked_view else None
+            policy=policy,
+            prompts=prompts,
+            image_mask=image_mask if needs_masked_view else None,
+            workers=prompt_workers,
+            packs=packs_pictures,
         )
         self.settings = settings
         self.num_responses = num_responses
@@ -163,6 +171,15 @@ class Collector:
             count_tokens=shared_prefix_tokens if policy.shares_prefix else repeated_prefix_tokens,
             retries=not self.sharding.passes_are_collective,
         )
+
+    def prepare(self, position: int) -> None:
+        """Begins to read this rank's first prompts of the rollout that draws from `position` on."""
+        share = self.ranks.share(self.settings.prompts_per_rollout)
+        self.reader.encoded.begin(position + index for index in share)
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        self.reader.encoded.close()
 
     @torch.no_grad()
     def collect(self, step: int, position: int) -> Rollout:
@@ -357,6 +374,7 @@ class Collector:
     def _read_again(self, draft: Draft, mine: Sequence[int], step: int) -> Draft:
         """The groups at this rank's places, with their prompts."""
         own = draft if self.ranks.size == 1 else draft.select(mine)
+        self.reader.encoded.begin(each.position for each in own.prompts if each.group is None)
         return replace(own, prompts=tuple(self.reader.here(prompt, step) for prompt in own.prompts))
 
     def _look_again(self, own: Draft, advantages: Tensor, fillers: int) -> RolloutBatch:

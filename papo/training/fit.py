@@ -125,6 +125,8 @@ def fit(trainer: Trainer, module: PAPOModule, checkpoint: Path | None) -> str | 
     """
     trainer.fit_loop.max_epochs = module.num_rollouts
     with warnings.catch_warnings(), ExitStack() as stack:
+        # However it ends: nothing may still read ahead.
+        stack.callback(module.collector.close)
         for message in _IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         if any(isinstance(one, RolloutCheckpoint) for one in trainer.checkpoint_callbacks):

@@ -161,6 +161,8 @@ class PAPOModule(LightningModule):
 
     def _step(self) -> None:
         rollout = self.collector.collect(self.rollout_step, self.prompts_drawn)
+        if self.rollout_step + 1 < self.num_rollouts:
+            self.collector.prepare(self.prompts_drawn + rollout.prompts_drawn)
         started = perf_counter()
         update_metrics = self._update(rollout)
         seconds = {**rollout.seconds, "update": perf_counter() - started}

@@ -11,8 +11,12 @@ from torch import Tensor
 
 from papo.masking import masked_fraction
 from papo.training.draft import DrawnPrompt
+from papo.training.encoded_ahead import EncodedAhead
 from papo.training.prompts import PromptStream
 from papo.types import ImageMask, Policy, Problem, PromptGroup, derive_seed
+
+PROMPTS_AHEAD = 128
+"""Prompts that are held before they are asked for: at most 3 GB of patches at the published size of pictures."""
 
 
 class ActingPolicy(Policy, Protocol):
@@ -28,6 +32,10 @@ class ActingPolicy(Policy, Protocol):
 
     def process_images(self, images: Sequence[Image]) -> Float[Tensor, "patch pixel"]: ...
 
+    def packed(self, group: PromptGroup) -> PromptGroup:
+        """The group with its patches in less memory, scored the same."""
+        ...
+
 
 class PromptReader:
     """Reads the prompts of a rollout; what is read at a place depends on the place alone.
@@ -37,13 +45,24 @@ class PromptReader:
         prompts: the stream of problems.
         image_mask: hides part of each image; its attribute `seed`, if any, seeds the masks. None where
             nothing looks at the masked image.
+        workers: threads that encode; 0: none.
+        packs: whether patches are held as levels from when the masked view is made.
     """
 
     def __init__(
-        self, *, policy: ActingPolicy, prompts: PromptStream, image_mask: ImageMask | None
+        self,
+        *,
+        policy: ActingPolicy,
+        prompts: PromptStream,
+        image_mask: ImageMask | None,
+        workers: int = 0,
+        packs: bool = False,
     ) -> None:
+        self.packs = packs
         self.policy = policy
-        self.prompts = prompts
+        self.encoded = EncodedAhead(
+            policy=policy, prompts=prompts, workers=workers, most=PROMPTS_AHEAD
+        )
         self.image_mask = image_mask
         # A mask that draws nothing has no seed.
         self.mask_seed = int(getattr(image_mask, "seed", 0))
@@ -59,16 +78,16 @@ class PromptReader:
             position: in the stream, of the round's first prompt.
             indices: which of the round's prompts.
         """
-        problems = [self.prompts.take(position + index, 1)[0] for index in indices]
-        groups = self.policy.encode(problems)
-        return problems, [
+        encoded = self.encoded.take([position + index for index in indices])
+        # Masks may ask the policy itself, so they are made when the prompt is read, by no other thread.
+        return [problem for problem, _ in encoded], [
             self._drawn(
                 self._with_masked_view(group, step, round_index, index),
                 index,
                 round_index,
                 position,
             )
-            for index, group in zip(indices, groups, strict=True)
+            for index, (_, group) in zip(indices, encoded, strict=True)
         ]
 
     def here(self, prompt: DrawnPrompt, step: int) -> DrawnPrompt:
@@ -89,7 +108,7 @@ class PromptReader:
             num_tokens=group.prompt_ids.shape[0],
             masked_fraction=None if group.masked_patches is None else masked_fraction(group),
             has_picture=group.patches is not None,
-            group=group,
+            group=self.policy.packed(group) if self.packs else group,
         )
 
     def _with_masked_view(
