@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from papo.models.merged_attention import ResponseRows
 from papo.models.shared_prefix import PrefixBlock, SharedPrefixLayout
 from papo.types import PromptGroup
 
@@ -69,12 +70,10 @@ def side_by_side(packed: Tensor, rows: Int[Tensor, "prompt prompt_token"]) -> Te
 
 
 def _prompts_alone(prompts: slice, num_groups: int) -> PrefixBlock:
-    nothing = torch.zeros(0, dtype=torch.long)
     return PrefixBlock(
         prompts=prompts,
         responses=slice(prompts.stop, prompts.stop),
-        num_groups=num_groups,
+        rows=ResponseRows.of(torch.zeros(num_groups, dtype=torch.long), num_groups),
         padded=torch.zeros(0, 0, dtype=torch.long),
-        kept=nothing,
-        allowed=torch.zeros(0, 0, dtype=torch.bool),
+        allowed=None,
     )
