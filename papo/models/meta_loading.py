@@ -93,6 +93,7 @@ def meta_model(
     parts = {} if lora is None else lora_parts(lora)
     if parts:
         add_adapters(model, parts)
+        model.to("meta")
     elif freeze_vision:
         model.model.visual.requires_grad_(False)
     return model

@@ -373,7 +373,9 @@ class VisionLanguagePolicy(nn.Module):
     def _banned_ids(self, device: torch.device) -> Int[Tensor, " banned"]:
         """Once per device: a tensor made of numbers waits for the device."""
         if self._banned is None or self._banned.device != device:
-            self._banned = torch.tensor(self.banned_token_ids, device=device)
+            # A pass with gradient may keep what one in inference mode has made.
+            with torch.inference_mode(False):
+                self._banned = torch.tensor(self.banned_token_ids, device=device)
         return self._banned
 
     def save_pretrained(self, folder: Path, *, adapter_only: bool = False) -> None:

@@ -56,7 +56,7 @@ def test_prompts_stand_by_length_and_are_found_in_the_order_of_the_call():
     policy = tiny_policy()
     groups = policy.encode(mixed_problems())
     packed = PackedPrompts.of(groups)
-    assert [block.num_groups for block in packed.layout.blocks] == [1, 1, 1]
+    assert [block.rows.num_groups for block in packed.layout.blocks] == [1, 1, 1]
     for group, rows in zip(groups, packed.rows, strict=True):
         length = group.prompt_ids.shape[0]
         assert torch.equal(packed.ids[rows[:length]], group.prompt_ids)
