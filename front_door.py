@@ -29,7 +29,7 @@ from constructor_arguments import check_arguments, refusals_named
 from constructors import CONF, check_targets
 from papo.files import write_atomically
 from papo.lab import WARM_START
-from papo.parallel import PeerFailed, Ranks, joined, require_one_process, world_of
+from papo.parallel import PeerFailed, Ranks, asks_for_gpu, joined, require_one_process, world_of
 from papo.processes import Interrupted, hand_over, interruptible
 
 CONFIG_FOLDER = str(CONF)
@@ -108,9 +108,7 @@ def was_requeued() -> bool:
 
 def by_device(accelerator: str, on_gpu: Any, on_cpu: Any) -> Any:
     """One of two values, by where the run computes (trainer.accelerator)."""
-    from papo.training import device_type  # of one command; the others need no Lightning
-
-    return on_gpu if device_type(accelerator) == "cuda" else on_cpu
+    return on_gpu if asks_for_gpu(accelerator) else on_cpu
 
 
 def makeable_folder(folder: str) -> str:

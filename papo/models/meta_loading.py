@@ -6,10 +6,11 @@ configuration alone, as rotary frequencies, is there.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from torch import nn
 from transformers import (
     AutoModelForImageTextToText,
     GenerationConfig,
@@ -93,7 +94,7 @@ def meta_model(
     parts = {} if lora is None else lora_parts(lora)
     if parts:
         add_adapters(model, parts)
-        model.to("meta")
+        cast(nn.Module, model).to("meta")
     elif freeze_vision:
         model.model.visual.requires_grad_(False)
     return model

@@ -4,7 +4,7 @@ Prompts are dealt by position, never by rank, so the number of processes changes
 """
 
 from papo.parallel.deal import deal
-from papo.parallel.device import device_of_process
+from papo.parallel.device import asks_for_gpu, device_of_process
 from papo.parallel.join import joined
 from papo.parallel.launch import check_processes, launch
 from papo.parallel.ranks import Ranks, RanksDiffer
@@ -28,6 +28,7 @@ __all__ = [
     "RanksDiffer",
     "Sharding",
     "World",
+    "asks_for_gpu",
     "check_processes",
     "check_shard_size",
     "deal",

@@ -7,6 +7,11 @@ import torch
 from papo.parallel.ranks import Ranks
 
 
+def asks_for_gpu(asked: str) -> bool:
+    """Whether a setting as of `device_of_process` means a GPU on this machine."""
+    return asked != "cpu" and (asked != "auto" or torch.cuda.is_available())
+
+
 def device_of_process(
     asked: str, *, devices: int, ranks: Ranks, key: str, section: str
 ) -> torch.device:
@@ -25,7 +30,7 @@ def device_of_process(
     Raises:
         ValueError: no device, or none of its own; on every rank where two of them see one GPU.
     """
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+    if not asks_for_gpu(asked):
         return torch.device("cpu")
     try:
         named = torch.device("cuda" if asked in ("auto", "gpu") else asked)

@@ -25,8 +25,9 @@ from papo.training.reference import cast_by_passes
 _GIB = 1024**3
 _FLOAT32 = 4
 
-# Of every row and token of the vocabulary while a token is drawn by top-p: log-probabilities (4), their order
-# (8), and in float64 probabilities, two running sums and those of the nucleus (4 x 8), one of them as a flag (1).
+# Of every row and token of the vocabulary while a token is drawn from all in order, as where the nucleus is large:
+# log-probabilities (4), their order (8), and in float64 probabilities, two running sums and those of the nucleus
+# (4 x 8), one of them as a flag (1).
 _DRAWN = 45
 
 
@@ -44,6 +45,7 @@ class MemoryEstimate:
         head: logits of one chunk of the vocabulary head and what is made of them.
         unsharded: of shards, what a pass puts together: a layer and the next, and what is in none.
         cache: keys and values of all responses that are sampled side by side.
+        decoding: matrices in half precision that their tokens are read with, beside wider weights.
         drawing: what their next tokens are drawn from.
         gathered: the weights of all shards, put together for sampling.
         offloads: optimiser and reference are on the host while responses are sampled.
@@ -58,6 +60,7 @@ class MemoryEstimate:
     head: int
     unsharded: int
     cache: int
+    decoding: int
     drawing: int
     gathered: int
     offloads: bool = False
@@ -67,7 +70,7 @@ class MemoryEstimate:
         """Bytes at the moments that may be the largest; the gradient is gone before responses are sampled."""
         idle = (self.optimizer or 0) + self.reference
         stays = self.weights + idle + self.gradient
-        sampled = self.weights + self.cache + self.drawing + self.gathered
+        sampled = self.weights + self.cache + self.decoding + self.drawing + self.gathered
         return {
             "sampling": sampled + (0 if self.offloads else idle),
             "the update": stays + self.activations + self.head + self.unsharded,
@@ -200,6 +203,7 @@ def estimate_memory(
         ),
         unsharded=0 if shards == 1 else _unsharded_bytes(model, width),
         cache=_cache_bytes(model, sizes, precision),
+        decoding=_decoding_bytes(model, precision, on_gpu=on_gpu) if sizes.sampled_rows else 0,
         drawing=_DRAWN * sizes.sampled_rows * model.lm_head.weight.shape[0],
         gathered=0 if shards == 1 else numbers * width - whole,
         offloads=offloads,
@@ -271,10 +275,24 @@ def _head_bytes(model: Any, sizes: PassSizes, chunk_size: int, *, narrow: bool) 
 
 
 def _cache_bytes(model: Any, sizes: PassSizes, precision: PassPrecision) -> int:
-    """Keys, as precise as the embeddings that rotated them, and values of every layer."""
+    """Keys and values of every layer."""
     text = model.config.get_text_config()
     row = text.num_hidden_layers * text.num_key_value_heads * head_channels(text)
-    return int(sizes.cached_tokens * row * (precision.residual + precision.width))
+    return int(sizes.cached_tokens * row * 2 * precision.width)
+
+
+def _decoding_bytes(model: Any, precision: PassPrecision, *, on_gpu: bool) -> int:
+    """The matrices that every token is read with, held once more where passes would cast them (DecodeStep)."""
+    if not precision.casts:
+        return 0
+    matrices = sum(
+        parameter.numel()
+        for name, parameter in model.model.language_model.layers.named_parameters()
+        if "norm" not in name
+    )
+    # A CPU adds up products of half precision in operands that are wide again.
+    head = model.lm_head.weight.numel() * (precision.width if on_gpu else _FLOAT32)
+    return int(matrices * precision.width + head)
 
 
 def _unsharded_bytes(model: Any, width: int) -> int:
