@@ -3,7 +3,7 @@
 No gradient is computed here; papo.training.papo turns a batch into updates.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -164,7 +164,7 @@ class Collector:
         self.sharding = sharding or NoSharding()
         self.weights = weights
         self.offload = offload or NoOffload()
-        self.idle: Callable[[], list[Tensor]] = list
+        self.idle: Callable[[], Iterable[Tensor]] = list
         self.microbatches = MicrobatchCutter(
             prompts=settings.prompts_per_microbatch,
             tokens=settings.tokens_per_microbatch,

@@ -183,16 +183,15 @@ class PAPOModule(LightningModule):
         # For callbacks that monitor a metric; RecordMetrics writes them, to the loggers too.
         self.log_dict(self.last_step.metrics, logger=False)
 
-    def _idle_while_sampling(self) -> list[Tensor]:
+    def _idle_while_sampling(self) -> Iterator[Tensor]:
         """State of the optimiser, and the copy that is the reference."""
         optimizer: Any = self.optimizers()
-        state = [value for one in optimizer.state.values() for value in one.values()]
-        idle = [value for value in state if isinstance(value, Tensor)]
+        state = (value for one in optimizer.state.values() for value in one.values())
+        yield from (value for value in state if isinstance(value, Tensor))
         reference = self.collector.reference
         if reference is not None and reference.is_copy:
             policy = {id(tensor) for tensor in self.policy_module.policy.parameters()}
-            idle += [one for one in reference.policy.parameters() if id(one) not in policy]
-        return idle
+            yield from (one for one in reference.policy.parameters() if id(one) not in policy)
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """One optimiser step per minibatch. Terms are normalised by the minibatch, so gradients of

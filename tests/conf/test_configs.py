@@ -6,6 +6,7 @@ The rows of the published table, model sizes included, are test_published_runs.p
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 

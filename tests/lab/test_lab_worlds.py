@@ -28,20 +28,20 @@ def quadrilateral_model(tmp_path_factory):
 def test_the_experiment_trains_on_four_readings_with_a_model_that_knows_them(quadrilateral_model):
     config = composed("+experiment=lab_quadrilateral", f"model.path={quadrilateral_model}")
     plan = train.make_plan(config)
-    train.preflight(plan, Ranks(), shards=1)
+    train.preflight(plan, Ranks(), torch.device("cpu"), shards=1)
     assert set("abcd") <= plan.source[0].truth.keys()
 
 
 def test_the_shipped_policy_is_refused_for_the_other_world():
     plan = train.make_plan(composed("data.shape=quadrilateral", "rollout.max_response_tokens=44"))
     with pytest.raises(ValueError, match=r"data\.shape=quadrilateral.*warm_start_lab\.py"):
-        train.preflight(plan, Ranks(), shards=1)
+        train.preflight(plan, Ranks(), torch.device("cpu"), shards=1)
 
 
 def test_a_policy_of_the_other_world_is_refused_for_the_shipped_one(quadrilateral_model):
     plan = train.make_plan(composed(f"model.path={quadrilateral_model}"))
     with pytest.raises(ValueError, match=r"data\.shape=rectangle: it does not know"):
-        train.preflight(plan, Ranks(), shards=1)
+        train.preflight(plan, Ranks(), torch.device("cpu"), shards=1)
 
 
 def test_responses_that_cannot_be_finished_are_refused_before_anything_is_loaded():

@@ -8,14 +8,6 @@ from pool import on_ranks
 pytestmark = pytest.mark.dist
 
 
-@pytest.fixture(scope="module", autouse=True)
-def needs_a_pytorch_that_shards():
-    from papo.parallel import can_shard
-
-    if not can_shard():
-        pytest.skip("this PyTorch does not add up gradients of shards")
-
-
 SIZES = {"hidden_size": 32, "intermediate_size": 32, "vision_hidden_size": 32}
 LORA = {"language": {"r": 2, "alpha": 4, "targets": ["q_proj"]}, "vision": None}
 HALF = {"half_precision": True}

@@ -58,7 +58,7 @@ IMPOSSIBLE = {
     "optimizer.lr=-1": "optimizer.lr=-1",
     "optimizer.betas=[0.9,1.5]": "optimizer.betas=[0.9, 1.5]",
     "trainer.precision=half": "trainer.precision=half",
-    "trainer.accelerator=quantum": "trainer.accelerator=quantum",
+    "trainer.accelerator=quantum": "got 'quantum'. Set trainer.accelerator.",
     "+trainer.accumulate_grad_batches=2": "set training.prompts_per_microbatch",
     "+trainer.max_epochs=3": "set training.num_rollouts",
     "+trainer.gradient_clip_val=1": "set training.max_grad_norm",

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from lab_module import lab_module, lab_policy
+from lab_module import lab_module, lab_policy, lab_problems
 from model_fixtures import tiny_policy
 
 from papo.training import ReferenceModule, estimate_memory, largest_pass, longest_prompt
@@ -106,8 +106,22 @@ def test_larger_passes_need_more(size, part):
 def test_the_head_is_bounded_by_its_chunk_and_the_cache_by_its_precision():
     policy = lab_policy(head_chunk_size=10)
     assert estimate(policy).head == estimate(policy, response_tokens=10).head
-    # Autocast leaves keys, which are rotated in float32, as wide as they are.
-    assert estimate(policy).cache * 3 == 4 * estimate(policy, half_precision=True).cache
+    assert estimate(policy).cache == 2 * estimate(policy, half_precision=True).cache
+
+
+def test_what_tokens_are_read_with_is_counted_as_it_is_held():
+    policy = lab_policy()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), policy.decoding(static=False):
+        prefix = policy.prefill(policy.encode([lab_problems()[0]])).share(2)
+        policy.next_token_logprobs(prefix.last_hidden)
+        policy.extend(prefix, torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=bool))
+        decoding = policy.reader.decoding
+        copies = [decoding.head_operand]
+        for layer in decoding.step.layers:
+            for part in (*layer.qkv, layer.output, *layer.gate_up, layer.down):
+                copies += [part.weight, *([] if part.bias is None else [part.bias])]
+    assert estimate(policy, half_precision=True).decoding == sum(one.nbytes for one in copies)
+    assert estimate(policy).decoding == 0
 
 
 def test_the_cache_is_that_of_the_sampler():

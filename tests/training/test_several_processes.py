@@ -6,6 +6,7 @@ import socket
 import sys
 
 import pytest
+import torch
 
 from papo.parallel import Ranks, check_processes, require_one_process
 
