@@ -65,7 +65,7 @@ class DecodeStep:
     def __init__(self, language_model: Any, *, static: bool) -> None:
         self.model, self.static = language_model, static
         weight = language_model.embed_tokens.weight
-        self.dtype = _product_dtype(weight)
+        self.dtype = product_dtype(weight)
         self.layers = [_layer(layer, self.dtype) for layer in language_model.layers]
         attention = language_model.layers[0].self_attn
         self.channels, self.scaling = int(attention.head_dim), float(attention.scaling)
@@ -196,7 +196,8 @@ def can_decode(language_model: Any) -> bool:
     return rope not in ("dynamic", "longrope")
 
 
-def _product_dtype(weight: Tensor) -> torch.dtype:
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """What products with such a tensor are computed in: that of autocast where it is on."""
     device = weight.device.type
     if weight.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

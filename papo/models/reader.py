@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from papo.functional import HeadPrecision
 from papo.models.adapter import QwenVLAdapter, VisionFeatures
-from papo.models.decode_step import Decoding, can_decode
+from papo.models.decode_step import Decoding, can_decode, product_dtype
 from papo.models.packed_prompts import PackedPrompts, side_by_side, worth_packing
 from papo.models.pixel_levels import PixelLevels
 from papo.models.shared_decoding import OwnTokens, SharedPrompts
@@ -65,9 +65,11 @@ class Prefix:
             return self.expand(num_responses)
         keys, values = [], []
         for layer in layers:
-            # Under autocast rotated keys are wide, and every product would narrow all of them.
-            keys.append(layer.keys.to(layer.values.dtype).contiguous())
-            values.append(layer.values.contiguous())
+            # Under autocast rotated keys are wide, and with transformers 5.23 values beside them; every product
+            # would narrow all of them.
+            dtype = product_dtype(layer.values)
+            keys.append(layer.keys.to(dtype).contiguous())
+            values.append(layer.values.to(dtype).contiguous())
             layer.keys = layer.values = None
         prompts = SharedPrompts.expanded(keys, values, num_responses)
         mask = self.attention_mask.repeat_interleave(num_responses, dim=0)
