@@ -4,12 +4,10 @@ Composes conf/evaluate.yaml, checks every setting and every data set before a mo
 samples and grades batch by batch, and ends with a table. The loop is papo/evaluation/runner.py.
 """
 
-import secrets
 import statistics
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from on_ranks import (
     locked_on_ranks,
     opened_on_ranks,
     require_same_start,
+    weight_source,
 )
 from papo.data import CheckedProblems, notes_on
 from papo.evaluation import (
@@ -57,9 +56,8 @@ from papo.evaluation import (
 )
 from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
-from papo.models import checkpoint_weights
 from papo.parallel import Ranks, check_processes, device_of_process
-from papo.rollout import WeightSource, check_sampling, preflight_engine, run_name
+from papo.rollout import check_sampling, preflight_engine
 from papo.training import check_seed, check_threads
 from papo.training.base_weights import fingerprint
 from policy_source import PolicySource, check_policy, find_policy
@@ -259,11 +257,7 @@ def run(plan: Plan, folder: EvaluationFolder, ranks: Ranks) -> float:
     plan = replace(plan, benchmarks=checked_benchmarks(plan.benchmarks, policy))
     engine = plan.make_engine(policy=policy)
     engine.follow(
-        WeightSource(
-            weights=partial(checkpoint_weights, policy.model),
-            ranks=ranks,
-            run=ranks.first(lambda: run_name(folder.path, secrets.token_hex(4))),
-        ),
+        weight_source(policy, folder.path, ranks),
         "0",
     )
     runner = Runner(

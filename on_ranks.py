@@ -1,7 +1,9 @@
 """What train.py and evaluate.py share of a command on several processes; alone, each does the same with one."""
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,9 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 
 import front_door
 from papo.files import locked
+from papo.models import checkpoint_weights
 from papo.parallel import Failure, Ranks, launch
 from papo.processes import STOPPING, Interrupted
 from papo.provenance import flatten_settings, run_facts
+from papo.rollout import WeightSource, run_name
 
 Opened = TypeVar("Opened")
 
@@ -85,6 +89,21 @@ def opened_on_ranks(folder: Path, ranks: Ranks, opened: Callable[[], Opened]) ->
             "there. Set run_dir to a folder on a disk that all machines share."
         )
     return result
+
+
+def weight_source(policy: Any, folder: Path, ranks: Ranks) -> WeightSource:
+    """The weights of a policy as servers are given them, under a name that no other start has. Collective.
+
+    Args:
+        policy: whose weights.
+        folder: of the run, or of the evaluation.
+        ranks: of the command.
+    """
+    return WeightSource(
+        weights=partial(checkpoint_weights, policy.model),
+        ranks=ranks,
+        run=ranks.first(lambda: run_name(folder, secrets.token_hex(4))),
+    )
 
 
 @contextmanager

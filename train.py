@@ -4,7 +4,6 @@ Composes conf/train.yaml, checks every setting before anything is loaded, builds
 and ends with a table. The algorithm is papo/training/collect.py and papo/training/papo.py.
 """
 
-import secrets
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from on_ranks import (
     locked_on_ranks,
     opened_on_ranks,
     require_same_start,
+    weight_source,
 )
 from papo.data import FilteredProblems, notes_on
 from papo.lab import (
@@ -42,16 +42,10 @@ from papo.lab import (
     shortest_response,
 )
 from papo.masking import check_mask, require_pictures
-from papo.models import VisionTowerSaliency, checkpoint_weights
+from papo.models import VisionTowerSaliency
 from papo.parallel import NoSharding, Ranks, Sharding, check_processes, device_of_process
 from papo.rewards import PartlyLabelled
-from papo.rollout import (
-    WeightSource,
-    check_importance_cap,
-    check_sampling,
-    preflight_engine,
-    run_name,
-)
+from papo.rollout import check_importance_cap, check_sampling, preflight_engine
 from papo.training import (
     LENGTH_KEY,
     PROCESS_KEYS,
@@ -582,11 +576,7 @@ def make_module(
             seed=plan.seed,
             ranks=ranks,
             sharding=sharding,
-            weights=WeightSource(
-                weights=partial(checkpoint_weights, policy.model),
-                ranks=ranks,
-                run=ranks.first(lambda: run_name(failure_folder.parent, secrets.token_hex(4))),
-            ),
+            weights=weight_source(policy, failure_folder.parent, ranks),
             offload=Offload(pinned=True)
             if plan.config.trainer.get("offload_while_sampling")
             else NoOffload(),

@@ -1,18 +1,17 @@
 """What an engine behind a server needs of the policy whose weights it holds."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor
 
 from papo.rollout.sampler import DecodingPolicy
-from papo.types import PromptGroup, TokenScores
+from papo.types import Policy
 
 
 @runtime_checkable
-class ServedPolicy(DecodingPolicy, Protocol):
+class ServedPolicy(DecodingPolicy, Policy, Protocol):
     """A policy that samples itself where it must, and says what the server should say.
 
     Attributes:
@@ -29,13 +28,3 @@ class ServedPolicy(DecodingPolicy, Protocol):
     def pictures(
         self, patches: Float[Tensor, "patch pixel"], image_grid_thw: Int[Tensor, "image 3"]
     ) -> tuple[Image, ...]: ...
-
-    def score(
-        self,
-        groups: Sequence[PromptGroup],
-        response_ids: Int[Tensor, "rollout token"],
-        response_mask: Bool[Tensor, "rollout token"],
-        *,
-        masked_view: bool,
-        full_vocabulary: bool,
-    ) -> TokenScores: ...

@@ -5,6 +5,7 @@ docs/rollouts.md says which engine to take when. The servers are servers/vllm; o
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -321,12 +322,8 @@ class ServerRollouts:
 
 def _sampled_here(responses: Responses) -> Responses:
     """The policy drew the tokens itself, and that is on record."""
-    return Responses(
-        ids=responses.ids,
-        mask=responses.mask,
-        logprobs=responses.logprobs,
-        finished=responses.finished,
-        texts=responses.texts,
+    return replace(
+        responses,
         behaviour_logprobs=responses.logprobs,
         from_server=torch.zeros(responses.ids.shape[0], dtype=torch.bool),
     )
