@@ -29,6 +29,7 @@ from constructor_arguments import check_arguments, refusals_named
 from constructors import CONF, check_targets
 from papo.files import write_atomically
 from papo.lab import WARM_START
+from papo.objective import Objective, SettingError
 from papo.parallel import PeerFailed, Ranks, asks_for_gpu, joined, require_one_process, world_of
 from papo.processes import Interrupted, hand_over, interruptible
 
@@ -150,9 +151,47 @@ def instantiate(node: DictConfig, *, without: tuple[str, ...] = (), **arguments:
     key, plain = key_of(node), OmegaConf.to_container(node, resolve=True)
     check_targets(plain)
     arguments |= {name: value for name, value in plain.items() if name not in without}
-    check_arguments(arguments, key)
-    with refusals_named(arguments, key):
+    with settings_named(node):
+        check_arguments(arguments, key)
+    with settings_named(node), refusals_named(arguments, key):
         return hydra.utils.instantiate(arguments, _convert_="all")
+
+
+def make_objective(config: DictConfig) -> Objective:
+    """Builds the terms of the loss, each by itself, so that what one refuses is told with its keys."""
+    terms = {name: instantiate(node) for name, node in config.objective.terms.items()}
+    with settings_named(config.fidelity):
+        return Objective(terms=terms, count_epsilon=config.fidelity.count_epsilon)
+
+
+@contextmanager
+def settings_named(node: DictConfig) -> Iterator[None]:
+    """Puts the keys that the user sets into what papo says of its own settings.
+
+    A value that a node takes from elsewhere (`${objective.gamma}`) is set there.
+
+    Raises:
+        ValueError: instead of a SettingError, with keys for names; or one that began with another key.
+    """
+    try:
+        yield
+    except ValueError as error:
+        written = OmegaConf.to_container(node, resolve=False)
+        assert isinstance(written, dict)
+        here = {str(name): f"{key_of(node)}.{name}" for name in written}
+        keys = {
+            name: source[1]
+            if (source := re.fullmatch(r"\$\{([\w.]+)\}", str(written[name])))
+            else key
+            for name, key in here.items()
+        }
+        if isinstance(error, SettingError):
+            raise ValueError(error.with_keys(keys)) from None
+        first, _, rest = str(error).partition(" ")
+        for name, key in here.items():
+            if first == key != keys[name]:
+                raise ValueError(f"{keys[name]} {rest}") from None
+        raise
 
 
 def check_node(node: DictConfig) -> None:

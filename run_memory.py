@@ -47,7 +47,7 @@ def run_memory(
     return RunMemory(
         model=model,
         make_optimizer=make_optimizer,
-        has_reference=objective.needs_reference,
+        has_reference=objective.needs.reference,
         half_precision="16" in str(config.trainer.precision),
         checkpointing=config.model.gradient_checkpointing,
         head_chunk_size=config.model.head_chunk_size,
@@ -64,7 +64,7 @@ def run_memory(
         prompts_per_minibatch=settings.prompts_per_minibatch,
         num_responses=config.rollout.num_responses,
         max_response_tokens=config.rollout.max_response_tokens,
-        views=2 if objective.needs_masked_view else 1,
+        views=1 + len(objective.needs.live_views),
         # Servers sample elsewhere; where one of them may be away, the policy does.
         sampled_rows=0
         if config.rollout.get("on_failure") == "stop"

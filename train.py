@@ -21,7 +21,7 @@ from rich.console import Console
 
 import front_door
 from constructors import read_run_config
-from front_door import instantiate
+from front_door import instantiate, make_objective
 from lab_settings import check_settings_are_meant
 from on_ranks import (
     end_recorded,
@@ -43,6 +43,7 @@ from papo.lab import (
 )
 from papo.masking import check_mask, require_pictures
 from papo.models import VisionTowerSaliency
+from papo.objective import Objective
 from papo.parallel import NoSharding, Ranks, Sharding, check_processes, device_of_process
 from papo.rewards import PartlyLabelled
 from papo.rollout import check_importance_cap, check_sampling, preflight_engine
@@ -81,6 +82,7 @@ from papo.training import (
     training_settings,
     try_optimizer,
 )
+from papo.views import MASKED, MaskedView, View
 from run_memory import run_memory, unloaded_run_memory
 
 KNOWN_KEYS = (
@@ -134,7 +136,8 @@ class Plan:
     settings: TrainingSettings
     num_responses: int
     seed: int
-    objective: Any
+    objective: Objective
+    views: dict[str, View]
     image_mask: Any
     reward: Any
     source: Any
@@ -313,8 +316,8 @@ def check_length(plan: Plan, folder: RunFolder, start: Start) -> None:
     """
     if plan.objective.depends_on_progress and folder.changes_length(start):
         raise ValueError(
-            f"objective.gamma_anneal_until={plan.objective.gamma_anneal_until} fades weights over the whole "
-            f"run, so with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
+            "objective.gamma_anneal_until, or anneal_until of a term, fades weights over the whole run, so "
+            f" with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
             "others. Leave it out, or start a new run in another run_dir."
         )
 
@@ -335,12 +338,14 @@ def make_plan(config: DictConfig) -> Plan:
         [group] = try_optimizer(make_optimizer).param_groups
     if group.get("lr") is None:
         raise ValueError("the learning rate is part of a run's metrics; set optimizer.lr")
+    objective = make_objective(config)
     plan = Plan(
         config=config,
         settings=settings,
         num_responses=check_group_size(config.rollout.num_responses),
         seed=check_seed(config.seed),
-        objective=instantiate(config.objective),
+        objective=objective,
+        views=make_views(config, objective),
         image_mask=instantiate(config.masking),
         reward=instantiate(config.reward),
         source=instantiate(config.data),
@@ -359,7 +364,7 @@ def make_plan(config: DictConfig) -> Plan:
         max_response_tokens=config.rollout.max_response_tokens,
     )
     check_importance_cap(
-        plan.objective.importance_cap,
+        plan.config.objective.get("importance_cap"),
         plan.make_engine,
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
@@ -385,7 +390,7 @@ def check_labels(plan: Plan) -> None:
     if not isinstance(plan.reward, PartlyLabelled):
         return
     for key, off, reads in (
-        ("objective.gate", "all", plan.config.objective.gate),
+        ("objective.gate", "all", plan.config.objective.get("gate", "all")),
         ("training.max_resample", 0, plan.settings.max_resample),
     ):
         if reads != off:
@@ -419,7 +424,7 @@ def preflight(plan: Plan, ranks: Ranks, device: torch.device, shards: int) -> tu
     )
     make_trainer(plan, [], ranks, device, NoSharding())
     # These read the data, which may have to come from the hub.
-    if needs_masked_view(plan.objective):
+    if plan.objective.needs.views:
         check_mask(plan.image_mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
     return notes_on(plan.source)
 
@@ -565,14 +570,16 @@ def make_module(
             policy=policy,
             # May copy the initial policy, so it is made before a checkpoint is restored.
             reference=reference_of(plan, policy, sharding),
-            image_mask=finished_mask(plan.image_mask, policy),
+            views={
+                MASKED: MaskedView(mask=finished_mask(plan.image_mask, policy)),
+                **plan.views,
+            },
             engine=engine,
             reward=plan.reward,
             prompts=PromptStream(source=source, seed=plan.seed),
             settings=plan.settings,
             num_responses=plan.num_responses,
-            needs_masked_view=needs_masked_view(objective),
-            needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
+            needs=objective.needs,
             seed=plan.seed,
             ranks=ranks,
             sharding=sharding,
@@ -589,9 +596,19 @@ def make_module(
     )
 
 
-def needs_masked_view(objective: Any) -> bool:
-    """Whether anything of the objective looks at the masked image."""
-    return bool(objective.needs_masked_view or objective.needs_old_masked_logprobs)
+def make_views(config: DictConfig, objective: Objective) -> dict[str, View]:
+    """The views of objective.views; `masked` is what masking= hides, and is made once the policy is there.
+
+    Raises:
+        ValueError: the objective looks at a view that is not there.
+    """
+    nodes = config.objective.get("views", {})
+    if missing := sorted(objective.needs.views - {MASKED, *nodes}):
+        raise ValueError(
+            f"a term of the objective looks at the view {missing[0]!r}; got {', '.join([MASKED, *nodes])}. Set "
+            f"objective.views.{missing[0]}."
+        )
+    return {name: instantiate(node) for name, node in nodes.items()}
 
 
 def finished_mask(image_mask: Any, policy: Any) -> Any:
@@ -611,7 +628,7 @@ def require_room_for_checkpoints(plan: Plan, policy: Any, folder: RunFolder) -> 
 
 def reference_of(plan: Plan, policy: Any, sharding: Sharding | NoSharding) -> Any:
     """The reference policy, in the precision that passes read it in; shards are cast where they are cut."""
-    if not plan.objective.needs_reference:
+    if not plan.objective.needs.reference:
         return None
     halves = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     half = halves.get(str(plan.config.trainer.precision))
@@ -667,7 +684,7 @@ def usable_problems(plan: Plan, policy: Any, folder: RunFolder, ranks: Ranks) ->
         source, report = plan.source.usable(fingerprint.noting(policy.encoder.prompt_length))
         say(report.summary())
         require_enough(source, plan.settings)
-        if needs_masked_view(plan.objective):
+        if plan.objective.needs.views:
             require_pictures(report.with_pictures, plan.source, remedy=WITHOUT_MASKED_VIEW)
         if note := folder.compare_problems(fingerprint):
             say(note)

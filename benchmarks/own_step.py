@@ -19,11 +19,12 @@ from benchmarks.models import build_word_tokenizer, policy_of, problems
 from benchmarks.scoring import SHARED
 from benchmarks.turnstile import Turnstile
 from papo.masking import RandomPatchMask
-from papo.objective import PAPOObjective
+from papo.objective import ClippedSurrogate, Objective, Term, ViewEntropy, ViewKL
 from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
 from papo.training import Collector, PAPOModule, PolicyModule, PromptStream, TrainingSettings
 from papo.types import Problem, Rewards
+from papo.views import MASKED, MaskedView
 
 VARIANTS = ("no_gradient", "gradient", "grpo")
 """PAPO with the masked view scored once per rollout, PAPO with it scored in the update, GRPO."""
@@ -57,33 +58,26 @@ class TakeTurns(Callback):
         self.turnstile.finish(phases=dict(module.last_step.seconds))
 
 
-def build_objective(variant: str) -> PAPOObjective:
+def build_objective(variant: str) -> Objective:
     """PAPO_G with both entropy terms, whose masked view is scored as `variant` says, or GRPO."""
-    perception = variant != "grpo"
-    return PAPOObjective(
+    surrogate = ClippedSurrogate(
+        weight=1.0,
+        average="sequence",
         clip_low=0.2,
         clip_high=0.3,
         dual_clip=3.0,
-        beta=0.0,
-        gamma=0.02 if perception else 0.0,
-        gamma_schedule="fixed",
-        gamma_anneal_until=None,
-        eta_full=0.03 if perception else 0.0,
-        eta_masked=0.03 if perception else 0.0,
-        average="sequence",
-        entropy_average="sequence",
-        count_epsilon=0.0,
-        masked_policy="current" if variant == "gradient" else "old",
-        entropy="sampled",
-        perception_estimator="k3",
-        ref_estimator="k3",
-        kl_log_ratio_max=None,
-        kl_in_float32=False,
-        perception_kl_max=None,
-        ref_kl_max=None,
-        perception_top_p=None,
-        gate="all",
+        log_ratio_max=None,
     )
+    terms: dict[str, Term] = {"surrogate": surrogate}
+    if variant != "grpo":
+        masked = {"view": MASKED, "policy": "current" if variant == "gradient" else "old"}
+        entropy = {"weight": 0.03, "average": "sequence", "estimator": "sampled"}
+        terms["perception_kl"] = ViewKL(
+            weight=0.02, direction="raise", average="sequence", estimator="k3", **masked
+        )
+        terms["entropy"] = ViewEntropy(**entropy)
+        terms["masked_entropy"] = ViewEntropy(**entropy, **masked)
+    return Objective(terms=terms, count_epsilon=0.0)
 
 
 def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule:
@@ -106,9 +100,13 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule
     collector = Collector(
         policy=policy,
         reference=None,
-        image_mask=RandomPatchMask(
-            ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0
-        ),
+        views={
+            MASKED: MaskedView(
+                mask=RandomPatchMask(
+                    ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0
+                )
+            )
+        },
         engine=SharedPrefillSampler(
             policy=policy,
             temperature=1.0,
@@ -121,8 +119,7 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule
         prompts=PromptStream(source=source, seed=0),
         settings=settings,
         num_responses=NUM_RESPONSES,
-        needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
-        needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
+        needs=objective.needs,
         seed=0,
         ranks=Ranks(),
     )

@@ -71,9 +71,7 @@ class TextGroup:
     def logprobs(self, way: str) -> torch.Tensor:
         """log p of the response tokens, with gradient. [rollout token]"""
         if way == "shared":
-            return self.policy.score(
-                self.groups, self.ids, self.mask, masked_view=False, full_vocabulary=False
-            ).logprobs
+            return self.policy.score(self.groups, self.ids, self.mask)["image"].logprobs
         return self._repeated() if way == "repeated" else self._grouped(prefix_grouper())
 
     def step(self, way: str) -> None:

@@ -25,6 +25,7 @@ from benchmarks.models import (
 )
 from benchmarks.report import Row, row_of, run_alone
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
+from papo.types import IMAGE
 
 SHARED = "auto"
 """The setting of `model.scoring` under test: the default."""
@@ -92,13 +93,7 @@ class GroupScoring:
             return plain_logprobs(self.model, self.groups[0], self.response_ids)
         return (
             self.policies[way]
-            .score(
-                self.groups,
-                self.response_ids,
-                self.response_mask,
-                masked_view=False,
-                full_vocabulary=False,
-            )
+            .score(self.groups, self.response_ids, self.response_mask)[IMAGE]
             .logprobs
         )
 

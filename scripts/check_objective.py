@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
+from front_door import make_objective
 from papo.functional import group_advantages, zero_padding
-from papo.objective import PAPOObjective
-from papo.types import RolloutBatch, TokenScores
+from papo.objective import Objective
+from papo.types import IMAGE, RolloutBatch, ViewScores
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHIPPED = "tests/golden/papo_objective.json"
@@ -77,20 +77,21 @@ def objective_overrides(config: dict[str, Any]) -> tuple[str, ...]:
         "gamma": config["gamma"],
         "eta_full": config["eta_ori"],
         "eta_masked": config["eta_mask"],
-        "masked_policy": "current" if config["recompute"] else "old",
     }
     if config.get("top_p") is not None:
         settings["perception_top_p"] = config["top_p"]
+    overrides = {f"objective.{key}": value for key, value in settings.items()}
+    overrides["fidelity.masked_policy"] = "current" if config["recompute"] else "old"
     if config.get("kl_clip") is not None:
-        settings["perception_kl_max"] = config["kl_clip"]
-    return tuple(f"objective.{key}={'null' if v is None else v}" for key, v in settings.items())
+        overrides["fidelity.perception_kl_max"] = config["kl_clip"]
+    return tuple(f"{key}={'null' if v is None else v}" for key, v in overrides.items())
 
 
 @functools.cache
-def official_objective(overrides: tuple[str, ...]) -> PAPOObjective:
+def official_objective(overrides: tuple[str, ...]) -> Objective:
     """Composes fidelity=official, objective=papo_g and the overrides, and builds it."""
     composed = compose(overrides=["+fidelity=official", "+objective=papo_g", *overrides])
-    return instantiate(composed.objective)
+    return make_objective(composed)
 
 
 def read_inputs(case: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -125,12 +126,12 @@ def evaluate(case: dict[str, Any]) -> dict[str, torch.Tensor | None]:
         num_responses=case["group_size"],
         response_mask=inputs["response_mask"],
         old_logprobs=inputs["old_log_probs"],
-        advantages=advantages,
+        advantages=advantages[:, None].expand_as(logprobs),
         correct=inputs["rewards"] > 0,
         ref_logprobs=inputs["ref_log_probs"],
-        masked_logprobs=inputs["masked_log_probs"],
+        old_views={"masked": ViewScores(logprobs=inputs["masked_log_probs"])},
     )
-    scores = TokenScores(logprobs=logprobs, masked_logprobs=masked_logprobs)
+    scores = {IMAGE: ViewScores(logprobs=logprobs), "masked": ViewScores(logprobs=masked_logprobs)}
     terms = objective(batch, scores, minibatch=batch, progress=0.0)
     gradients = torch.autograd.grad(terms["total"], (logprobs, masked_logprobs), allow_unused=True)
     watched = objective.diagnostics(batch, scores, batch)

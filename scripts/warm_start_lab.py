@@ -44,7 +44,7 @@ from papo.lab import (
 from papo.models import VisionLanguagePolicy, load_policy
 from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
-from papo.types import Problem, PromptGroup, derive_seed
+from papo.types import IMAGE, Problem, PromptGroup, derive_seed
 
 ZIPF_EXPONENT = 1.0
 BATCH_SIZE = 64
@@ -183,8 +183,8 @@ def train_stage(
         ids, mask = encode_responses(policy.encoder.tokenizer, texts)
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * min(1.0, (step + 1) / LEARNING_RATE_WARMUP_STEPS)
-        scores = policy.score(encode(problems), ids, mask, masked_view=False, full_vocabulary=False)
-        loss = -scores.logprobs.sum() / mask.sum()
+        scores = policy.score(encode(problems), ids, mask)
+        loss = -scores[IMAGE].logprobs.sum() / mask.sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), MAX_GRAD_NORM)

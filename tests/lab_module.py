@@ -20,6 +20,8 @@ TRAINING = {
 
 NUM_RESPONSES = 4
 
+MASK = {"ratio": 0.6, "grid": "patch", "raw_square_pixels": 14, "merge_size": 2, "seed": 0}
+
 
 @cache
 def default_config():
@@ -32,12 +34,22 @@ def default_config():
         return compose("train", overrides=[f"model.path={REPOSITORY}/papo/lab/warm_start"])
 
 
-def objective_settings():
+def settings_of(section):
+    """The names of a section's plain settings."""
+    return {key for key, value in default_config()[section].items() if not hasattr(value, "keys")}
+
+
+def lab_objective(**overrides):
+    """The objective of the default configuration; overrides are settings of `objective` or `fidelity`."""
     from omegaconf import OmegaConf
 
-    settings = OmegaConf.to_container(default_config().objective, resolve=True)
-    settings.pop("_target_")
-    return settings
+    from front_door import make_objective
+
+    config = OmegaConf.create(OmegaConf.to_container(default_config(), resolve=False))
+    for key, value in overrides.items():
+        section = "objective" if key in settings_of("objective") else "fidelity"
+        OmegaConf.update(config, f"{section}.{key}", value)
+    return make_objective(config)
 
 
 def lab_policy(**settings):
@@ -65,16 +77,16 @@ def lab_module(
     learning_rate=1e-3,
     policy=None,
     image_mask=None,
+    views=None,
     ranks=None,
     sharding=None,
     **overrides,
 ):
-    """Overrides are settings of the objective or of training."""
+    """Overrides are settings of the objective, of fidelity or of training."""
     import torch
 
     from papo.lab import LabReward
     from papo.masking import RandomPatchMask
-    from papo.objective import PAPOObjective
     from papo.parallel import Ranks
     from papo.rollout import SharedPrefillSampler
     from papo.training import (
@@ -85,16 +97,17 @@ def lab_module(
         ReferenceModule,
         training_settings,
     )
+    from papo.views import MASKED, MaskedView
 
-    assert not overrides.keys() - objective_settings().keys() - TRAINING.keys()
-    objective = PAPOObjective(**{k: overrides.get(k, v) for k, v in objective_settings().items()})
+    of_objective = {k: v for k, v in overrides.items() if k not in TRAINING}
+    assert not of_objective.keys() - settings_of("objective") - settings_of("fidelity")
+    objective = lab_objective(**of_objective)
     settings = training_settings({k: overrides.get(k, v) for k, v in TRAINING.items()})
     policy = policy or lab_policy()
     collector = Collector(
         policy=policy,
-        reference=ReferenceModule(policy) if objective.needs_reference else None,
-        image_mask=image_mask
-        or RandomPatchMask(ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0),
+        reference=ReferenceModule(policy) if objective.needs.reference else None,
+        views={MASKED: MaskedView(mask=image_mask or RandomPatchMask(**MASK)), **(views or {})},
         engine=SharedPrefillSampler(
             policy=policy,
             temperature=1.0,
@@ -107,8 +120,7 @@ def lab_module(
         prompts=PromptStream(source=source or lab_problems(), seed=1),
         settings=settings,
         num_responses=NUM_RESPONSES,
-        needs_masked_view=objective.needs_masked_view or objective.needs_old_masked_logprobs,
-        needs_old_masked_logprobs=objective.needs_old_masked_logprobs,
+        needs=objective.needs,
         seed=1,
         ranks=ranks or Ranks(),
         sharding=sharding,

@@ -65,7 +65,7 @@ def with_noise_as_masked_view(groups):
         if group.patches is not None:
             patches = group.patches.clone()
             patches[::2] = -1.0
-            group = replace(group, masked_patches=patches)
+            group = replace(group, views={"masked": (replace(group, patches=patches),)})
         masked.append(group)
     return tuple(masked)
 

@@ -101,10 +101,8 @@ def parity(setting: Setting) -> Iterator[Answer]:
         assert backend in BACKENDS, "a setting of model.scoring"
         policy = setting.scoring_by(backend)
         with setting.precision(), torch.no_grad():
-            scored = policy.score(
-                groups, sampled.ids, sampled.mask, masked_view=False, full_vocabulary=False
-            )
-        off = (scored.logprobs.cpu() - sampled.logprobs)[sampled.mask].double()
+            scored = policy.score(groups, sampled.ids, sampled.mask)
+        off = (scored["image"].logprobs.cpu() - sampled.logprobs)[sampled.mask].double()
         ratio = off.exp()
         yield {
             "scored_by": backend,

@@ -31,10 +31,8 @@ class Group:
 
     def score(self, policy: Any) -> torch.Tensor:
         """log p of the responses. [rollout token]"""
-        scores = policy.score(
-            self.groups, self.ids, self.mask, masked_view=False, full_vocabulary=False
-        )
-        logprobs: torch.Tensor = scores.logprobs
+        scores = policy.score(self.groups, self.ids, self.mask)
+        logprobs: torch.Tensor = scores["image"].logprobs
         return logprobs
 
 

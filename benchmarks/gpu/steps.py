@@ -89,9 +89,9 @@ def _told(setting: Setting, plan: train.Plan, step: TimedStep) -> Answer:
     with gradient is as the objective says.
     """
     flops = shared_flops(setting.policy.model.config, ScoringShape.of(step.groups, step.mask)).total
-    objective = plan.objective
-    scored = int(objective.needs_reference) + int(objective.needs_old_masked_logprobs)
-    trained = FORWARD_AND_BACKWARD * (2 if objective.needs_masked_view else 1)
+    needs = plan.objective.needs
+    scored = int(needs.reference) + len(needs.old_views)
+    trained = FORWARD_AND_BACKWARD * (1 + len(needs.live_views))
     peak, factor = measured_peak(setting), NUM_PROMPTS / len(step.groups)
     return {
         "prompts": len(step.groups),

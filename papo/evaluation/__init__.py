@@ -31,29 +31,19 @@ from papo.evaluation.settings import EvaluationSettings, check_num_responses, ev
 from papo.evaluation.store import ResponseStore, problem_identities, read_responses
 from papo.evaluation.summary import summarize
 from papo.evaluation.token_divergence import TokenDivergence
-from papo.evaluation.view import ImageView, Item, ReadingPolicy, View
-from papo.evaluation.views import BlankView, MaskedView, RemovedView, SwappedView
 from papo.evaluation.vision_dependency import VisionDependency, measure_vision_dependency
 from papo.evaluation.vision_report import write_vision_dependency
 
 __all__ = [
     "Benchmark",
-    "BlankView",
     "EvaluationFolder",
     "EvaluationSettings",
-    "ImageView",
-    "Item",
-    "MaskedView",
     "PerceptionProbe",
-    "ReadingPolicy",
-    "RemovedView",
     "ResponseAttention",
     "ResponseStore",
     "Runner",
     "SetScores",
-    "SwappedView",
     "TokenDivergence",
-    "View",
     "VisionDependency",
     "WrittenResponses",
     "averages",

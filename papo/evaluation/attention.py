@@ -103,7 +103,7 @@ def measure_attention(
         )
     adapter, reader = policy.adapter, policy.reader
     prompt = reader.pad_prompts([group])
-    features = reader.vision_features([group], "image")
+    features = reader.vision_features([group])
     # The last token predicts nothing of the response.
     read = response_ids[None, :-1].to(policy.device)
     offsets = torch.arange(read.shape[1], device=policy.device)

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from papo.evaluation.view import Item
 from papo.provenance import image_hash
 from papo.types import PromptGroup
+from papo.views import Item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

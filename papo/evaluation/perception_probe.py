@@ -21,10 +21,10 @@ from papo.data import ProblemError
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.references import Reference
 from papo.evaluation.token_divergence import TokenDivergence
-from papo.evaluation.views import hide, mask_seed
 from papo.functional import kl_k3
 from papo.parallel import Ranks
 from papo.types import (
+    IMAGE,
     ImageMask,
     Problem,
     ProblemSource,
@@ -34,6 +34,7 @@ from papo.types import (
     derive_seed,
     shown,
 )
+from papo.views import MASKED, hide, mask_seed
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ class ScoringPolicy(Protocol):
         response_ids: Int[Tensor, "rollout token"],
         response_mask: Bool[Tensor, "rollout token"],
         *,
-        masked_view: bool,
-        full_vocabulary: bool,
+        views: Sequence[str] = ...,
+        full_vocabulary: bool = ...,
     ) -> TokenScores: ...
 
 
@@ -266,8 +267,8 @@ class PerceptionProbe:
             item_seed = derive_seed(self.seed, benchmark.key, problem.id)
             for mask_index in range(self.num_masks):
                 seed = mask_seed(item_seed, self.mask, mask_index)
-                masked = hide(group, self.mask, policy, seed=seed).patches
-                yield _Unit(job=job, group=replace(group, masked_patches=masked))
+                masked = hide(group, self.mask, policy, seed=seed)
+                yield _Unit(job=job, group=replace(group, views={MASKED: (masked,)}))
 
     def _responses(
         self,
@@ -327,16 +328,18 @@ class PerceptionProbe:
             [unit.group for unit in units],
             ids,
             torch.arange(longest) < lengths[:, None],
-            masked_view=True,
+            views=(IMAGE, MASKED),
             full_vocabulary=True,
         )
-        assert scores.masked_logprobs is not None
-        assert scores.perception_kl is not None
+        exact = scores[MASKED].kl_from_image
+        assert exact is not None, "the full vocabulary was asked for"
         # float64, since r overflows float32 where the masked view all but excludes the other's token.
         k3 = kl_k3(
-            scores.logprobs.double(), scores.masked_logprobs.double(), log_ratio_max=None
+            scores[IMAGE].logprobs.double(),
+            scores[MASKED].logprobs.double(),
+            log_ratio_max=None,
         ).cpu()
-        exact = scores.perception_kl.double().cpu()
+        exact = exact.double().cpu()
         found, start = [], 0
         for unit in units:
             rows_of_unit = slice(start, start + unit.num_rows)

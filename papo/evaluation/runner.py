@@ -12,9 +12,9 @@ from papo.evaluation.batches import Shown, content_of_batch, cut_batches
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.progress import Advance
 from papo.evaluation.store import FinishedBatch, ResponseStore
-from papo.evaluation.view import Item, ReadingPolicy, View
 from papo.parallel import Ranks
 from papo.types import PromptGroup, ResponseRecord, RolloutEngine, derive_seed
+from papo.views import Item, ReadingPolicy, View
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from papo.functional.head_precision import HeadPrecision
 from papo.functional.logprobs import TokenStatistics, token_statistics
 from papo.functional.perception import (
     most_dependent_tokens,
-    perception_kl,
     restricted_perception_kl,
 )
 from papo.functional.reduce import sequence_mean, token_mean, zero_padding
@@ -49,7 +48,6 @@ __all__ = [
     "linear_decay",
     "log_ratio",
     "most_dependent_tokens",
-    "perception_kl",
     "restricted_perception_kl",
     "sequence_mean",
     "token_mean",

@@ -9,34 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from papo.functional.divergence import SampledEstimator, estimate_divergence
-
-
-def perception_kl(
-    logprobs: Float[Tensor, "rollout token"],
-    masked_logprobs: Float[Tensor, "rollout token"],
-    *,
-    old_logprobs: Float[Tensor, "rollout token"],
-    estimator: SampledEstimator,
-    log_ratio_max: float | None,
-) -> Float[Tensor, "rollout token"]:
-    """KL(pi_theta(.|q, I) || pi_theta(.|q, I_mask)) estimated at each sampled token, nats.
-
-    Args:
-        logprobs: log pi_theta of the sampled tokens given the full image.
-        masked_logprobs: the same tokens scored given the masked image.
-        old_logprobs: the same tokens under the policy that sampled them.
-        estimator: its gradient differs from name to name, see `papo.functional.divergence`.
-        log_ratio_max: clamp of log(q/p), nats; None for none.
-    """
-    return estimate_divergence(
-        estimator,
-        logprobs,
-        masked_logprobs,
-        old_logprobs=old_logprobs,
-        log_ratio_max=log_ratio_max,
-    )
-
 
 def most_dependent_tokens(
     token_kl: Float[Tensor, "rollout token"],

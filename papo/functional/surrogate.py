@@ -12,7 +12,7 @@ from papo.functional.divergence import log_ratio
 def clipped_surrogate(
     logprobs: Float[Tensor, "rollout token"],
     old_logprobs: Float[Tensor, "rollout token"],
-    advantages: Float[Tensor, " rollout"],
+    advantages: Float[Tensor, "rollout token"],
     *,
     clip_low: float,
     clip_high: float,
@@ -27,12 +27,11 @@ def clipped_surrogate(
     log rho is first clamped to +-log_ratio_max nats (official PAPO: 20; None leaves it alone).
     """
     ratio = log_ratio(old_logprobs, logprobs, maximum=log_ratio_max).exp()
-    advantage = advantages[:, None]
     clipped_ratio = ratio.clamp(1 - clip_low, 1 + clip_high)
-    loss = torch.maximum(-advantage * ratio, -advantage * clipped_ratio)
+    loss = torch.maximum(-advantages * ratio, -advantages * clipped_ratio)
     if dual_clip is None:
         return loss
-    return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
+    return torch.where(advantages < 0, torch.minimum(loss, -advantages * dual_clip), loss)
 
 
 def truncated_importance(
@@ -68,7 +67,7 @@ class ClipEvents:
 def clip_events(
     logprobs: Float[Tensor, "rollout token"],
     old_logprobs: Float[Tensor, "rollout token"],
-    advantages: Float[Tensor, " rollout"],
+    advantages: Float[Tensor, "rollout token"],
     *,
     clip_low: float,
     clip_high: float,
@@ -79,9 +78,8 @@ def clip_events(
     The official code logs low + high as `pg_clipfrac_higher` and dual as `pg_clipfrac_lower`.
     """
     ratio = (logprobs - old_logprobs).exp()
-    advantage = advantages[:, None]
     return ClipEvents(
-        low=(advantage < 0) & (ratio < 1 - clip_low),
-        high=(advantage > 0) & (ratio > 1 + clip_high),
-        dual=(advantage < 0) & (ratio > (torch.inf if dual_clip is None else dual_clip)),
+        low=(advantages < 0) & (ratio < 1 - clip_low),
+        high=(advantages > 0) & (ratio > 1 + clip_high),
+        dual=(advantages < 0) & (ratio > (torch.inf if dual_clip is None else dual_clip)),
     )

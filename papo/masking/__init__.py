@@ -6,7 +6,7 @@ patches; it never changes the group it reads. Not here: when to mask and how the
 """
 
 from papo.masking.blank import BlankMask
-from papo.masking.coverage import black_token_fraction, masked_fraction
+from papo.masking.coverage import black_token_fraction
 from papo.masking.dino_saliency import DinoSaliency
 from papo.masking.evidence import EvidenceControlMask, EvidenceMask
 from papo.masking.noise import GaussianNoiseMask
@@ -26,6 +26,5 @@ __all__ = [
     "SemanticMask",
     "black_token_fraction",
     "check_mask",
-    "masked_fraction",
     "require_pictures",
 ]

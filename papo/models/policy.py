@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -20,11 +21,11 @@ from papo.functional import HeadPrecision, TokenStatistics, token_statistics
 from papo.models.adapter import QwenVLAdapter
 from papo.models.lora import adapters_off, has_adapters, merged_copy, save_adapter
 from papo.models.prompt_encoder import PromptEncoder
-from papo.models.reader import Prefix, PromptReader, view_patches
+from papo.models.reader import Prefix, PromptReader
 from papo.models.scoring import BACKENDS, BackendChoice
 from papo.models.vision_cache import VisionFeatureCache
 from papo.models.weight_files import WeightFiles
-from papo.types import Problem, PromptGroup, TokenScores, View
+from papo.types import IMAGE, Problem, PromptGroup, TokenScores, ViewScores
 
 
 class VisionLanguagePolicy(nn.Module):
@@ -223,8 +224,8 @@ class VisionLanguagePolicy(nn.Module):
         pack = self.encoder.pixel_levels.pack
         if group.patches is None:
             return group
-        masked = None if group.masked_patches is None else pack(group.masked_patches)
-        return replace(group, patches=pack(group.patches), masked_patches=masked)
+        views = {name: tuple(map(self.packed, shown)) for name, shown in group.views.items()}
+        return replace(group, patches=pack(group.patches), views=views)
 
     def process_images(self, images: Sequence[Image]) -> Float[Tensor, "patch pixel"]:
         """Normalised patches of pictures, for masks that act on the raw picture."""
@@ -273,65 +274,64 @@ class VisionLanguagePolicy(nn.Module):
         response_ids: Int[Tensor, "rollout token"],
         response_mask: Bool[Tensor, "rollout token"],
         *,
-        masked_view: bool,
-        full_vocabulary: bool,
+        views: Sequence[str] = (IMAGE,),
+        full_vocabulary: bool = False,
     ) -> TokenScores:
-        """Scores the G contiguous responses of each group, in one view or in both.
+        """Scores the G contiguous responses of each group: one pass for each view.
 
-        A text-only prompt has no masked view: both views are then the same forward pass's.
+        A text-only prompt is the same in every view that nothing has made for it.
+
+        Args:
+            groups: the prompts.
+            response_ids: G rows for each.
+            response_mask: True where the policy sampled the token.
+            views: by their names; `image` is the unchanged prompt.
+            full_vocabulary: also entropies and, where the image is among the views, the KL from it.
 
         Returns:
             Nats, 0.0 at padding, with gradient where grad mode is on.
 
         Raises:
-            ValueError: the rows are not whole groups, a response has a gap, or a masked view was
-                asked for that no ImageMask has made.
+            ValueError: the rows are not whole groups, a response has a gap, or a view was asked for that
+                nothing has made.
         """
         _check_rows(groups, response_mask)
-        hidden = self._response_hidden(groups, response_ids, response_mask, "image")
-        masked_hidden = (
-            self._response_hidden(groups, response_ids, response_mask, "masked_image")
-            if masked_view
-            else None
-        )
-        statistics = self._statistics(
-            hidden, masked_hidden, response_ids, response_mask, full_vocabulary
-        )
+        num_responses = response_ids.shape[0] // len(groups)
+        hidden = {
+            view: self._response_hidden(
+                _shown_in(view, groups, num_responses), response_ids, response_mask
+            )
+            for view in views
+        }
 
-        def unflatten(values: Tensor | None) -> Tensor | None:
+        def padded(values: Any) -> Any:
             if values is None:
                 return None
-            padded = torch.zeros(response_mask.shape, dtype=values.dtype, device=values.device)
-            return padded.masked_scatter(response_mask.to(values.device), values)
+            zeros = torch.zeros(response_mask.shape, dtype=values.dtype, device=values.device)
+            return zeros.masked_scatter(response_mask.to(values.device), values)
 
-        logprobs = unflatten(statistics.logprobs)
-        assert logprobs is not None
-        return TokenScores(
-            logprobs=logprobs,
-            masked_logprobs=unflatten(statistics.masked_logprobs),
-            entropy=unflatten(statistics.entropy),
-            masked_entropy=unflatten(statistics.masked_entropy),
-            perception_kl=unflatten(statistics.perception_kl),
-        )
+        scores: dict[str, ViewScores] = {}
+        for view, other in _read_together(views, full_vocabulary=full_vocabulary):
+            of = self._statistics(
+                hidden[view],
+                None if other is None else hidden[other],
+                response_ids,
+                response_mask,
+                full_vocabulary,
+            )
+            if view not in scores:
+                scores[view] = ViewScores(logprobs=padded(of.logprobs), entropy=padded(of.entropy))
+            if other is not None:
+                scores[other] = ViewScores(
+                    logprobs=padded(of.masked_logprobs),
+                    entropy=padded(of.masked_entropy),
+                    kl_from_image=padded(of.perception_kl),
+                )
+        return scores
 
-    def score_masked(
-        self,
-        groups: Sequence[PromptGroup],
-        response_ids: Int[Tensor, "rollout token"],
-        response_mask: Bool[Tensor, "rollout token"],
-    ) -> Float[Tensor, "rollout token"]:
-        """log pi(o_t | q, I_mask) alone: one forward pass, of the masked image."""
-        masked_groups = [
-            replace(group, patches=view_patches(group, "masked_image")) for group in groups
-        ]
-        scores = self.score(
-            masked_groups, response_ids, response_mask, masked_view=False, full_vocabulary=False
-        )
-        return scores.logprobs
-
-    def prefill(self, groups: Sequence[PromptGroup], view: View = "image") -> Prefix:
+    def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest."""
-        return self.reader.prefill(groups, view)
+        return self.reader.prefill(groups)
 
     def extend(
         self,
@@ -401,7 +401,6 @@ class VisionLanguagePolicy(nn.Module):
         groups: Sequence[PromptGroup],
         response_ids: Int[Tensor, "rollout token"],
         response_mask: Bool[Tensor, "rollout token"],
-        view: View,
     ) -> Float[Tensor, "row hidden"]:
         """Hidden states that predict the response tokens, without padding, in row-major order."""
         backend = BACKENDS[self.choose_backend(groups, response_mask, self.reader)]
@@ -413,7 +412,6 @@ class VisionLanguagePolicy(nn.Module):
                 groups,
                 response_ids.to(self.device),
                 response_mask.to(self.device),
-                view,
             )
         finally:
             self.model.eval()
@@ -436,6 +434,30 @@ class VisionLanguagePolicy(nn.Module):
             chunk_size=self.head_chunk_size,
             masked_hidden=masked_hidden,
         )
+
+
+def _shown_in(
+    view: str, groups: Sequence[PromptGroup], num_responses: int
+) -> Sequence[PromptGroup]:
+    """The prompts of a view: one for each group, or one for each response where any group has so many."""
+    shown = [group.shown_in(view) for group in groups]
+    if all(len(prompts) == 1 for prompts in shown):
+        return [prompt for (prompt,) in shown]
+    return [
+        prompt
+        for prompts in shown
+        for prompt in (prompts * num_responses if len(prompts) == 1 else prompts)
+    ]
+
+
+def _read_together(views: Sequence[str], *, full_vocabulary: bool) -> list[tuple[str, str | None]]:
+    """Which views the head reads at once: the image with each that it is compared with."""
+    first, *others = views
+    if first != IMAGE or not others:
+        return [(view, None) for view in views]
+    if full_vocabulary:
+        return [(first, other) for other in others]
+    return [(first, others[0]), *((other, None) for other in others[1:])]
 
 
 def _check_rows(

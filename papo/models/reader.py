@@ -18,7 +18,7 @@ from papo.models.packed_prompts import PackedPrompts, side_by_side, worth_packin
 from papo.models.pixel_levels import PixelLevels
 from papo.models.shared_decoding import OwnTokens, SharedPrompts
 from papo.models.vision_cache import VisionFeatureCache
-from papo.types import PromptGroup, View
+from papo.types import PromptGroup
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -192,12 +192,12 @@ class PromptReader:
             next_positions=next_positions.to(device),
         )
 
-    def vision_features(self, groups: Sequence[PromptGroup], view: View) -> VisionFeatures | None:
+    def vision_features(self, groups: Sequence[PromptGroup]) -> VisionFeatures | None:
         """The images of all groups, in order: at most one call of the tower, each image in it once."""
         pictured = [group for group in groups if group.patches is not None]
         if not pictured:
             return self._nothing_seen() if self.passes_alike else None
-        patches = [_require(view_patches(group, view)) for group in pictured]
+        patches = [_require(group.patches) for group in pictured]
         grids = [_require(group.image_grid_thw) for group in pictured]
 
         def compute(indices: list[int]) -> list[VisionFeatures]:
@@ -225,13 +225,13 @@ class PromptReader:
         nothing, _ = features.split([0, 1])
         return nothing
 
-    def prefill(self, groups: Sequence[PromptGroup], view: View) -> Prefix:
+    def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest."""
         if torch.is_grad_enabled() or not worth_packing(groups, self.device):
-            return self._prefill_padded(groups, view)
+            return self._prefill_padded(groups)
         packed, device = PackedPrompts.of(groups), self.device
         image_slots = (packed.ids == self.adapter.image_token_id)[None].to(device)
-        features = self.vision_features([groups[index] for index in packed.order], view)
+        features = self.vision_features([groups[index] for index in packed.order])
         cache = DynamicCache(config=self.adapter.model.config.get_text_config())
         hidden = self.adapter.backbone(
             self.adapter.embed(packed.ids[None].to(device), image_slots, features),
@@ -256,9 +256,9 @@ class PromptReader:
             can_share=can_decode(self.adapter.language_model),
         )
 
-    def _prefill_padded(self, groups: Sequence[PromptGroup], view: View) -> Prefix:
+    def _prefill_padded(self, groups: Sequence[PromptGroup]) -> Prefix:
         prompts = self.pad_prompts(groups)
-        features = self.vision_features(groups, view)
+        features = self.vision_features(groups)
         embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)
         cache = DynamicCache(config=self.adapter.model.config.get_text_config())
         hidden = self.adapter.backbone(
@@ -311,21 +311,6 @@ class PromptReader:
         prefix.last_hidden = hidden[:, -1]
         prefix.next_positions = prefix.next_positions + num_tokens
         return hidden
-
-
-def view_patches(group: PromptGroup, view: View) -> Tensor | None:
-    """The patches of one view; None for a text-only prompt.
-
-    Raises:
-        ValueError: the masked view of a group that no ImageMask has seen.
-    """
-    if view == "image" or group.patches is None:
-        return group.patches
-    if group.masked_patches is None:
-        raise ValueError(
-            f"problem {group.problem.id!r} has images but no masked view; an ImageMask makes it (masking=)"
-        )
-    return group.masked_patches
 
 
 def _require(value: Tensor | None) -> Tensor:

@@ -1,6 +1,23 @@
-"""The training objective: named, weighted terms over the pure functions of papo.functional."""
+"""The training objective: named, weighted terms over the pure functions of papo.functional.
 
-from papo.objective.errors import NonFiniteTermError
-from papo.objective.papo import PAPOObjective
+A term of your own is a class that derives from `Term`, named in the configuration
+(`objective.terms.NAME._target_`).
+"""
 
-__all__ = ["NonFiniteTermError", "PAPOObjective"]
+from papo.objective.errors import NonFiniteTermError, SettingError
+from papo.objective.objective import Objective
+from papo.objective.term import Term, look, view_needs
+from papo.objective.terms import ClippedSurrogate, ReferenceKL, ViewEntropy, ViewKL
+
+__all__ = [
+    "ClippedSurrogate",
+    "NonFiniteTermError",
+    "Objective",
+    "ReferenceKL",
+    "SettingError",
+    "Term",
+    "ViewEntropy",
+    "ViewKL",
+    "look",
+    "view_needs",
+]

@@ -1,6 +1,25 @@
-"""The error that stops a run whose loss is no longer a number."""
+"""What the objective refuses, and the error that stops a run whose loss is no longer a number."""
+
+import re
+from collections.abc import Mapping
 
 from torch import Tensor
+
+
+class SettingError(ValueError):
+    """A setting is out of its range, or contradicts another.
+
+    Args:
+        text: the message; settings stand in it as {name}. Who knows where they were set puts the keys in.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(re.sub(r"\{(\w+)\}", r"\1", text))
+        self.text = text
+
+    def with_keys(self, keys: Mapping[str, str]) -> str:
+        """Returns the message with the configuration's keys for the names of the settings."""
+        return re.sub(r"\{(\w+)\}", lambda name: keys.get(name[1], name[1]), self.text)
 
 
 class NonFiniteTermError(FloatingPointError):

@@ -36,15 +36,9 @@ def measure_parity(
     by_kind: dict[str, float] = {}
     for group, response in zip(groups, responses, strict=True):
         ids = torch.tensor([response.ids])
-        scores = policy.score(
-            [group],
-            ids,
-            torch.ones_like(ids, dtype=torch.bool),
-            masked_view=False,
-            full_vocabulary=False,
-        )
+        scores = policy.score([group], ids, torch.ones_like(ids, dtype=torch.bool))
         theirs = torch.tensor([response.logprobs], dtype=torch.float64)
-        difference = float((scores.logprobs.double().cpu() - theirs).abs().max())
+        difference = float((scores["image"].logprobs.double().cpu() - theirs).abs().max())
         kind = "prompts without pictures" if group.patches is None else "prompts with pictures"
         # Not max(), which forgets that one is not a number.
         before = by_kind.get(kind, 0.0)

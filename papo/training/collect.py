@@ -3,9 +3,10 @@
 No gradient is computed here; papo.training.papo turns a batch into updates.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -28,14 +29,18 @@ from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
 from papo.training.settings import TrainingSettings
 from papo.types import (
-    ImageMask,
+    IMAGE,
     MinibatchCounts,
+    Needs,
+    PromptGroup,
     RewardFunction,
     RolloutBatch,
     RolloutEngine,
+    ViewScores,
     derive_seed,
     derive_seeds,
 )
+from papo.views import MASKED, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +76,9 @@ class Rollout:
         groups_dropped: groups that dynamic sampling replaced.
         drawn_accuracy: share of correct responses, dropped groups included.
         timeouts: gradings killed at the deadline, dropped groups included.
-        masked_fraction: share of the patches of a prompt's images that the mask changed, mean over
-            the prompts with images (0 without any); None where no masked view is needed.
         agreement: between the policy and the servers that wrote the responses; None where none did.
+        changed: share of the patches of a prompt's images that each view changed, mean over the prompts with
+            images (0 without any).
     """
 
     draft: Draft
@@ -86,8 +91,8 @@ class Rollout:
     groups_dropped: int
     drawn_accuracy: float
     timeouts: int
-    masked_fraction: float | None
     agreement: Agreement | None
+    changed: dict[str, float]
 
 
 class Collector:
@@ -101,14 +106,13 @@ class Collector:
     Args:
         policy: acts, and scores its own responses to the masked image.
         reference: scores responses under the initial policy; None when its weight is 0.
-        image_mask: hides part of each image; its attribute `seed`, if any, seeds the masks.
+        views: further ways to show a prompt, by name; those that `needs` names.
         engine: samples the responses.
         reward: grades them.
         prompts: the problems.
         settings: how many prompts, and dynamic sampling.
         num_responses: G.
-        needs_masked_view: whether anything looks at the masked image.
-        needs_old_masked_logprobs: whether the rollout policy's masked log-probs are read.
+        needs: what must be scored for the objective.
         seed: of the run.
         ranks: the processes of the run.
         sharding: how the weights are spread over them; None: each has them all.
@@ -126,14 +130,13 @@ class Collector:
         *,
         policy: ActingPolicy,
         reference: ReferenceModule | None,
-        image_mask: ImageMask,
+        views: Mapping[str, View],
         engine: RolloutEngine,
         reward: RewardFunction,
         prompts: PromptStream,
         settings: TrainingSettings,
         num_responses: int,
-        needs_masked_view: bool,
-        needs_old_masked_logprobs: bool,
+        needs: Needs,
         seed: int,
         ranks: Ranks,
         sharding: Sharding | NoSharding | None = None,
@@ -144,21 +147,20 @@ class Collector:
     ) -> None:
         self.policy = policy
         self.reference = reference
-        self.image_mask = image_mask
         self.engine = engine
         self.reward = reward
         self.prompts = prompts
         self.reader = PromptReader(
             policy=policy,
             prompts=prompts,
-            image_mask=image_mask if needs_masked_view else None,
             workers=prompt_workers,
             packs=packs_pictures,
+            views={name: views[name] for name in sorted(needs.views)},
+            num_responses=num_responses,
         )
         self.settings = settings
         self.num_responses = num_responses
-        self.needs_masked_view = needs_masked_view
-        self.needs_old_masked_logprobs = needs_old_masked_logprobs
+        self.needs = needs
         self.seed = seed
         self.ranks = ranks
         self.sharding = sharding or NoSharding()
@@ -182,11 +184,16 @@ class Collector:
         self.reader.encoded.close()
 
     @torch.no_grad()
-    def collect(self, step: int, position: int) -> Rollout:
+    def collect(self, step: int, position: int, *, progress: float) -> Rollout:
         """Returns rollout number `step`, drawing problems from `position` of the stream on.
 
+        Args:
+            step: rollouts that are finished.
+            position: in the stream of problems.
+            progress: share of the run that is done, for views that change with it.
+
         Raises:
-            ValueError: the mask left every picture of the rollout as it was.
+            ValueError: a view left every picture of the rollout as it was.
         """
         seconds = {"rollout": 0.0, "reward": 0.0, "score": 0.0}
         wanted = self.settings.prompts_per_rollout
@@ -199,7 +206,9 @@ class Collector:
                 self.follow(step)
             while True:
                 missing = wanted - num_kept
-                draft = self._act_and_judge(step, rounds, position + drawn, missing, seconds)
+                draft = self._act_and_judge(
+                    step, rounds, position + drawn, missing, seconds, progress
+                )
                 drawn += missing
                 timeouts += draft.rewards.timeouts
                 num_correct += float(draft.mean_accuracies().sum())
@@ -218,7 +227,7 @@ class Collector:
             owners = self._deal(draft)
             mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
             with _timed(seconds, "score"):
-                own = self._read_again(draft, mine, step)
+                own = self._read_again(draft, mine, step, progress)
         advantages = group_advantages(
             draft.rewards.total,
             num_responses=self.num_responses,
@@ -241,10 +250,8 @@ class Collector:
             groups_dropped=dropped,
             drawn_accuracy=num_correct / drawn,
             timeouts=timeouts,
-            masked_fraction=_mean_masked_fraction(draft.prompts)
-            if self.needs_masked_view
-            else None,
             agreement=measure_agreement(batch, draft.responses, self.ranks),
+            changed={name: _mean_changed(draft.prompts, name) for name in self.reader.views},
         )
 
     def follow(self, step: int) -> None:
@@ -253,15 +260,23 @@ class Collector:
             self.engine.follow(self.weights, str(step))
 
     def _act_and_judge(
-        self, step: int, round_index: int, position: int, count: int, seconds: dict[str, float]
+        self,
+        step: int,
+        round_index: int,
+        position: int,
+        count: int,
+        seconds: dict[str, float],
+        progress: float,
     ) -> Draft:
         """One round of all ranks; each samples and grades its share."""
         share = self.ranks.share(count)
         with _timed(seconds, "rollout"):
-            problems, prompts = self.reader.read(step, round_index, position, share)
+            problems, prompts = self.reader.read(
+                step, round_index, position, share, progress=progress
+            )
             # Later rounds draw few prompts, whose pictures chance alone may leave untouched.
-            if round_index == 0 and self.needs_masked_view:
-                self._require_hidden(prompts, step)
+            if round_index == 0:
+                self._require_changed(prompts, step)
             seed = derive_seed(self.seed, "rollout", step, round_index)
             seeds = derive_seeds(seed, count)
             if not prompts:
@@ -290,19 +305,26 @@ class Collector:
             ]
         )
 
-    def _require_hidden(self, prompts: Sequence[DrawnPrompt], step: int) -> None:
-        """Refuses a mask that hides nothing: the perception KL would be 0 and say nothing of it."""
-        # A mask without a ratio always means to hide something.
-        ratio = float(getattr(self.image_mask, "ratio", 1.0))
-        shares = self.ranks.gather([prompt.masked_fraction for prompt in prompts])
-        fractions = [fraction for share in shares for fraction in share]
-        if ratio > 0 and any(f is not None for f in fractions) and not any(fractions):
-            raise ValueError(
-                "the masked view differs from the image in at least one patch; got masked pictures "
-                f"equal to the full ones in all {len(fractions)} prompts of rollout {step + 1}. Raise "
-                f"masking.ratio (got {ratio:g}), choose another mask (masking=), or, where the "
-                "pictures are black, another data set."
-            )
+    def _require_changed(self, prompts: Sequence[DrawnPrompt], step: int) -> None:
+        """Refuses a view that hides nothing: its KL from the image would be 0 and say nothing of it."""
+        if not self.reader.views:
+            return
+        everyone = [
+            one for share in self.ranks.gather([dict(p.changed) for p in prompts]) for one in share
+        ]
+        for name, view in self.reader.views.items():
+            fractions = [one[name] for one in everyone]
+            if view.hides and any(f is not None for f in fractions) and not any(fractions):
+                remedy = (
+                    "Raise masking.ratio, choose another mask (masking=)"
+                    if name == MASKED
+                    else f"Change objective.views.{name}"
+                )
+                raise ValueError(
+                    f"the {name} view differs from the image in at least one patch; got {name} pictures "
+                    f"equal to the full ones in all {len(fractions)} prompts of rollout {step + 1}. {remedy}, "
+                    "or, where the pictures are black, another data set."
+                )
 
     def _uniform_groups(self, draft: Draft) -> set[int]:
         """Groups that dynamic sampling replaces: nothing to learn from the comparison."""
@@ -371,11 +393,12 @@ class Collector:
         )
         return max(num_passes) - num_passes[self.ranks.rank]
 
-    def _read_again(self, draft: Draft, mine: Sequence[int], step: int) -> Draft:
+    def _read_again(self, draft: Draft, mine: Sequence[int], step: int, progress: float) -> Draft:
         """The groups at this rank's places, with their prompts."""
         own = draft if self.ranks.size == 1 else draft.select(mine)
         self.reader.encoded.begin(each.position for each in own.prompts if each.group is None)
-        return replace(own, prompts=tuple(self.reader.here(prompt, step) for prompt in own.prompts))
+        prompts = (self.reader.here(prompt, step, progress=progress) for prompt in own.prompts)
+        return replace(own, prompts=tuple(prompts))
 
     def _look_again(self, own: Draft, advantages: Tensor, fillers: int) -> RolloutBatch:
         """The groups that are this rank's to train, scored.
@@ -392,7 +415,7 @@ class Collector:
             response_ids=responses.ids.to(device),
             response_mask=responses.mask.to(device),
             old_logprobs=responses.logprobs.to(device),
-            advantages=advantages.to(device),
+            advantages=advantages.to(device)[:, None].expand(responses.mask.shape),
             correct=own.rewards.correct.to(device),
         )
         if responses.behaviour_logprobs is not None:
@@ -406,13 +429,22 @@ class Collector:
             scores = self._in_parts(batch, reference.score, fillers)
             self.sharding.reshard(reference.policy)
             batch = replace(batch, ref_logprobs=scores)
-        if self.needs_old_masked_logprobs:
-            scores = self._in_parts(batch, self.policy.score_masked, fillers)
-            batch = replace(batch, masked_logprobs=scores)
-        return batch
+        old_views = {
+            view: ViewScores(
+                logprobs=self._in_parts(batch, partial(self._score_view, view=view), fillers)
+            )
+            for view in self.needs.old_views
+        }
+        return replace(batch, old_views=old_views)
+
+    def _score_view(
+        self, groups: Sequence[PromptGroup], ids: Tensor, mask: Tensor, *, view: str
+    ) -> Tensor:
+        """log pi(o_t | q, view) alone: one forward pass."""
+        return self.policy.score(groups, ids, mask, views=(view,))[view].logprobs
 
     def _score(self, *of_responses: Any) -> Tensor:
-        return self.policy.score(*of_responses, masked_view=False, full_vocabulary=False).logprobs
+        return self.policy.score(*of_responses)[IMAGE].logprobs
 
     def _in_parts(self, batch: RolloutBatch, score: Callable[..., Tensor], fillers: int) -> Tensor:
         """Scores micro-batch by micro-batch, which bounds memory; padded as the batch is."""
@@ -430,8 +462,8 @@ class Collector:
         return self.microbatches.retried(batch, attempt)
 
 
-def _mean_masked_fraction(prompts: Sequence[DrawnPrompt]) -> float:
-    fractions = [p.masked_fraction for p in prompts if p.masked_fraction is not None]
+def _mean_changed(prompts: Sequence[DrawnPrompt], view: str) -> float:
+    fractions = [share for p in prompts if (share := p.changed[view]) is not None]
     return sum(fractions) / len(fractions) if fractions else 0.0
 
 

@@ -18,7 +18,7 @@ class DrawnPrompt:
         position: in the stream of problems.
         round_index, index: the round of dynamic sampling, and its place there: its mask is drawn from them.
         num_tokens: of the prompt, image tokens included.
-        masked_fraction: share of the patches of its images that the mask changed; None without a masked view.
+        changed: share of the patches of its images that each view changed; None without images.
         has_picture: whether there is any.
         group: the encoded prompt; None where another rank has it.
     """
@@ -27,7 +27,7 @@ class DrawnPrompt:
     round_index: int
     index: int
     num_tokens: int
-    masked_fraction: float | None
+    changed: Mapping[str, float | None]
     has_picture: bool
     group: PromptGroup | None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from papo.types import RolloutBatch, TokenScores
+from papo.types import RolloutBatch, TokenScores, ViewScores
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -89,6 +89,10 @@ def write_batch(
         found = {name: getattr(owner, name) for name in names}
         return {name: value.detach().cpu() for name, value in found.items() if value is not None}
 
+    def of_view(seen: ViewScores) -> dict[str, Tensor]:
+        return tensors(seen, ("logprobs", "entropy", "kl_from_image"))
+
+    prompt = ("prompt_ids", "patches", "image_grid_thw")
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
@@ -100,23 +104,22 @@ def write_batch(
                     "response_mask",
                     "old_logprobs",
                     "ref_logprobs",
-                    "masked_logprobs",
                     "behaviour_logprobs",
                     "advantages",
                     "correct",
                 ),
             ),
-            "scores": {}
-            if scores is None
-            else tensors(
-                scores,
-                ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl"),
-            ),
+            "old_views": {view: of_view(seen) for view, seen in part.old_views.items()},
+            "scores": {view: of_view(seen) for view, seen in (scores or {}).items()},
             "prompts": [
                 {
                     "id": group.problem.id,
                     "question": group.problem.question,
-                    **tensors(group, ("prompt_ids", "patches", "masked_patches", "image_grid_thw")),
+                    **tensors(group, prompt),
+                    "views": {
+                        view: [tensors(one, prompt) for one in shown]
+                        for view, shown in group.views.items()
+                    },
                 }
                 for group in part.groups
             ],

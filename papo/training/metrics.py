@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from papo.training.collect import Rollout
+from papo.views import MASKED
 
 
 def rollout_metrics(rollout: Rollout) -> dict[str, float]:
@@ -31,8 +32,9 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
         "resample/groups_dropped": rollout.groups_dropped,
         "resample/drawn_correct": rollout.drawn_accuracy,
     }
-    if rollout.masked_fraction is not None:
-        metrics["masking/masked_fraction"] = rollout.masked_fraction
+    for view, changed in rollout.changed.items():
+        name = "masking/masked_fraction" if view == MASKED else f"views/{view}_changed"
+        metrics[name] = changed
     if rollout.agreement is not None:
         metrics |= rollout.agreement.metrics()
     return {name: float(value) for name, value in metrics.items()}

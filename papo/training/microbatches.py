@@ -24,11 +24,15 @@ def trim(batch: RolloutBatch) -> RolloutBatch:
     """The batch padded only to its own longest response."""
     longest = int(batch.response_mask.any(dim=0).nonzero().max()) + 1
     tokenwise = (
-        *("response_ids", "response_mask", "old_logprobs", "ref_logprobs", "masked_logprobs"),
-        "behaviour_logprobs",
+        *("response_ids", "response_mask", "old_logprobs", "ref_logprobs", "behaviour_logprobs"),
+        "advantages",
     )
     return replace(
         batch,
+        old_views={
+            view: scores.map(lambda values: values[:, :longest])
+            for view, scores in batch.old_views.items()
+        },
         **{
             name: value[:, :longest]
             for name in tokenwise

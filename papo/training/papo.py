@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from papo.objective import NonFiniteTermError, PAPOObjective
+from papo.objective import NonFiniteTermError, Objective
 from papo.parallel import RanksDiffer, Sharding, full_tensor, local_tensor
 from papo.training.base_weights import (
     base_parameters,
@@ -28,7 +28,7 @@ from papo.training.metrics import MinibatchSums, UpdateMeans, rollout_metrics
 from papo.training.microbatches import read_halvings, trim, write_halvings
 from papo.training.policy import PolicyModule
 from papo.training.random_state import random_state, restore_random_state
-from papo.types import MinibatchCounts, RolloutBatch, TokenScores
+from papo.types import IMAGE, MinibatchCounts, RolloutBatch, TokenScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,7 +77,7 @@ class PAPOModule(LightningModule):
         *,
         policy_module: PolicyModule,
         collector: Collector,
-        objective: PAPOObjective,
+        objective: Objective,
         failure_folder: Path,
     ) -> None:
         super().__init__()
@@ -108,6 +108,11 @@ class PAPOModule(LightningModule):
     @property
     def num_rollouts(self) -> int:
         return self.settings.num_rollouts
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        return self.rollout_step / self.num_rollouts
 
     def train_dataloader(self) -> range:
         """One batch: an epoch of Lightning's is a rollout, so that what it does after epochs (EarlyStopping,
@@ -160,7 +165,9 @@ class PAPOModule(LightningModule):
             raise
 
     def _step(self) -> None:
-        rollout = self.collector.collect(self.rollout_step, self.prompts_drawn)
+        rollout = self.collector.collect(
+            self.rollout_step, self.prompts_drawn, progress=self.progress
+        )
         if self.rollout_step + 1 < self.num_rollouts:
             self.collector.prepare(self.prompts_drawn + rollout.prompts_drawn)
         started = perf_counter()
@@ -271,17 +278,16 @@ class PAPOModule(LightningModule):
             part.groups,
             part.response_ids,
             part.response_mask,
-            masked_view=self.objective.needs_masked_view,
-            full_vocabulary=self.objective.needs_full_vocabulary,
+            views=(IMAGE, *self.objective.needs.live_views),
+            full_vocabulary=self.objective.needs.full_vocabulary,
         )
         return scores
 
     def _terms(
         self, part: RolloutBatch, scores: TokenScores, counts: MinibatchCounts
     ) -> dict[str, Tensor]:
-        progress = self.rollout_step / self.num_rollouts
         try:
-            terms = self.objective(part, scores, minibatch=counts, progress=progress)
+            terms = self.objective(part, scores, minibatch=counts, progress=self.progress)
         except NonFiniteTermError as error:
             self._break(f"the term {error.term}", error.value, part, scores)
             return {"total": error.total}

@@ -1,6 +1,6 @@
-"""From a position in the stream to an encoded prompt with its masked view, on whichever rank asks."""
+"""From a position in the stream to an encoded prompt with its views, on whichever rank asks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -9,11 +9,11 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
-from papo.masking import masked_fraction
 from papo.training.draft import DrawnPrompt
 from papo.training.encoded_ahead import EncodedAhead
 from papo.training.prompts import PromptStream
-from papo.types import ImageMask, Policy, Problem, PromptGroup, derive_seed
+from papo.types import Policy, Problem, PromptGroup, derive_seed
+from papo.views import MASKED, Item, View, changed_fraction
 
 PROMPTS_AHEAD = 128
 """Prompts that are held before they are asked for: at most 3 GB of patches at the published size of pictures."""
@@ -43,10 +43,10 @@ class PromptReader:
     Args:
         policy: encodes.
         prompts: the stream of problems.
-        image_mask: hides part of each image; its attribute `seed`, if any, seeds the masks. None where
-            nothing looks at the masked image.
+        views: further ways to show each prompt, by name; those that something looks at.
+        num_responses: G.
         workers: threads that encode; 0: none.
-        packs: whether patches are held as levels from when the masked view is made.
+        packs: whether patches are held as levels from when the views are made.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class PromptReader:
         *,
         policy: ActingPolicy,
         prompts: PromptStream,
-        image_mask: ImageMask | None,
+        views: Mapping[str, View],
+        num_responses: int,
         workers: int = 0,
         packs: bool = False,
     ) -> None:
@@ -63,12 +64,18 @@ class PromptReader:
         self.encoded = EncodedAhead(
             policy=policy, prompts=prompts, workers=workers, most=PROMPTS_AHEAD
         )
-        self.image_mask = image_mask
-        # A mask that draws nothing has no seed.
-        self.mask_seed = int(getattr(image_mask, "seed", 0))
+        self.prompts = prompts
+        self.views = views
+        self.num_responses = num_responses
 
     def read(
-        self, step: int, round_index: int, position: int, indices: Sequence[int]
+        self,
+        step: int,
+        round_index: int,
+        position: int,
+        indices: Sequence[int],
+        *,
+        progress: float,
     ) -> tuple[list[Problem], list[DrawnPrompt]]:
         """Returns prompts of a round of a rollout, with the problems that they put.
 
@@ -77,47 +84,58 @@ class PromptReader:
             round_index: of dynamic sampling.
             position: in the stream, of the round's first prompt.
             indices: which of the round's prompts.
+            progress: share of the run that is done.
         """
         encoded = self.encoded.take([position + index for index in indices])
-        # Masks may ask the policy itself, so they are made when the prompt is read, by no other thread.
-        return [problem for problem, _ in encoded], [
-            self._drawn(
-                self._with_masked_view(group, step, round_index, index),
-                index,
-                round_index,
-                position,
+        drawn = []
+        for index, (_, group) in zip(indices, encoded, strict=True):
+            # Views may ask the policy itself, so they are made when the prompt is read, by no other thread.
+            place = (step, round_index, index)
+            views = {
+                name: self._show(name, group, place, position + index, progress)
+                for name in self.views
+            }
+            shown = replace(group, views=views)
+            drawn.append(
+                DrawnPrompt(
+                    position=position + index,
+                    round_index=round_index,
+                    index=index,
+                    num_tokens=group.prompt_ids.shape[0],
+                    changed={name: changed_fraction(group, seen) for name, seen in views.items()},
+                    has_picture=group.patches is not None,
+                    group=self.policy.packed(shown) if self.packs else shown,
+                )
             )
-            for index, (_, group) in zip(indices, encoded, strict=True)
-        ]
+        return [problem for problem, _ in encoded], drawn
 
-    def here(self, prompt: DrawnPrompt, step: int) -> DrawnPrompt:
+    def here(self, prompt: DrawnPrompt, step: int, *, progress: float) -> DrawnPrompt:
         """The prompt with its group, read again where another rank has read it."""
         if prompt.group is not None:
             return prompt
         first = prompt.position - prompt.index
-        _, [again] = self.read(step, prompt.round_index, first, [prompt.index])
+        _, [again] = self.read(step, prompt.round_index, first, [prompt.index], progress=progress)
         return again
 
-    def _drawn(
-        self, group: PromptGroup, index: int, round_index: int, position: int
-    ) -> DrawnPrompt:
-        return DrawnPrompt(
-            position=position + index,
-            round_index=round_index,
-            index=index,
-            num_tokens=group.prompt_ids.shape[0],
-            masked_fraction=None if group.masked_patches is None else masked_fraction(group),
-            has_picture=group.patches is not None,
-            group=self.policy.packed(group) if self.packs else group,
+    def _show(
+        self,
+        name: str,
+        group: PromptGroup,
+        place: tuple[int, int, int],
+        position: int,
+        progress: float,
+    ) -> tuple[PromptGroup, ...]:
+        view = self.views[name]
+        # The masks of a run are those that they were before there were other views.
+        what = ("mask",) if name == MASKED else ("view", name)
+        item = Item(
+            benchmark="training",
+            problems=self.prompts.source,
+            index=self.prompts.index(position),
+            problem=group.problem,
+            seed=derive_seed(view.seed, *what, *place),
+            group=group,
+            progress=progress,
         )
-
-    def _with_masked_view(
-        self, group: PromptGroup, step: int, round_index: int, index: int
-    ) -> PromptGroup:
-        # A prompt without images has no masked view; its two views are one and its KL is 0.
-        if group.patches is None or self.image_mask is None:
-            return group
-        seed = derive_seed(self.mask_seed, "mask", step, round_index, index)
-        generator = torch.Generator().manual_seed(seed)
-        masked = self.image_mask(group, generator, self.policy.process_images)
-        return replace(group, masked_patches=masked)
+        # What cannot be shown in this way is shown as it is: its KL from the image is 0.
+        return view(item, self.policy, num_responses=self.num_responses) or (group,)

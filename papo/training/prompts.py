@@ -26,16 +26,19 @@ class PromptStream:
             )
         self.source = source
         self.seed = seed
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.long)
+        self._last_order = (-1, torch.empty(0, dtype=torch.long))
 
     def take(self, position: int, count: int) -> list[Problem]:
         """Returns the problems at `position` to `position + count - 1`."""
-        return [self.source[self._index(p)] for p in range(position, position + count)]
+        return [self.source[self.index(p)] for p in range(position, position + count)]
 
-    def _index(self, position: int) -> int:
+    def index(self, position: int) -> int:
+        """Returns which problem of the source stands at a position."""
         epoch, offset = divmod(position, len(self.source))
-        if epoch != self._epoch:
+        # Read and written in one step: threads ask.
+        of_epoch, order = self._last_order
+        if epoch != of_epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            self._epoch, self._order = epoch, torch.randperm(len(self.source), generator=generator)
-        return int(self._order[offset])
+            order = torch.randperm(len(self.source), generator=generator)
+            self._last_order = (epoch, order)
+        return int(order[offset])

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from papo.training.base_weights import fingerprint
-from papo.types import PromptGroup, TokenScores
+from papo.types import IMAGE, PromptGroup, TokenScores
 
 
 class ReferenceModule(LightningModule):
@@ -62,10 +62,8 @@ class ReferenceModule(LightningModule):
     ) -> Float[Tensor, "rollout token"]:
         """log pi_ref(o_t | q, I)."""
         with self._adapters_off():
-            scores: TokenScores = self.policy.score(
-                groups, response_ids, response_mask, masked_view=False, full_vocabulary=False
-            )
-        return scores.logprobs
+            scores: TokenScores = self.policy.score(groups, response_ids, response_mask)
+        return scores[IMAGE].logprobs
 
     def _adapters_off(self) -> AbstractContextManager[None]:
         if self.is_copy:

@@ -1,7 +1,7 @@
 """The words of the project: frozen dataclasses and Protocols; torch and the standard library."""
 
 from papo.types.message import key_in, shown
-from papo.types.problem import IMAGE_MARKER, Problem, PromptGroup, View
+from papo.types.problem import IMAGE, IMAGE_MARKER, Problem, PromptGroup
 from papo.types.protocols import (
     Grader,
     ImageMask,
@@ -12,20 +12,32 @@ from papo.types.protocols import (
     RolloutEngine,
 )
 from papo.types.records import GradedAnswer, ResponseRecord, StopReason
-from papo.types.rollout import MinibatchCounts, Responses, Rewards, RolloutBatch, TokenScores
+from papo.types.rollout import (
+    MinibatchCounts,
+    Needs,
+    Quantity,
+    Responses,
+    Rewards,
+    RolloutBatch,
+    TokenScores,
+    ViewScores,
+)
 from papo.types.seed import derive_seed, derive_seeds
 
 __all__ = [
+    "IMAGE",
     "IMAGE_MARKER",
     "GradedAnswer",
     "Grader",
     "ImageMask",
     "MinibatchCounts",
+    "Needs",
     "Objective",
     "Policy",
     "Problem",
     "ProblemSource",
     "PromptGroup",
+    "Quantity",
     "ResponseRecord",
     "Responses",
     "RewardFunction",
@@ -34,7 +46,7 @@ __all__ = [
     "RolloutEngine",
     "StopReason",
     "TokenScores",
-    "View",
+    "ViewScores",
     "derive_seed",
     "derive_seeds",
     "key_in",

@@ -1,8 +1,8 @@
 """What a data set hands out (Problem) and what a policy reads (PromptGroup)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float, Int, UInt8
 from PIL.Image import Image
@@ -11,8 +11,8 @@ from torch import Tensor
 IMAGE_MARKER = "<image>"
 """Stands in `Problem.question` where a picture belongs, once per picture."""
 
-View = Literal["image", "masked_image"]
-"""Which picture a response is scored against."""
+IMAGE = "image"
+"""The name of the view that shows the prompt as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PromptGroup:
-    """One encoded prompt: what all G responses to a problem share, in both views.
+    """One encoded prompt: what all G responses to a problem share.
 
     Attributes:
         problem: where it came from.
@@ -47,8 +47,9 @@ class PromptGroup:
         next_position: the position of the first response token on all three axes.
         patches: processed image patches of all images, one after another; None without images. Levels of
             256 where they are held packed (papo.models.pixel_levels), which masks do not read.
-        masked_patches: the same patches of the masked images; None until an ImageMask made them.
         image_grid_thw: patches per image along time, height and width.
+        views: the prompt as other views show it, by the name of the view: to all responses alike, or to each
+            in its own way.
     """
 
     problem: Problem
@@ -56,5 +57,19 @@ class PromptGroup:
     position_ids: Int[Tensor, "3 prompt_token"]
     next_position: int
     patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"] | None = None
-    masked_patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"] | None = None
     image_grid_thw: Int[Tensor, "image 3"] | None = None
+    views: Mapping[str, tuple["PromptGroup", ...]] = field(default_factory=dict)
+
+    def shown_in(self, view: str) -> tuple["PromptGroup", ...]:
+        """Returns the prompt as a view shows it: one prompt, or one for each response.
+
+        Raises:
+            ValueError: a view of pictures that nothing has made.
+        """
+        if view in self.views:
+            return self.views[view]
+        if view == IMAGE or self.patches is None:
+            return (self,)
+        raise ValueError(
+            f"problem {self.problem.id!r} has images but no view {view!r}; a View makes it (masking=)"
+        )

@@ -36,24 +36,14 @@ class Policy(Protocol):
         response_ids: Int[Tensor, "rollout token"],
         response_mask: Bool[Tensor, "rollout token"],
         *,
-        masked_view: bool,
-        full_vocabulary: bool,
+        views: Sequence[str] = ...,
+        full_vocabulary: bool = ...,
     ) -> TokenScores:
-        """Scores the G contiguous responses of each group.
+        """Scores the G contiguous responses of each group: one pass for each view, the image alone by default.
 
-        Always the full image; with `masked_view` also the masked image; with `full_vocabulary`
-        also exact entropies and, given both views, the exact perception KL. Gradient flows
-        wherever grad mode is on.
+        With `full_vocabulary` also exact entropies and, where the image is among the views, the exact KL
+        from it. Gradient flows wherever grad mode is on.
         """
-        ...
-
-    def score_masked(
-        self,
-        groups: Sequence[PromptGroup],
-        response_ids: Int[Tensor, "rollout token"],
-        response_mask: Bool[Tensor, "rollout token"],
-    ) -> Float[Tensor, "rollout token"]:
-        """log pi(o_t | q, I_mask) alone: one forward pass, of the masked image."""
         ...
 
 

@@ -1,18 +1,18 @@
-"""What rolling out and scoring produce: Responses, Rewards, RolloutBatch, TokenScores.
+"""What rolling out and scoring produce: Responses, Rewards, ViewScores, RolloutBatch.
 
 Axes: `rollout` = N prompts * G responses, the G rollouts of a prompt contiguous; `token` = response
 tokens, padded on the right. Log-probabilities in nats, exactly 0.0 at padding in every view.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from papo.types.problem import PromptGroup
+from papo.types.problem import IMAGE, PromptGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,23 +63,83 @@ class Rewards:
     timeouts: int = 0
 
 
+Quantity = Literal["logprobs", "entropy", "kl_from_image"]
+"""What can be known of a view's distribution at each token: the names of ViewScores' fields."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TokenScores:
-    """What one forward pass per view says of the response tokens; every field 0.0 at padding.
+class ViewScores:
+    """What one pass over a view of the prompts says of the response tokens; every field 0.0 at padding.
 
     Attributes:
-        logprobs: log pi_theta(o_t | q, I).
-        masked_logprobs: log pi_theta(o_t | q, I_mask).
-        entropy: full-vocabulary entropy of pi_theta(. | q, I, o_<t).
-        masked_entropy: full-vocabulary entropy of pi_theta(. | q, I_mask, o_<t).
-        perception_kl: full-vocabulary KL(pi_theta(. | I) || pi_theta(. | I_mask)).
+        logprobs: log pi(o_t | q, view).
+        entropy: full-vocabulary entropy of pi(. | q, view, o_<t).
+        kl_from_image: full-vocabulary KL(pi(. | q, I) || pi(. | q, view)); None for the image itself.
     """
 
     logprobs: Float[Tensor, "rollout token"]
-    masked_logprobs: Float[Tensor, "rollout token"] | None = None
     entropy: Float[Tensor, "rollout token"] | None = None
-    masked_entropy: Float[Tensor, "rollout token"] | None = None
-    perception_kl: Float[Tensor, "rollout token"] | None = None
+    kl_from_image: Float[Tensor, "rollout token"] | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "ViewScores":
+        """Returns the scores with every quantity that is there changed."""
+        return ViewScores(
+            **{
+                f.name: change(value)
+                for f in fields(self)
+                if (value := getattr(self, f.name)) is not None
+            }
+        )
+
+
+TokenScores = Mapping[str, ViewScores]
+"""The scores of the response tokens by the name of the view; the unchanged prompt is `image`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What must be scored, and so what a step costs: one pass for each view of `old` but the image (the
+    rollout policy's, without gradient) and one for each of `now` (in every update, with gradient).
+
+    Attributes:
+        reference: log-probabilities of the reference policy.
+        behaviour: those of the engine that drew the tokens, where that is not the rollout policy.
+        old: (view, quantity) under the rollout policy.
+        now: (view, quantity) under the policy that is updated, beside the image's log-probabilities.
+    """
+
+    reference: bool = False
+    behaviour: bool = False
+    old: frozenset[tuple[str, Quantity]] = frozenset()
+    now: frozenset[tuple[str, Quantity]] = frozenset()
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(
+            reference=self.reference or other.reference,
+            behaviour=self.behaviour or other.behaviour,
+            old=self.old | other.old,
+            now=self.now | other.now,
+        )
+
+    @property
+    def old_views(self) -> tuple[str, ...]:
+        """Views that the rollout policy looks at once per rollout, in the order of their names."""
+        return tuple(sorted({view for view, _ in self.old} - {IMAGE}))
+
+    @property
+    def live_views(self) -> tuple[str, ...]:
+        """Views that every update scores beside the image, in the order of their names."""
+        return tuple(sorted({view for view, _ in self.now} - {IMAGE}))
+
+    @property
+    def views(self) -> frozenset[str]:
+        """All that prompts must be shown in."""
+        return frozenset({*self.old_views, *self.live_views})
+
+    @property
+    def full_vocabulary(self) -> bool:
+        """Whether the scores of an update must hold more than the log-probs of sampled tokens."""
+        return any(quantity != "logprobs" for _, quantity in self.now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +164,9 @@ class RolloutBatch:
         response_mask: True where the policy sampled the token.
         old_logprobs: under the rollout policy, full image.
         ref_logprobs: under the reference policy, full image; None when its weight is 0.
-        masked_logprobs: under the rollout policy, masked image; None when nothing reads it.
         behaviour_logprobs: under the engine that drew the tokens; None where that is the rollout policy.
-        advantages: A_i, one per rollout.
+        old_views: what the rollout policy says given other views, by name; those that something reads.
+        advantages: A of every token.
         correct: the accuracy verdict per rollout.
         response_ids: the tokens themselves; None where only the objective is evaluated.
         groups: the encoded prompts, one per G rollouts; empty where only the objective is evaluated.
@@ -118,11 +178,11 @@ class RolloutBatch:
     num_responses: int
     response_mask: Bool[Tensor, "rollout token"]
     old_logprobs: Float[Tensor, "rollout token"]
-    advantages: Float[Tensor, " rollout"]
+    advantages: Float[Tensor, "rollout token"]
     correct: Bool[Tensor, " rollout"]
     ref_logprobs: Float[Tensor, "rollout token"] | None = None
-    masked_logprobs: Float[Tensor, "rollout token"] | None = None
     behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
+    old_views: Mapping[str, ViewScores] = field(default_factory=dict)
     response_ids: Int[Tensor, "rollout token"] | None = None
     groups: tuple[PromptGroup, ...] = ()
 
@@ -142,8 +202,10 @@ class RolloutBatch:
             raise ValueError(
                 "a RolloutBatch holds no empty response; one row of response_mask is all False"
             )
-        for name in ("old_logprobs", "ref_logprobs", "masked_logprobs", "behaviour_logprobs"):
-            logprobs = getattr(self, name)
+        names = ("old_logprobs", "ref_logprobs", "behaviour_logprobs")
+        logprobs_of = {name: getattr(self, name) for name in names}
+        logprobs_of |= {view: scores.logprobs for view, scores in self.old_views.items()}
+        for name, logprobs in logprobs_of.items():
             # Padding must be 0.0 in every view: then its ratio is 1, its KL 0, its gradient finite.
             if logprobs is not None and not bool((logprobs[~self.response_mask] == 0.0).all()):
                 raise ValueError(
@@ -166,4 +228,5 @@ class RolloutBatch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor)
         }
-        return replace(self, groups=self.groups[start:stop], **rowwise)
+        views = {view: scores.map(lambda t: t[rows]) for view, scores in self.old_views.items()}
+        return replace(self, groups=self.groups[start:stop], old_views=views, **rowwise)

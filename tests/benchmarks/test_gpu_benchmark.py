@@ -91,9 +91,9 @@ def test_what_is_measured_is_what_the_experiment_trains():
         assert (plan.settings.prompts_per_rollout, plan.settings.updates_per_rollout) == (4, 1)
         config = plan.config
         assert (config.model.dtype, config.trainer.precision) == ("float32", "bf16-mixed")
-        assert plan.objective.needs_reference
-        assert plan.objective.needs_old_masked_logprobs
-        assert not setting.plan("objective=grpo", prompts=4).objective.needs_old_masked_logprobs
+        assert plan.objective.needs.reference
+        assert plan.objective.needs.old_views == ("masked",)
+        assert not setting.plan("objective=grpo", prompts=4).objective.needs.views
         policy = setting.policy
         assert {p.dtype for p in policy.parameters()} == {torch.float32}
         assert policy.gradient_checkpointing

@@ -97,7 +97,7 @@ def test_the_counted_operations_are_those_of_a_brute_force_count(make_config):
 
     def score(scoring):
         other = policy_of(model, tokenizer, scoring=scoring)
-        other.score((group,), ids, mask, masked_view=False, full_vocabulary=False)
+        other.score((group,), ids, mask)
 
     # The chunked head is no linear layer.
     head = 2 * size * SMALL.response_tokens * text.hidden_size * text.vocab_size

@@ -104,7 +104,7 @@ ARMS = {
         "single_entropy": (0.1, 0.12, 0.0),
         "double_entropy": (0.1, 0.12, 0.12),
         "clamped_kl": (0.1, 0.0, 0.0, {"perception_kl_max": 10, "kl_log_ratio_max": 20}),
-        "annealed": (0.1, 0.0, 0.0, {"gamma_schedule": "linear", "gamma_anneal_until": 0.5}),
+        "annealed": (0.1, 0.0, 0.0, {"gamma_anneal_until": 0.5}),
         "masked_view_once": (0.1, 0.0, 0.0, {"masked_policy": "old"}),
     },
     "lab_regimes": {
@@ -188,6 +188,7 @@ def test_every_job_makes_a_plan_with_the_settings_of_its_arm(sweep, experiment, 
         expected = {"gamma": gamma, "eta_full": eta_full, "eta_masked": eta_masked}
         expected |= more[0] if more else {}
         found = {
+            **config.fidelity,
             **config.objective,
             "max_resample": config.training.max_resample,
             **{key: config.masking[key] for key in ("ratio", "grid") if key in config.masking},
@@ -198,6 +199,9 @@ def test_every_job_makes_a_plan_with_the_settings_of_its_arm(sweep, experiment, 
         assert config.resume is True
         plan = train.make_plan(config)
         assert plan.settings.max_resample == config.training.max_resample
+        weights = plan.objective.weights(progress=0.0)
+        perception = [weights[name] for name in ("perception_kl", "entropy", "masked_entropy")]
+        assert perception == [-gamma, eta_full, eta_masked], arm
         if hasattr(plan.reward, "close"):
             plan.reward.close()
     assert set(arms) == set(ARMS[sweep]) or not in_full

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from model_fixtures import noise_image, problem, tiny_policy
+from papo.evaluation.views import hide, mask_seed
 
 from papo.evaluation import (
     Benchmark,
@@ -22,7 +23,6 @@ from papo.evaluation import (
     write_probe_summary,
 )
 from papo.evaluation.probe_report import carried_by_top
-from papo.evaluation.views import hide, mask_seed
 from papo.lab import PerceptionLabProblems, grade_response
 from papo.masking import BlankMask, RandomPatchMask
 from papo.parallel import Ranks

@@ -92,10 +92,9 @@ class FakePolicy:
             for problem in problems
         )
 
-    def score(self, groups, response_ids, response_mask, *, masked_view, full_vocabulary):
-        raise NotImplementedError
-
-    def score_masked(self, groups, response_ids, response_mask):
+    def score(
+        self, groups, response_ids, response_mask, *, views=("image",), full_vocabulary=False
+    ):
         raise NotImplementedError
 
 

@@ -183,8 +183,8 @@ def test_the_shipped_policy_can_see(policy):
     for texts in (right, wrong):
         ids, mask = encode_responses(policy.encoder.tokenizer, texts)
         with torch.no_grad():
-            result = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
-        scores.append(result.logprobs.sum(dim=1))
+            result = policy.score(groups, ids, mask)
+        scores.append(result["image"].logprobs.sum(dim=1))
     assert (scores[0] > scores[1]).float().mean() > 0.75
 
 

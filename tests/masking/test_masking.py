@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from papo.masking import BlankMask, RandomPatchMask, black_token_fraction, masked_fraction
+from papo.masking import BlankMask, RandomPatchMask, black_token_fraction
 from papo.types import Problem, PromptGroup
+from papo.views import changed_fraction
 
 PROCESSOR = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=560 * 560)
 BLACK = {"raw_square_pixels": 14, "merge_size": 2, "seed": 0}
@@ -51,7 +52,7 @@ def mask_with(grid, ratio=0.6, **changes):
 
 
 def masked(group, mask, seed=0):
-    return replace(group, masked_patches=mask(group, generator(seed), process_images))
+    return replace(group, patches=mask(group, generator(seed), process_images))
 
 
 @pytest.fixture
@@ -63,12 +64,12 @@ def two_images():
 def test_masks_a_share_near_the_ratio_of_every_image(grid):
     group = group_of(picture(560, 560), picture(280, 560, seed=1))
     result = masked(group, mask_with(grid))
-    is_masked = (result.masked_patches != result.patches).any(dim=1)
+    is_masked = (result.patches != group.patches).any(dim=1)
     first, second = is_masked[:1600].float().mean(), is_masked[1600:].float().mean()
     # Binomial: 5 standard errors of 200 cells at 0.6 are 0.17.
     assert 0.43 < first < 0.77
     assert 0.43 < second < 0.77
-    assert masked_fraction(result) == pytest.approx(is_masked.float().mean().item())
+    assert changed_fraction(group, [result]) == pytest.approx(is_masked.float().mean().item())
 
 
 @pytest.mark.parametrize("grid", ["raw", "patch", "token"])
@@ -105,14 +106,14 @@ def test_ratio_zero_hides_nothing_and_ratio_one_everything(two_images, grid):
 
 def test_hidden_patches_are_the_normalised_black_not_zero(two_images):
     result = masked(two_images, mask_with("patch"))
-    hidden = (result.masked_patches != result.patches).any(dim=1)
+    hidden = (result.patches != two_images.patches).any(dim=1)
     # (0 - mean) / std per channel; a row holds 2 frames of 14x14 pixels per channel.
     mean, std = torch.tensor(PROCESSOR.image_mean), torch.tensor(PROCESSOR.image_std)
     black_row = (-mean / std).repeat_interleave(2 * 14 * 14)
     torch.testing.assert_close(
-        result.masked_patches[hidden], black_row.expand(int(hidden.sum()), -1), rtol=1e-5, atol=1e-5
+        result.patches[hidden], black_row.expand(int(hidden.sum()), -1), rtol=1e-5, atol=1e-5
     )
-    assert torch.equal(result.masked_patches[~hidden], result.patches[~hidden])
+    assert torch.equal(result.patches[~hidden], two_images.patches[~hidden])
 
 
 def test_token_cells_are_28_pixel_squares_of_the_processed_picture():
@@ -125,7 +126,7 @@ def test_token_cells_are_28_pixel_squares_of_the_processed_picture():
             row, column = divmod(cell, 5)
             pixels[row * 28 : (row + 1) * 28, column * 28 : (column + 1) * 28] = 0
     torch.testing.assert_close(
-        result.masked_patches, process_images([Image.fromarray(pixels)]), rtol=1e-5, atol=1e-5
+        result.patches, process_images([Image.fromarray(pixels)]), rtol=1e-5, atol=1e-5
     )
 
 
@@ -183,15 +184,15 @@ def test_at_ratio_60_a_raw_grid_leaves_13_percent_of_tokens_black_and_a_token_gr
 
 
 def test_the_measure_catches_masks_that_mask_nothing_or_single_pixels(two_images):
-    untouched = replace(two_images, masked_patches=two_images.patches.clone())
-    assert masked_fraction(untouched) == 0.0
+    untouched = replace(two_images, patches=two_images.patches.clone())
+    assert changed_fraction(two_images, [untouched]) == 0.0
     # Blackening 60 % of single values changes every patch and hides none.
     black = BlankMask()(two_images, generator(), process_images)
     noise = torch.rand(black.shape, generator=generator()) < 0.6
-    speckled = replace(two_images, masked_patches=torch.where(noise, black, two_images.patches))
-    assert masked_fraction(speckled) == 1.0
+    speckled = replace(two_images, patches=torch.where(noise, black, two_images.patches))
+    assert changed_fraction(two_images, [speckled]) == 1.0
     assert black_token_fraction(speckled, process_images, merge_size=2) == 0.0
-    hidden = replace(two_images, masked_patches=black)
+    hidden = replace(two_images, patches=black)
     assert black_token_fraction(hidden, process_images, merge_size=2) == 1.0
 
 
@@ -209,9 +210,13 @@ def test_a_prompt_without_image_is_refused(mask):
         mask(group_of(), generator(), process_images)
 
 
-def test_measuring_an_unmasked_group_is_refused(two_images):
-    with pytest.raises(ValueError, match="not masked yet"):
-        masked_fraction(two_images)
+def test_what_a_view_changes_is_counted_over_the_prompts_that_it_shows(two_images):
+    black = masked(two_images, BlankMask())
+    assert changed_fraction(two_images, [black, two_images]) == 0.5
+    # Patches of another number, or none: the picture is another.
+    assert changed_fraction(two_images, [replace(two_images, patches=None)]) == 1.0
+    assert changed_fraction(two_images, [replace(two_images, patches=black.patches[:4])]) == 1.0
+    assert changed_fraction(group_of(), [group_of()]) is None
 
 
 @pytest.mark.parametrize(

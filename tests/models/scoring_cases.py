@@ -5,7 +5,6 @@ import sys
 import torch
 from model_fixtures import mixed_problems, noise_image, problem, with_noise_as_masked_view
 
-SCORE = {"masked_view": False, "full_vocabulary": False}
 NUM_RESPONSES = 3
 
 

@@ -223,10 +223,8 @@ def test_adapters_are_read_as_scoring_reads_them(family, half):
     groups = policy.encode(mixed_problems())
 
     def difference(responses):
-        scored = policy.score(
-            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-        )
-        return float((scored.logprobs - responses.logprobs)[responses.mask].abs().median())
+        scored = policy.score(groups, responses.ids, responses.mask)
+        return float((scored["image"].logprobs - responses.logprobs)[responses.mask].abs().median())
 
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         with policy.without_adapters():

@@ -4,7 +4,6 @@ import pytest
 import torch
 from model_fixtures import tiny_policy
 from scoring_cases import (
-    SCORE,
     all_plain_logprobs,
     assert_equal_gradients,
     case,
@@ -20,7 +19,7 @@ from papo.models.flex_packing import packed_block_mask, packed_flex_attention
 def test_flex_equals_a_plain_forward(family, monkeypatch):
     policy = in_true_float64(tiny_policy(family, scoring="flex"), monkeypatch)
     groups, ids, mask = case(policy)
-    got = policy.score(groups, ids, mask, **SCORE).logprobs
+    got = policy.score(groups, ids, mask)["image"].logprobs
     expected = all_plain_logprobs(policy, groups, ids, mask)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
@@ -47,7 +46,7 @@ def test_gradient_on_a_cpu_is_refused(family):
     policy = tiny_policy(family, scoring="flex")
     groups, ids, mask = case(policy)
     with pytest.raises(ValueError, match=r"model\.scoring=auto"):
-        policy.score(groups, ids, mask, **SCORE)
+        policy.score(groups, ids, mask)
 
 
 @pytest.mark.gpu
@@ -59,7 +58,7 @@ def test_gradients_on_a_gpu_equal_the_padded_ones(family, gradient_checkpointing
         settings = {"gradient_checkpointing": gradient_checkpointing, "scoring": scoring}
         policy = tiny_policy(family, **settings).cuda()
         groups, ids, mask = case(policy)
-        logprobs = policy.score(groups, ids.cuda(), mask.cuda(), **SCORE).logprobs
+        logprobs = policy.score(groups, ids.cuda(), mask.cuda())["image"].logprobs
         results[scoring] = logprobs.detach(), gradients(policy, loss(logprobs))
     for scoring in ("split", "flex"):
         torch.testing.assert_close(results[scoring][0], results["padded"][0], rtol=0, atol=1e-4)

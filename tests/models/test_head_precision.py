@@ -21,10 +21,8 @@ def differences(policy, groups, *, tokens, responses, half):
     )
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         drawn = sampler.sample(groups, responses, derive_seeds(1, len(groups)))
-        scores = policy.score(
-            groups, drawn.ids, drawn.mask, masked_view=False, full_vocabulary=False
-        )
-    return (scores.logprobs - drawn.logprobs)[drawn.mask].abs()
+        scores = policy.score(groups, drawn.ids, drawn.mask)
+    return (scores["image"].logprobs - drawn.logprobs)[drawn.mask].abs()
 
 
 @pytest.mark.parametrize(("half", "bound"), [(True, 0.01), (False, 1e-5)])
@@ -48,4 +46,4 @@ def test_the_sampler_multiplies_what_the_scorer_multiplies(family, half):
         sampled = policy.next_token_logprobs(hidden).gather(1, ids[:, None])[:, 0]
         scored = policy._statistics(hidden, None, ids[None], torch.ones(1, 40).bool(), False)
     assert sampled.dtype == torch.float32
-    torch.testing.assert_close(scored.logprobs, sampled, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scored["image"].logprobs, sampled, rtol=0, atol=1e-5)

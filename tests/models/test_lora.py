@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from model_fixtures import tiny_policy
-from scoring_cases import SCORE, case, loss, plain_logprobs
+from scoring_cases import case, loss, plain_logprobs
 from transformers import AutoModelForImageTextToText
 
 LANGUAGE = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
@@ -23,7 +23,7 @@ def after_some_training(policy, steps=3):
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss(policy.score(groups, ids, mask, **SCORE).logprobs).backward()
+        loss(policy.score(groups, ids, mask)["image"].logprobs).backward()
         optimizer.step()
     return policy
 
@@ -31,7 +31,7 @@ def after_some_training(policy, steps=3):
 def scores(policy):
     groups, ids, mask = case(policy)
     with torch.no_grad():
-        return policy.score(groups, ids, mask, **SCORE).logprobs
+        return policy.score(groups, ids, mask)["image"].logprobs
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from model_fixtures import tiny_policy
-from scoring_cases import SCORE, assert_equal_gradients, case, gradients, loss
+from scoring_cases import assert_equal_gradients, case, gradients, loss
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -186,7 +186,7 @@ def test_merged_scoring_without_a_kernel_is_refused_with_the_key(monkeypatch):
     policy = tiny_policy(scoring="merged")
     groups, ids, mask = case(policy)
     with pytest.raises(ValueError, match=r"model\.scoring=auto"):
-        policy.score(groups, ids, mask, **SCORE)
+        policy.score(groups, ids, mask)
 
 
 @pytest.mark.gpu
@@ -204,7 +204,7 @@ def test_gradients_on_a_gpu_equal_the_padded_ones_within_bfloat16(family):
         policy = tiny_policy(family, scoring=scoring, initializer_range=0.05).cuda()
         groups, ids, mask = case(policy)
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            logprobs = policy.score(groups, ids.cuda(), mask.cuda(), **SCORE).logprobs
+            logprobs = policy.score(groups, ids.cuda(), mask.cuda())["image"].logprobs
         results[scoring] = logprobs.detach(), gradients(policy, loss(logprobs))
     torch.testing.assert_close(results["merged"][0], results["padded"][0], rtol=0, atol=0.1)
     assert_equal_gradients(results["merged"][1], results["padded"][1], language=0.05, vision=0.1)

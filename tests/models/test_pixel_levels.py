@@ -40,9 +40,10 @@ def test_the_masked_view_survives_too(mask):
     policy = tiny_policy()
     [group] = policy.encode([problem()])
     masked = mask(group, torch.Generator().manual_seed(0), policy.process_images)
-    packed = policy.packed(replace(group, masked_patches=masked))
-    assert packed.masked_patches.dtype == torch.uint8
-    assert torch.equal(policy.encoder.pixel_levels.unpack(packed.masked_patches), masked)
+    packed = policy.packed(replace(group, views={"masked": (replace(group, patches=masked),)}))
+    [shown] = packed.shown_in("masked")
+    assert shown.patches.dtype == torch.uint8
+    assert torch.equal(policy.encoder.pixel_levels.unpack(shown.patches), masked)
 
 
 def test_patches_that_are_not_made_of_levels_are_left_as_they_are():
@@ -64,9 +65,9 @@ def test_scores_gradients_and_pictures_are_the_same_to_the_bit(family, freeze_vi
     groups, ids, mask = case(policy)
     results = []
     for held in (groups, tuple(policy.packed(group) for group in groups)):
-        scores = policy.score(held, ids, mask, masked_view=True, full_vocabulary=False)
-        value = loss(scores.logprobs) - loss(scores.masked_logprobs)
-        results.append([scores.logprobs.detach(), *gradients(policy, value).values()])
+        scores = policy.score(held, ids, mask, views=("image", "masked"))
+        value = loss(scores["image"].logprobs) - loss(scores["masked"].logprobs)
+        results.append([scores["image"].logprobs.detach(), *gradients(policy, value).values()])
         assert [p.tobytes() for p in policy.pictures(held[0].patches, held[0].image_grid_thw)] == [
             p.tobytes() for p in policy.pictures(groups[0].patches, groups[0].image_grid_thw)
         ]

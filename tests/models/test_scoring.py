@@ -34,12 +34,14 @@ def test_scores_equal_a_plain_forward_of_the_model(family, scoring, temperature)
     groups = policy.encode(mixed_problems())
     ids, mask = ragged(sampled(policy, groups))
     with torch.no_grad():
-        scores = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
+        scores = policy.score(groups, ids, mask)
         for row in range(ids.shape[0]):
             length = int(mask[row].sum())
             expected = plain_logprobs(policy, groups[row // 3], ids[row, :length])
-            torch.testing.assert_close(scores.logprobs[row, :length], expected, rtol=0, atol=1e-5)
-            assert (scores.logprobs[row, length:] == 0).all()
+            torch.testing.assert_close(
+                scores["image"].logprobs[row, :length], expected, rtol=0, atol=1e-5
+            )
+            assert (scores["image"].logprobs[row, length:] == 0).all()
 
 
 def test_one_dimensional_positions_would_be_noticed():
@@ -50,9 +52,7 @@ def test_one_dimensional_positions_would_be_noticed():
     adapter = type(policy.adapter)
     correct = adapter.positions
     with torch.no_grad():
-        honest = policy.score(
-            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-        )
+        honest = policy.score(groups, responses.ids, responses.mask)
 
         def flat(self, ids, grid):
             return torch.arange(ids.shape[0]).expand(3, -1), ids.shape[0]
@@ -62,10 +62,8 @@ def test_one_dimensional_positions_would_be_noticed():
             wrong_groups = policy.encode([problem()])
         finally:
             adapter.positions = correct
-        wrong = policy.score(
-            wrong_groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-        )
-    assert (honest.logprobs - wrong.logprobs).abs().max() > 1e-3
+        wrong = policy.score(wrong_groups, responses.ids, responses.mask)
+    assert (honest["image"].logprobs - wrong["image"].logprobs).abs().max() > 1e-3
 
 
 def test_shared_and_padded_scoring_give_the_same_gradients(family):
@@ -74,8 +72,12 @@ def test_shared_and_padded_scoring_give_the_same_gradients(family):
         policy = tiny_policy(family, scoring=scoring)
         groups = with_noise_as_masked_view(policy.encode(mixed_problems()))
         ids, mask = ragged(sampled(policy, groups))
-        scores = policy.score(groups, ids, mask, masked_view=True, full_vocabulary=True)
-        loss = scores.logprobs.sum() - scores.masked_logprobs.sum() + scores.perception_kl.sum()
+        scores = policy.score(groups, ids, mask, views=("image", "masked"), full_vocabulary=True)
+        loss = (
+            scores["image"].logprobs.sum()
+            - scores["masked"].logprobs.sum()
+            + scores["masked"].kl_from_image.sum()
+        )
         loss.backward()
         gradients[scoring] = {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}
     assert gradients["split"].keys() == gradients["padded"].keys()
@@ -90,23 +92,19 @@ def test_gradient_reaches_the_vision_tower_through_both_views(family):
     policy = tiny_policy(family)
     groups = with_noise_as_masked_view(policy.encode([problem()]))
     responses = sampled(policy, groups)
-    for field in ("logprobs", "masked_logprobs"):
+    for view in ("image", "masked"):
         policy.zero_grad()
-        scores = policy.score(
-            groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=False
-        )
-        getattr(scores, field).sum().backward()
+        scores = policy.score(groups, responses.ids, responses.mask, views=("image", "masked"))
+        scores[view].logprobs.sum().backward()
         towers = [p.grad for p in policy.adapter.vision_tower.parameters()]
-        assert any(g is not None and bool((g != 0).any()) for g in towers), field
+        assert any(g is not None and bool((g != 0).any()) for g in towers), view
 
 
 def test_a_frozen_vision_tower_gets_no_gradient():
     policy = tiny_policy(freeze_vision=True)
     groups = policy.encode([problem()])
     responses = sampled(policy, groups)
-    policy.score(
-        groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-    ).logprobs.sum().backward()
+    policy.score(groups, responses.ids, responses.mask)["image"].logprobs.sum().backward()
     assert all(p.grad is None for p in policy.adapter.vision_tower.parameters())
 
 
@@ -116,12 +114,10 @@ def test_gradient_checkpointing_changes_nothing(family):
         policy = tiny_policy(family, gradient_checkpointing=checkpointing).train()
         groups = policy.encode(mixed_problems())
         responses = sampled(policy, groups)
-        scores = policy.score(
-            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-        )
-        scores.logprobs.sum().backward()
+        scores = policy.score(groups, responses.ids, responses.mask)
+        scores["image"].logprobs.sum().backward()
         embedding = policy.model.get_input_embeddings().weight.grad
-        results.append((responses.ids, scores.logprobs.detach(), embedding))
+        results.append((responses.ids, scores["image"].logprobs.detach(), embedding))
     assert torch.equal(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=1e-5)
     scale = float(results[0][2].abs().max())
@@ -134,12 +130,14 @@ def test_the_masked_view_reads_the_masked_patches(family):
     responses = sampled(policy, groups)
     with torch.no_grad():
         scores = policy.score(
-            groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=True
+            groups, responses.ids, responses.mask, views=("image", "masked"), full_vocabulary=True
         )
-        alone = policy.score_masked(groups, responses.ids, responses.mask)
-    assert (scores.logprobs - scores.masked_logprobs).abs().max() > 1e-3
-    assert scores.perception_kl.max() > 1e-4
-    torch.testing.assert_close(alone, scores.masked_logprobs, rtol=0, atol=1e-6)
+        alone = policy.score(groups, responses.ids, responses.mask, views=("masked",))[
+            "masked"
+        ].logprobs
+    assert (scores["image"].logprobs - scores["masked"].logprobs).abs().max() > 1e-3
+    assert scores["masked"].kl_from_image.max() > 1e-4
+    torch.testing.assert_close(alone, scores["masked"].logprobs, rtol=0, atol=1e-6)
 
 
 def test_a_text_only_prompt_has_two_equal_views():
@@ -148,11 +146,14 @@ def test_a_text_only_prompt_has_two_equal_views():
     responses = sampled(policy, groups)
     with torch.no_grad():
         scores = policy.score(
-            groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=True
+            groups, responses.ids, responses.mask, views=("image", "masked"), full_vocabulary=True
         )
-    assert torch.equal(scores.logprobs, scores.masked_logprobs)
+    assert torch.equal(scores["image"].logprobs, scores["masked"].logprobs)
     torch.testing.assert_close(
-        scores.perception_kl, torch.zeros_like(scores.perception_kl), rtol=0, atol=1e-6
+        scores["masked"].kl_from_image,
+        torch.zeros_like(scores["masked"].kl_from_image),
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -160,8 +161,8 @@ def test_a_missing_masked_view_is_an_error():
     policy = tiny_policy()
     groups = policy.encode([problem()])
     responses = sampled(policy, groups)
-    with pytest.raises(ValueError, match="no masked view"):
-        policy.score(groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=False)
+    with pytest.raises(ValueError, match="no view 'masked'"):
+        policy.score(groups, responses.ids, responses.mask, views=("image", "masked"))
 
 
 def test_the_vision_tower_runs_once_per_view():
@@ -173,7 +174,7 @@ def test_the_vision_tower_runs_once_per_view():
         lambda module, inputs, kwargs, output: rows.append(inputs[0].shape[0]), with_kwargs=True
     )
     with torch.no_grad():
-        policy.score(groups, responses.ids, responses.mask, masked_view=True, full_vocabulary=False)
+        policy.score(groups, responses.ids, responses.mask, views=("image", "masked"))
     hook.remove()
     num_patches = sum(g.patches.shape[0] for g in groups if g.patches is not None)
     assert rows == [num_patches, num_patches]
@@ -186,9 +187,9 @@ def test_a_sampled_image_token_is_scored_as_a_token_not_as_a_slot():
     mask = torch.ones_like(ids, dtype=torch.bool)
     for scoring in ("split", "padded"):
         policy.choose_backend.scoring = scoring
-        scores = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
-        assert torch.isfinite(scores.logprobs[0, [0, 1, 3]]).all()
-        assert scores.logprobs[0, 2] == -torch.inf  # the policy can never have written it
+        scores = policy.score(groups, ids, mask)
+        assert torch.isfinite(scores["image"].logprobs[0, [0, 1, 3]]).all()
+        assert scores["image"].logprobs[0, 2] == -torch.inf  # the policy can never have written it
 
 
 def test_a_copied_policy_scores_with_its_own_weights():
@@ -198,11 +199,10 @@ def test_a_copied_policy_scores_with_its_own_weights():
     copied = deepcopy(policy)
     groups = policy.encode([problem()])
     responses = sampled(policy, groups)
-    score = {"masked_view": False, "full_vocabulary": False}
     with torch.no_grad():
-        before = copied.score(groups, responses.ids, responses.mask, **score).logprobs
+        before = copied.score(groups, responses.ids, responses.mask)["image"].logprobs
         for parameter in policy.parameters():
             parameter.zero_()
-        after = copied.score(groups, responses.ids, responses.mask, **score).logprobs
+        after = copied.score(groups, responses.ids, responses.mask)["image"].logprobs
     assert torch.equal(before, after)
     assert (before[responses.mask] < 0).all()

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from model_fixtures import mixed_problems, problem, tiny_policy, with_noise_as_masked_view
-from scoring_cases import SCORE, all_plain_logprobs, case
+from scoring_cases import all_plain_logprobs, case
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +33,7 @@ def test_each_image_passes_the_tower_once_per_view(family, scoring):
     policy.adapter.vision_tower.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(args[0].shape[0]), with_kwargs=True
     )
-    policy.score(groups, ids, mask, masked_view=True, full_vocabulary=False)
+    policy.score(groups, ids, mask, views=("image", "masked"))
     num_patches = sum(group.patches.shape[0] for group in groups if group.patches is not None)
     assert rows == [num_patches, num_patches]
 
@@ -43,7 +43,7 @@ def test_split_reads_every_prompt_token_and_every_response_token_once(family, sc
     policy = tiny_policy(family, scoring=scoring)
     groups, ids, mask = case(policy)
     calls = record_backbone(policy)
-    policy.score(groups, ids, mask, **SCORE)
+    policy.score(groups, ids, mask)
     # The last token of a response predicts nothing that is scored.
     num_tokens = sum(group.prompt_ids.shape[0] for group in groups) + int((mask.sum(1) - 1).sum())
     assert calls == [(1, num_tokens)]
@@ -53,7 +53,7 @@ def test_two_passes_read_one_row_per_prompt_first(family):
     policy = tiny_policy(family, scoring="twopass")
     groups, ids, mask = case(policy)
     calls = record_backbone(policy)
-    policy.score(groups, ids, mask, **SCORE)
+    policy.score(groups, ids, mask)
     longest = max(group.prompt_ids.shape[0] for group in groups)
     assert calls == [(len(groups), longest), (ids.shape[0], ids.shape[1] - 1)]
 
@@ -82,8 +82,8 @@ def test_no_tensor_of_all_tokens_by_the_vocabulary_ever_lives(family, scoring):
     groups, ids, mask = case(policy)
     watch = LargestVocabularyTensor(policy.model.config.get_text_config().vocab_size)
     with watch:
-        scores = policy.score(groups, ids, mask, masked_view=True, full_vocabulary=True)
-        (scores.logprobs.sum() + scores.perception_kl.sum()).backward()
+        scores = policy.score(groups, ids, mask, views=("image", "masked"), full_vocabulary=True)
+        (scores["image"].logprobs.sum() + scores["masked"].kl_from_image.sum()).backward()
     assert watch.rows == 7
 
 
@@ -94,9 +94,9 @@ def test_a_response_of_length_zero_adds_nothing_and_changes_nothing(family, scor
     emptied = mask.clone()
     emptied[1] = emptied[3] = False
     with torch.no_grad():
-        full = policy.score(groups, ids, mask, **SCORE).logprobs
-        scores = policy.score(groups, ids, emptied, **SCORE).logprobs
-        nothing = policy.score(groups, ids, torch.zeros_like(mask), **SCORE).logprobs
+        full = policy.score(groups, ids, mask)["image"].logprobs
+        scores = policy.score(groups, ids, emptied)["image"].logprobs
+        nothing = policy.score(groups, ids, torch.zeros_like(mask))["image"].logprobs
     expected = torch.where(emptied, full, 0.0)
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
     assert (nothing == 0).all()
@@ -110,7 +110,7 @@ def test_groups_of_one_are_scored_correctly(family, scoring, num_tokens):
     ids = torch.randint(0, 256, (3, num_tokens), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
-        scores = policy.score(groups, ids, mask, **SCORE).logprobs
+        scores = policy.score(groups, ids, mask)["image"].logprobs
         expected = all_plain_logprobs(policy, groups, ids, mask)
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
@@ -120,7 +120,7 @@ def test_a_gap_in_a_response_is_an_error():
     groups = policy.encode([problem()])
     ids, mask = torch.zeros(1, 3, dtype=torch.long), torch.tensor([[True, False, True]])
     with pytest.raises(ValueError, match="response_mask with a gap"):
-        policy.score(groups, ids, mask, **SCORE)
+        policy.score(groups, ids, mask)
 
 
 @pytest.mark.parametrize("num_rows", [0, 5])
@@ -129,7 +129,7 @@ def test_rows_that_are_not_whole_groups_are_an_error(num_rows):
     ids = torch.zeros(num_rows, 3, dtype=torch.long)
     groups = policy.encode(mixed_problems()) if num_rows else ()
     with pytest.raises(ValueError, match="whole groups"):
-        policy.score(groups, ids, torch.ones_like(ids, dtype=torch.bool), **SCORE)
+        policy.score(groups, ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 def test_two_passes_with_gradient_checkpointing_are_refused_with_the_keys():
@@ -144,7 +144,7 @@ def test_the_counted_operations_are_those_of_the_linear_layers(family, scoring):
     policy = tiny_policy(family, scoring=scoring, head_chunk_size=10_000)
     groups, ids, mask = case(policy)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        policy.score(groups, ids, mask, **SCORE)
+        policy.score(groups, ids, mask)
     config, shape = policy.model.config, ScoringShape.of(groups, mask)
     count = {
         "split": shared_flops,
@@ -209,9 +209,9 @@ def test_the_cheaper_backend_is_chosen_and_named_when_it_changes(caplog):
     many, ids, mask = case(policy)
     one = policy.encode([problem()])
     with caplog.at_level(logging.INFO, logger="papo.models.scoring.choice"), torch.no_grad():
-        policy.score(many, ids, mask, **SCORE)
-        policy.score(many, ids, mask, **SCORE)
-        policy.score(one, ids[2:3], mask[2:3], **SCORE)
+        policy.score(many, ids, mask)
+        policy.score(many, ids, mask)
+        policy.score(one, ids[2:3], mask[2:3])
     names = [record.getMessage().split()[1] for record in caplog.records]
     assert names == ["split", "padded"]
 
@@ -235,5 +235,5 @@ def test_the_masked_view_alone_costs_one_pass(family):
     groups = with_noise_as_masked_view(policy.encode([problem()]))
     calls = record_backbone(policy)
     ids = torch.zeros(4, 5, dtype=torch.long)
-    policy.score_masked(groups, ids, torch.ones_like(ids, dtype=torch.bool))
+    policy.score(groups, ids, torch.ones_like(ids, dtype=torch.bool), views=("masked",))
     assert len(calls) == 1

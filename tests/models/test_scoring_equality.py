@@ -6,7 +6,6 @@ import pytest
 import torch
 from model_fixtures import tiny_policy
 from scoring_cases import (
-    SCORE,
     all_plain_logprobs,
     assert_equal_gradients,
     case,
@@ -23,7 +22,7 @@ every_backend = pytest.mark.parametrize("scoring", BACKENDS)
 def test_float64_equals_a_plain_forward(family, scoring, monkeypatch):
     policy = in_true_float64(tiny_policy(family, scoring=scoring), monkeypatch)
     groups, ids, mask = case(policy)
-    got = policy.score(groups, ids, mask, **SCORE).logprobs
+    got = policy.score(groups, ids, mask)["image"].logprobs
     expected = all_plain_logprobs(policy, groups, ids, mask)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     assert_equal_gradients(
@@ -38,7 +37,7 @@ def test_float64_equals_a_plain_forward(family, scoring, monkeypatch):
 def test_float32_equals_a_plain_forward(family, scoring):
     policy = tiny_policy(family, scoring=scoring)
     groups, ids, mask = case(policy)
-    got = policy.score(groups, ids, mask, **SCORE).logprobs
+    got = policy.score(groups, ids, mask)["image"].logprobs
     expected = all_plain_logprobs(policy, groups, ids, mask)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     assert_equal_gradients(
@@ -52,9 +51,14 @@ def test_both_views_and_exact_statistics_equal_the_padded_ones(family, scoring, 
     for name in (scoring, "padded"):
         policy = in_true_float64(tiny_policy(family, scoring=name), monkeypatch)
         groups, ids, mask = case(policy)
-        scores = policy.score(groups, ids, mask, masked_view=True, full_vocabulary=True)
-        fields = (scores.logprobs, scores.masked_logprobs, scores.entropy, scores.masked_entropy)
-        fields = (*fields, scores.perception_kl)
+        scores = policy.score(groups, ids, mask, views=("image", "masked"), full_vocabulary=True)
+        fields = (
+            scores["image"].logprobs,
+            scores["masked"].logprobs,
+            scores["image"].entropy,
+            scores["masked"].entropy,
+        )
+        fields = (*fields, scores["masked"].kl_from_image)
         results[name] = fields, gradients(policy, sum(loss(field) for field in fields))
     for got, expected in zip(results[scoring][0], results["padded"][0], strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
@@ -68,7 +72,7 @@ def test_gradient_checkpointing_changes_nothing(family, scoring, monkeypatch):
         policy = tiny_policy(family, scoring=scoring, gradient_checkpointing=checkpointing)
         policy = in_true_float64(policy, monkeypatch).train()
         groups, ids, mask = case(policy)
-        scores = policy.score(groups, ids, mask, **SCORE).logprobs
+        scores = policy.score(groups, ids, mask)["image"].logprobs
         results.append((scores.detach(), gradients(policy, loss(scores))))
     torch.testing.assert_close(results[1][0], results[0][0], rtol=0, atol=1e-12)
     assert_equal_gradients(results[1][1], results[0][1], language=1e-12, vision=1e-7)
@@ -80,7 +84,7 @@ def test_checkpointing_really_recomputes_the_layers(family):
     calls = []
     layer = policy.model.model.language_model.layers[0].self_attn
     layer.register_forward_hook(lambda *args: calls.append(1))
-    value = loss(policy.score(groups, ids, mask, **SCORE).logprobs)
+    value = loss(policy.score(groups, ids, mask)["image"].logprobs)
     assert len(calls) == 1
     value.backward()
     assert len(calls) == 2
@@ -97,7 +101,7 @@ def test_bfloat16_autocast_stays_within_its_rounding(family, scoring):
         )
         groups, ids, mask = case(policy)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=name != "float32"):
-            scores = policy.score(groups, ids, mask, **SCORE).logprobs
+            scores = policy.score(groups, ids, mask)["image"].logprobs
         assert scores.dtype == torch.float32
         results[name] = scores.detach()
         assert all(bool(torch.isfinite(g).all()) for g in gradients(policy, loss(scores)).values())
@@ -115,7 +119,7 @@ def test_other_calls_use_the_attention_that_was_asked_for(family, attention):
         expected = all_plain_logprobs(policy, groups, ids, mask)
         for scoring in BACKENDS:
             policy.choose_backend.scoring = scoring
-            got = policy.score(groups, ids, mask, **SCORE).logprobs
+            got = policy.score(groups, ids, mask)["image"].logprobs
             torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     prompt = groups[1].prompt_ids[None]
     generated = policy.model.generate(
@@ -131,7 +135,7 @@ def deviation_when(policy, monkeypatch, break_it):
     with torch.no_grad():
         expected = all_plain_logprobs(policy, groups, ids, mask)
         groups = break_it(monkeypatch, groups)
-        got = policy.score(groups, ids, mask, **SCORE).logprobs
+        got = policy.score(groups, ids, mask)["image"].logprobs
     return float((got - expected).abs().max())
 
 

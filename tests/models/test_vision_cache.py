@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from model_fixtures import tiny_policy
-from scoring_cases import NUM_RESPONSES, SCORE, case
+from scoring_cases import NUM_RESPONSES, case
 
 from papo.rollout import SharedPrefillSampler
 from papo.types import derive_seeds
@@ -32,8 +32,8 @@ def one_rollout_and_its_updates(policy, reference, groups):
     )
     responses = sampler.sample(groups, NUM_RESPONSES, derive_seeds(0, len(groups)))
     with torch.no_grad():
-        reference.score(groups, responses.ids, responses.mask, **SCORE)
-        policy.score_masked(groups, responses.ids, responses.mask)
+        reference.score(groups, responses.ids, responses.mask)
+        policy.score(groups, responses.ids, responses.mask, views=("masked",))
     for _ in range(2):
         for start in (0, 2):
             rows = slice(start * NUM_RESPONSES, (start + 2) * NUM_RESPONSES)
@@ -41,9 +41,8 @@ def one_rollout_and_its_updates(policy, reference, groups):
                 groups[start : start + 2],
                 responses.ids[rows],
                 responses.mask[rows],
-                masked_view=True,
-                full_vocabulary=False,
-            ).logprobs.sum().backward()
+                views=("image", "masked"),
+            )["image"].logprobs.sum().backward()
 
 
 @pytest.mark.parametrize("scoring", ["padded", "twopass", "split"])
@@ -75,7 +74,7 @@ def test_remembered_features_give_the_same_scores_and_gradients(family):
         groups, ids, mask = case(policy)
         for _ in range(2):  # the second time from memory
             policy.zero_grad()
-            scores = policy.score(groups, ids, mask, **SCORE).logprobs
+            scores = policy.score(groups, ids, mask)["image"].logprobs
             scores.sum().backward()
             results.append((scores.detach(), policy.model.get_input_embeddings().weight.grad))
     for scores, gradient in results[1:]:
@@ -89,9 +88,9 @@ def test_only_pictures_that_are_new_are_computed():
     groups, ids, mask = case(policy)
     calls = count_patches(policy)
     with torch.no_grad():
-        policy.score(groups[:1], ids[:3], mask[:3], **SCORE)
-        expected = policy.score(groups, ids, mask, **SCORE).logprobs
-        fresh = tiny_policy(freeze_vision=True).score(groups, ids, mask, **SCORE).logprobs
+        policy.score(groups[:1], ids[:3], mask[:3])
+        expected = policy.score(groups, ids, mask)["image"].logprobs
+        fresh = tiny_policy(freeze_vision=True).score(groups, ids, mask)["image"].logprobs
     assert calls == [num_patches(groups[:1]), num_patches(groups[1:])]
     torch.testing.assert_close(expected, fresh, rtol=0, atol=1e-5)
 
@@ -100,7 +99,7 @@ def test_the_features_go_when_the_batch_goes():
     policy = tiny_policy(freeze_vision=True)
     groups, ids, mask = case(policy)
     with torch.no_grad():
-        policy.score(groups, ids, mask, masked_view=True, full_vocabulary=False)
+        policy.score(groups, ids, mask, views=("image", "masked"))
     assert len(policy.reader.vision_cache) == 6  # three groups with pictures, two views
     del groups
     gc.collect()
@@ -130,9 +129,9 @@ def test_features_are_computed_again_after_a_change(change):
     groups, ids, mask = case(policy)
     calls = count_patches(policy)
     with torch.no_grad():
-        policy.score(groups, ids, mask, **SCORE)
+        policy.score(groups, ids, mask)
         change(policy, groups)
-        policy.score(groups, ids, mask, **SCORE)
+        policy.score(groups, ids, mask)
     again = num_patches(groups[:1]) if change is changed_pixels else num_patches(groups)
     assert calls == [num_patches(groups), again]
 
@@ -142,9 +141,9 @@ def test_features_of_another_precision_are_not_reused():
     groups, ids, mask = case(policy)
     calls = count_patches(policy)
     with torch.no_grad():
-        policy.score(groups, ids, mask, **SCORE)
+        policy.score(groups, ids, mask)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            policy.score(groups, ids, mask, **SCORE)
+            policy.score(groups, ids, mask)
     assert len(calls) == 2
 
 
@@ -153,8 +152,8 @@ def test_features_made_in_inference_mode_serve_a_pass_with_gradient():
     groups, ids, mask = case(policy)
     calls = count_patches(policy)
     with torch.inference_mode():
-        policy.score(groups, ids, mask, **SCORE)
-    policy.score(groups, ids, mask, **SCORE).logprobs.sum().backward()
+        policy.score(groups, ids, mask)
+    policy.score(groups, ids, mask)["image"].logprobs.sum().backward()
     assert len(calls) == 1
 
 

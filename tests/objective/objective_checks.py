@@ -7,14 +7,16 @@ feature, an output embedding, and log-probs by `token_statistics`. Everything is
 import functools
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
+import front_door
 from papo.functional import group_advantages, token_statistics, zero_padding
-from papo.types import RolloutBatch, TokenScores
+from papo.types import IMAGE, RolloutBatch, ViewScores
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TERMS = ("surrogate", "kl_ref", "perception_kl", "entropy", "masked_entropy")
@@ -24,15 +26,64 @@ NUM_RESPONSES, NUM_GROUPS, NUM_TOKENS, NUM_HIDDEN, NUM_IDS = 3, 4, 5, 4, 7
 LENGTHS = [5, 3, 1, 4, 5, 2, 2, 2, 2, 1, 3, 5]
 
 
+OFF = {
+    "importance_cap": None,
+    "gamma": 0.0,
+    "eta_full": 0.0,
+    "eta_masked": 0.0,
+    "entropy_average": "token",
+}
+"""What an objective without perception terms says of them."""
+
+
 @functools.cache
-def objective_config(fidelity, objective="papo_g", overrides=()):
+def composed(fidelity, objective="papo_g", overrides=()):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(overrides=[f"+fidelity={fidelity}", f"+objective={objective}", *overrides])
-    return config.objective
+        return compose(overrides=[f"+fidelity={fidelity}", f"+objective={objective}", *overrides])
+
+
+def objective_settings(fidelity, objective="papo_g", overrides=()):
+    """Every setting of the composed configuration by its name."""
+    config = composed(fidelity, objective, tuple(overrides))
+    return SimpleNamespace(**{**OFF, **config.fidelity, **config.objective})
 
 
 def make_objective(fidelity, objective="papo_g", overrides=()):
-    return instantiate(objective_config(fidelity, objective, tuple(overrides)))
+    return front_door.make_objective(composed(fidelity, objective, tuple(overrides)))
+
+
+def flat(scores):
+    """The five quantities of both views by the names that the naive definitions use."""
+    return SimpleNamespace(
+        logprobs=scores[IMAGE].logprobs,
+        masked_logprobs=scores["masked"].logprobs,
+        entropy=scores[IMAGE].entropy,
+        masked_entropy=scores["masked"].entropy,
+        perception_kl=scores["masked"].kl_from_image,
+    )
+
+
+def by_view(logprobs, masked_logprobs=None, entropy=None, masked_entropy=None, perception_kl=None):
+    """The scores whose five quantities these are."""
+    scores = {IMAGE: ViewScores(logprobs=logprobs, entropy=entropy)}
+    if masked_logprobs is not None:
+        scores["masked"] = ViewScores(
+            logprobs=masked_logprobs, entropy=masked_entropy, kl_from_image=perception_kl
+        )
+    return scores
+
+
+FIELDS = ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl")
+
+
+def masked_old(batch):
+    """log q of the rollout policy's masked view."""
+    return batch.old_views["masked"].logprobs
+
+
+def with_masked_old(batch, logprobs):
+    views = {} if logprobs is None else {"masked": ViewScores(logprobs=logprobs)}
+    return replace(batch, old_views=views)
 
 
 class ToyPolicy(torch.nn.Module):
@@ -77,9 +128,8 @@ class ToyPolicy(torch.nn.Module):
             chunk_size=7,
             masked_hidden=masked.reshape(-1, NUM_HIDDEN),
         )
-        fields = ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl")
-        return TokenScores(
-            **{f: zero_padding(getattr(got, f).reshape(response_ids.shape), mask) for f in fields}
+        return by_view(
+            **{f: zero_padding(getattr(got, f).reshape(response_ids.shape), mask) for f in FIELDS}
         )
 
 
@@ -91,18 +141,19 @@ def make_batch(policy, seed=3):
     rewards = torch.rand(len(LENGTHS), generator=generator, dtype=torch.float64)
     noise = 0.5 * torch.randn(mask.shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        old = policy.moved(0.15, seed=11).score(ids, mask)
-        reference = policy.moved(0.3, seed=12).score(ids, mask)
+        old = flat(policy.moved(0.15, seed=11).score(ids, mask))
+        reference = flat(policy.moved(0.3, seed=12).score(ids, mask))
+    advantages = group_advantages(rewards, num_responses=NUM_RESPONSES, epsilon=1e-6)
     return RolloutBatch(
         num_responses=NUM_RESPONSES,
         response_mask=mask,
         old_logprobs=old.logprobs,
-        advantages=group_advantages(rewards, num_responses=NUM_RESPONSES, epsilon=1e-6),
+        advantages=advantages[:, None].expand(mask.shape),
         correct=rewards > 0.5,
         ref_logprobs=reference.logprobs,
-        masked_logprobs=old.masked_logprobs,
         # The engine is the older policy as another program computes it: here far off, to be seen.
         behaviour_logprobs=old.logprobs + noise * mask,
+        old_views={"masked": ViewScores(logprobs=old.masked_logprobs)},
         response_ids=ids,
     )
 
@@ -151,8 +202,8 @@ def naive_surrogate(log_p, log_old, log_engine, advantage, settings):
 
 def naive_terms(settings, batch, scores):
     """Every term from its definition; `settings` is the composed configuration, not the object."""
-    lengths = batch.response_mask.sum(1).tolist()
-    masked = batch.masked_logprobs if settings.masked_policy == "old" else scores.masked_logprobs
+    lengths, scores = batch.response_mask.sum(1).tolist(), flat(scores)
+    masked = masked_old(batch) if settings.masked_policy == "old" else scores.masked_logprobs
 
     def rows(tensor):
         return [row[:n] for row, n in zip(tensor.tolist(), lengths, strict=True)]
@@ -163,13 +214,12 @@ def naive_terms(settings, batch, scores):
             for group in zip(*map(rows, tensors), strict=True)
         ]
 
-    advantages = batch.advantages[:, None].expand_as(batch.old_logprobs)
     surrogate = tokenwise(
         lambda p, old, engine, a: naive_surrogate(p, old, engine, a, settings),
         scores.logprobs,
         batch.old_logprobs,
         batch.behaviour_logprobs,
-        advantages,
+        batch.advantages,
     )
     if settings.ref_estimator == "k3_weighted":
         kl_ref = tokenwise(
@@ -212,14 +262,19 @@ def naive_terms(settings, batch, scores):
 def check_matches_the_definition(fidelity, objective="papo_g", overrides=ALL_ON):
     policy = ToyPolicy(1)
     batch = make_batch(policy)
-    settings = objective_config(fidelity, objective, tuple(overrides))
+    settings = objective_settings(fidelity, objective, tuple(overrides))
     scores = policy.score(batch.response_ids, batch.response_mask)
     got = make_objective(fidelity, objective, overrides)(
         batch, scores, minibatch=batch, progress=0.0
     )
     # official computes its KLs in float32 and adds 1e-8 to counts
     tolerance = 1e-6 if fidelity == "official" else 1e-11
-    for name, expected in naive_terms(settings, batch, scores).items():
+    expected_terms = naive_terms(settings, batch, scores)
+    perceptive = ("perception_kl", "entropy", "masked_entropy")
+    assert {*expected_terms} - {*got} <= {*perceptive}, "a term is missing"
+    assert {*got} - {*expected_terms} == set()
+    for name in got:
+        expected = expected_terms[name]
         error = abs(got[name].item() - expected)
         assert error <= tolerance * max(1.0, abs(expected)), f"{name} is off by {error:.1e}"
 
@@ -246,7 +301,7 @@ def check_no_term_is_orphaned(fidelity):
     policy = ToyPolicy(1)
     objective = make_objective(fidelity, "papo_g", ALL_ON)
     terms = evaluate(objective, policy, make_batch(policy))
-    settings = objective_config(fidelity, "papo_g", ALL_ON)
+    settings = objective_settings(fidelity, "papo_g", ALL_ON)
     weights = {
         "surrogate": 1.0,
         "kl_ref": settings.beta,
@@ -285,11 +340,11 @@ def check_descent_moves_the_term(fidelity, term):
         return parameter_gradients(evaluate(objective, policy, batch)["total"], policy)
 
     step = -total_gradient(off)
-    settings = objective_config(fidelity, "papo_g", off)
+    settings = objective_settings(fidelity, "papo_g", off)
     if term != "surrogate":
         step = step - 2 * step  # minus the surrogate's pull
         step = step - total_gradient((*off, f"{WEIGHT_OF[term]}=1.0"))
-        settings = objective_config(fidelity, "papo_g", (*off, f"{WEIGHT_OF[term]}=1.0"))
+        settings = objective_settings(fidelity, "papo_g", (*off, f"{WEIGHT_OF[term]}=1.0"))
 
     def measure():
         with torch.no_grad():
@@ -312,16 +367,15 @@ def check_padding_never_matters(fidelity):
     policy = ToyPolicy(1)
     batch = make_batch(policy)
     objective = make_objective(fidelity, "papo_g", ALL_ON)
-    fields = ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl")
 
     def run(garbage):
         with torch.no_grad():
-            scores = policy.score(batch.response_ids, batch.response_mask)
+            scores = flat(policy.score(batch.response_ids, batch.response_mask))
         leaves = {
             f: getattr(scores, f).masked_fill(~batch.response_mask, garbage).requires_grad_()
-            for f in fields
+            for f in FIELDS
         }
-        terms = objective(batch, TokenScores(**leaves), minibatch=batch, progress=0.0)
+        terms = objective(batch, by_view(**leaves), minibatch=batch, progress=0.0)
         grads = torch.autograd.grad(terms["total"], leaves.values(), allow_unused=True)
         return terms, [g for g in grads if g is not None]
 
@@ -349,13 +403,12 @@ def check_extra_padding_never_matters(fidelity):
         response_mask=widen(batch.response_mask),
         old_logprobs=widen(batch.old_logprobs),
         ref_logprobs=widen(batch.ref_logprobs),
-        masked_logprobs=widen(batch.masked_logprobs),
         behaviour_logprobs=widen(batch.behaviour_logprobs),
-        advantages=batch.advantages,
+        old_views={"masked": batch.old_views["masked"].map(widen)},
+        advantages=widen(batch.advantages),
         correct=batch.correct,
     )
-    fields = ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl")
-    wide_scores = TokenScores(**{f: widen(getattr(scores, f)) for f in fields})
+    wide_scores = {view: seen.map(widen) for view, seen in scores.items()}
     wide = objective(wide_batch, wide_scores, minibatch=wide_batch, progress=0.0)
     for name, term in objective(batch, scores, minibatch=batch, progress=0.0).items():
         torch.testing.assert_close(wide[name], term, rtol=1e-12, atol=1e-14)
@@ -398,7 +451,7 @@ def check_masked_branch_gradient(fidelity):
     batch = make_batch(policy)
     scores = policy.score(batch.response_ids, batch.response_mask)
     terms = make_objective(fidelity, "papo_g", ALL_ON)(batch, scores, minibatch=batch, progress=0.0)
-    exact = fidelity == "exact"
+    exact, scores = fidelity == "exact", flat(scores)
     reads = {
         "perception_kl": scores.perception_kl if exact else scores.masked_logprobs,
         "masked_entropy": scores.masked_entropy if exact else scores.masked_logprobs,

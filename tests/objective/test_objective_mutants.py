@@ -14,9 +14,11 @@ from objective_checks import (
 )
 
 import papo.functional.divergence as divergence
-import papo.objective.papo as papo_module
+import papo.objective.objective as objective_module
+import papo.objective.term as term_module
+import papo.objective.terms as terms_module
 from papo.functional import kl_k1, kl_k2, sequence_mean, token_mean
-from papo.objective import PAPOObjective
+from papo.objective import Objective, ViewEntropy
 
 
 def assert_dies(check, *arguments):
@@ -24,34 +26,26 @@ def assert_dies(check, *arguments):
         check(*arguments)
 
 
-def flip_gamma(monkeypatch):
-    weights = PAPOObjective.weights
+def flip(monkeypatch, term):
+    weights = Objective.weights
 
     def flipped(self, progress):
-        return {**weights(self, progress), "perception_kl": self.gamma}
+        right = weights(self, progress)
+        return {**right, term: -right[term]}
 
-    monkeypatch.setattr(PAPOObjective, "weights", flipped)
-
-
-def flip_entropy(monkeypatch):
-    weights = PAPOObjective.weights
-
-    def flipped(self, progress):
-        return {**weights(self, progress), "entropy": -self.eta_full}
-
-    monkeypatch.setattr(PAPOObjective, "weights", flipped)
+    monkeypatch.setattr(Objective, "weights", flipped)
 
 
 @pytest.mark.parametrize("fidelity", ["official", "paper", "exact"])
 def test_the_sign_of_gamma(monkeypatch, fidelity):
-    flip_gamma(monkeypatch)
+    flip(monkeypatch, "perception_kl")
     assert_dies(check_descent_moves_the_term, fidelity, "perception_kl")
     assert_dies(check_no_term_is_orphaned, fidelity)
     assert_dies(check_matches_the_definition, fidelity)
 
 
 def test_the_sign_of_an_entropy(monkeypatch):
-    flip_entropy(monkeypatch)
+    flip(monkeypatch, "entropy")
     assert_dies(check_descent_moves_the_term, "exact", "entropy")
     assert_dies(check_matches_the_definition, "exact")
 
@@ -65,16 +59,18 @@ def test_another_estimator_for_k3(monkeypatch, fidelity, other):
 
 @pytest.mark.parametrize("fidelity", ["official", "paper"])
 def test_the_two_views_swapped(monkeypatch, fidelity):
-    perception_kl = papo_module.perception_kl
+    estimate = terms_module.estimate_divergence
     monkeypatch.setattr(
-        papo_module, "perception_kl", lambda p, q, **options: perception_kl(q, p, **options)
+        terms_module,
+        "estimate_divergence",
+        lambda name, p, q, **options: estimate(name, q, p, **options),
     )
     assert_dies(check_matches_the_definition, fidelity)
 
 
 def test_a_token_mean_for_the_sequence_mean(monkeypatch):
     monkeypatch.setattr(
-        papo_module,
+        term_module,
         "sequence_mean",
         lambda values, mask, num_rollouts, count_epsilon: token_mean(
             values, mask, num_tokens=int(mask.sum()), count_epsilon=count_epsilon
@@ -86,7 +82,7 @@ def test_a_token_mean_for_the_sequence_mean(monkeypatch):
 
 def test_a_sequence_mean_for_the_token_mean(monkeypatch):
     monkeypatch.setattr(
-        papo_module,
+        term_module,
         "token_mean",
         lambda values, mask, num_tokens, count_epsilon: sequence_mean(
             values, mask, num_rollouts=len(mask), count_epsilon=count_epsilon
@@ -96,23 +92,23 @@ def test_a_sequence_mean_for_the_token_mean(monkeypatch):
 
 
 def test_counts_of_the_micro_batch_for_those_of_the_minibatch(monkeypatch):
-    average = PAPOObjective._average
+    averaged = objective_module.averaged
 
-    def local(self, values, mask, kind, minibatch):
-        scale = minibatch.num_tokens / int(mask.sum())
-        return average(self, values, mask, kind, minibatch) * (scale if kind == "token" else 1.0)
+    def local(values, batch, average, minibatch, count_epsilon):
+        scale = minibatch.num_tokens / batch.num_tokens if average == "token" else 1.0
+        return averaged(values, batch, average, minibatch, count_epsilon) * scale
 
-    monkeypatch.setattr(PAPOObjective, "_average", local)
+    monkeypatch.setattr(objective_module, "averaged", local)
     assert_dies(check_cutting_never_matters, "official")
 
 
 def test_the_mask_dropped_from_the_scores(monkeypatch):
-    monkeypatch.setattr(papo_module, "zero_padding", lambda values, mask: values)
+    monkeypatch.setattr(objective_module, "zero_padding", lambda values, mask: values)
     assert_dies(check_padding_never_matters, "paper")
 
 
 def test_the_mask_multiplied_instead_of_selected(monkeypatch):
-    monkeypatch.setattr(papo_module, "zero_padding", lambda values, mask: values * mask)
+    monkeypatch.setattr(objective_module, "zero_padding", lambda values, mask: values * mask)
     assert_dies(check_padding_never_matters, "paper")
 
 
@@ -120,16 +116,19 @@ def test_terms_averaged_over_padding(monkeypatch):
     def over_padding(values, mask, num_tokens, count_epsilon):
         return values.where(mask, 0.0).sum() / mask.numel()
 
-    monkeypatch.setattr(papo_module, "token_mean", over_padding)
+    monkeypatch.setattr(term_module, "token_mean", over_padding)
     assert_dies(check_extra_padding_never_matters, "official")
     assert_dies(check_matches_the_definition, "official")
 
 
 def test_a_detached_masked_branch_in_a_mode_that_claims_gradient(monkeypatch):
-    live = PAPOObjective._masked_logprobs
-    monkeypatch.setattr(
-        PAPOObjective, "_masked_logprobs", lambda self, *inputs: live(self, *inputs).detach()
-    )
+    look = terms_module.look
+
+    def detached(batch, scores, view, *rest):
+        seen = look(batch, scores, view, *rest)
+        return seen.detach() if view == "masked" else seen
+
+    monkeypatch.setattr(terms_module, "look", detached)
     assert_dies(check_every_term_is_alive, "paper")
     assert_dies(check_masked_branch_gradient, "paper")
 
@@ -137,31 +136,31 @@ def test_a_detached_masked_branch_in_a_mode_that_claims_gradient(monkeypatch):
 @pytest.mark.parametrize("fidelity", ["official", "paper", "exact"])
 @pytest.mark.parametrize("term", ["kl_ref", "perception_kl", "entropy"])
 def test_a_term_orphaned_from_the_loss(monkeypatch, fidelity, term):
-    weighted_sum = papo_module._weighted_sum
+    weighted_sum = objective_module._weighted_sum
 
     def orphaning(terms, weights):
         return weighted_sum({**terms, term: terms[term].detach()}, weights)
 
-    monkeypatch.setattr(papo_module, "_weighted_sum", orphaning)
+    monkeypatch.setattr(objective_module, "_weighted_sum", orphaning)
     assert_dies(check_no_term_is_orphaned, fidelity)
     assert_dies(check_descent_moves_the_term, fidelity, term)
 
 
 def test_a_loss_bound_before_its_terms_were_added(monkeypatch):
     # The official Qwen3-VL branch: loss = surrogate + kl_ref; the rest is added to another name.
-    weighted_sum = papo_module._weighted_sum
+    weighted_sum = objective_module._weighted_sum
 
     def bound_early(terms, weights):
         return weighted_sum({name: terms[name] for name in ("surrogate", "kl_ref")}, weights)
 
-    monkeypatch.setattr(papo_module, "_weighted_sum", bound_early)
+    monkeypatch.setattr(objective_module, "_weighted_sum", bound_early)
     assert_dies(check_no_term_is_orphaned, "official")
 
 
 def test_the_dual_clip_lost(monkeypatch):
-    clipped_surrogate = papo_module.clipped_surrogate
+    clipped_surrogate = terms_module.clipped_surrogate
     monkeypatch.setattr(
-        papo_module,
+        terms_module,
         "clipped_surrogate",
         lambda *inputs, **options: clipped_surrogate(*inputs, **{**options, "dual_clip": None}),
     )
@@ -169,9 +168,9 @@ def test_the_dual_clip_lost(monkeypatch):
 
 
 def test_the_clip_lost(monkeypatch):
-    clipped_surrogate = papo_module.clipped_surrogate
+    clipped_surrogate = terms_module.clipped_surrogate
     monkeypatch.setattr(
-        papo_module,
+        terms_module,
         "clipped_surrogate",
         lambda *inputs, **options: clipped_surrogate(*inputs, **{**options, "clip_high": 1e6}),
     )
@@ -193,12 +192,14 @@ CORRECTED = ("paper", "papo_g", ("objective.importance_cap=1.2",))
 )
 def test_another_correction_for_the_engine(monkeypatch, mutant):
     check_matches_the_definition(*CORRECTED)
-    monkeypatch.setattr(papo_module, "truncated_importance", mutant)
+    monkeypatch.setattr(terms_module, "truncated_importance", mutant)
     assert_dies(check_matches_the_definition, *CORRECTED)
 
 
 def test_sampled_entropies_where_exact_ones_are_claimed(monkeypatch):
-    monkeypatch.setattr(PAPOObjective, "_entropy", lambda self, scores: -scores.logprobs)
+    monkeypatch.setattr(
+        ViewEntropy, "__call__", lambda self, batch, scores: -scores[self.view].logprobs
+    )
     assert_dies(check_matches_the_definition, "exact")
 
 

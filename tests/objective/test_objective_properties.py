@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from objective_checks import (
     ALL_ON,
     FIDELITIES,
+    FIELDS,
     LENGTHS,
     NUM_RESPONSES,
     TERMS,
     ToyPolicy,
+    by_view,
     check_cutting_never_matters,
     check_descent_moves_the_term,
     check_every_term_is_alive,
@@ -17,12 +21,14 @@ from objective_checks import (
     check_padding_never_matters,
     constant_terms,
     evaluate,
+    flat,
     make_batch,
     make_objective,
     parameter_gradients,
+    with_masked_old,
 )
 
-from papo.types import RolloutBatch, TokenScores
+from papo.types import IMAGE, RolloutBatch
 
 OBJECTIVES = ("grpo", "dapo", "papo_g", "papo_d")
 each_fidelity = pytest.mark.parametrize("fidelity", FIDELITIES)
@@ -111,16 +117,7 @@ def test_grpo_ignores_the_masked_view_even_if_it_is_infinite(fidelity):
     policy = ToyPolicy(1)
     batch = make_batch(policy)
     masked_logprobs = torch.where(batch.response_mask, -torch.inf, 0.0)
-    broken = RolloutBatch(
-        num_responses=NUM_RESPONSES,
-        response_mask=batch.response_mask,
-        old_logprobs=batch.old_logprobs,
-        ref_logprobs=batch.ref_logprobs,
-        masked_logprobs=masked_logprobs.double(),
-        advantages=batch.advantages,
-        correct=batch.correct,
-        response_ids=batch.response_ids,
-    )
+    broken = with_masked_old(batch, masked_logprobs.double())
     grpo = make_objective(fidelity, "grpo")
     torch.testing.assert_close(
         evaluate(grpo, policy, broken)["total"], evaluate(grpo, policy, batch)["total"]
@@ -133,21 +130,20 @@ def test_permuting_the_rollouts_of_a_group_permutes_gradients_and_keeps_terms(fi
     batch = make_batch(policy)
     objective = make_objective(fidelity, "papo_g", ALL_ON)
     order = torch.arange(len(LENGTHS)).reshape(-1, NUM_RESPONSES)[:, [2, 0, 1]].reshape(-1)
-    scores = policy.score(batch.response_ids, batch.response_mask)
-    fields = ("logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl")
-    leaves = {f: getattr(scores, f).detach().requires_grad_() for f in fields}
+    scores = flat(policy.score(batch.response_ids, batch.response_mask))
+    leaves = {f: getattr(scores, f).detach().requires_grad_() for f in FIELDS}
     shuffled = RolloutBatch(
         num_responses=NUM_RESPONSES,
         response_mask=batch.response_mask[order],
         old_logprobs=batch.old_logprobs[order],
         ref_logprobs=batch.ref_logprobs[order],
-        masked_logprobs=batch.masked_logprobs[order],
+        old_views={"masked": batch.old_views["masked"].map(lambda values: values[order])},
         advantages=batch.advantages[order],
         correct=batch.correct[order],
     )
-    straight = objective(batch, TokenScores(**leaves), minibatch=batch, progress=0.0)
+    straight = objective(batch, by_view(**leaves), minibatch=batch, progress=0.0)
     moved_leaves = {f: leaf.detach()[order].requires_grad_() for f, leaf in leaves.items()}
-    moved = objective(shuffled, TokenScores(**moved_leaves), minibatch=shuffled, progress=0.0)
+    moved = objective(shuffled, by_view(**moved_leaves), minibatch=shuffled, progress=0.0)
     for name in straight:
         torch.testing.assert_close(moved[name], straight[name], rtol=1e-12, atol=1e-14)
     (straight_grad,) = torch.autograd.grad(straight["total"], leaves["logprobs"])
@@ -163,14 +159,9 @@ def test_a_mask_that_hides_nothing_gives_no_perception_kl_and_no_pull(fidelity):
     batch = make_batch(policy)
     # The masked view of the rollout policy is stale; on policy it is the current one.
     scores = policy.score(batch.response_ids, batch.response_mask)
-    on_policy = RolloutBatch(
-        num_responses=NUM_RESPONSES,
-        response_mask=batch.response_mask,
-        old_logprobs=scores.logprobs.detach(),
-        ref_logprobs=batch.ref_logprobs,
-        masked_logprobs=scores.masked_logprobs.detach(),
-        advantages=batch.advantages,
-        correct=batch.correct,
+    on_policy = replace(
+        with_masked_old(batch, scores["masked"].logprobs.detach()),
+        old_logprobs=scores[IMAGE].logprobs.detach(),
     )
     terms = make_objective(fidelity)(on_policy, scores, minibatch=on_policy, progress=0.0)
     torch.testing.assert_close(
@@ -189,11 +180,10 @@ def test_an_entropy_averaged_over_padding_would_be_smaller():
         num_responses=2,
         response_mask=mask,
         old_logprobs=logprobs,
-        advantages=torch.zeros(2, dtype=torch.float64),
+        advantages=torch.zeros(2, 3, dtype=torch.float64),
         correct=torch.tensor([True, False]),
-        masked_logprobs=logprobs,
     )
-    scores = TokenScores(logprobs=logprobs, masked_logprobs=logprobs)
+    scores = by_view(logprobs=logprobs, masked_logprobs=logprobs)
     terms = objective(batch, scores, minibatch=batch, progress=0.0)
     log_two = torch.tensor(2.0, dtype=torch.float64).log()
     torch.testing.assert_close(terms["entropy"], log_two)

@@ -1,28 +1,38 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from hydra.errors import InstantiationException
 from objective_checks import (
     FIDELITIES,
-    NUM_RESPONSES,
     ToyPolicy,
+    by_view,
+    composed,
     evaluate,
+    flat,
     make_batch,
     make_objective,
-    objective_config,
+    masked_old,
+    objective_settings,
+    with_masked_old,
 )
 
-from papo.objective import NonFiniteTermError, PAPOObjective
-from papo.types import RolloutBatch, TokenScores
+from papo.objective import NonFiniteTermError, Objective, SettingError
+from papo.types import IMAGE, RolloutBatch
+
+
+def key_of(setting):
+    """Where a setting stands: the objective's own, or what the modes of fidelity decide."""
+    return f"{'objective' if setting in composed('official').objective else 'fidelity'}.{setting}"
 
 
 def build(fidelity="official", objective="papo_g", **settings):
-    """The composed configuration with some settings replaced, built without Hydra in between."""
-    config = dict(objective_config(fidelity, objective))
-    config.pop("_target_")
-    return PAPOObjective(**{**config, **settings})
+    """The composed configuration with some settings replaced."""
+    overrides = [
+        f"{key_of(key)}={'null' if value is None else value}" for key, value in settings.items()
+    ]
+    return make_objective(fidelity, objective, overrides)
 
 
 @pytest.mark.parametrize(
@@ -49,41 +59,44 @@ def build(fidelity="official", objective="papo_g", **settings):
         ("entropy", "none"),
         ("perception_estimator", "k4"),
         ("ref_estimator", "exact"),
-        ("gamma_schedule", "cosine"),
+        ("gamma_anneal_until", 1.5),
+        ("gamma_anneal_until", 0.0),
         ("gate", "wrong"),
     ],
 )
 def test_an_impossible_setting_names_its_key_and_what_was_got(key, value):
-    with pytest.raises(ValueError, match=rf"objective\.{key}.*got {value!r}"):
+    wanted = key_of(key).replace(".", r"\.")
+    with pytest.raises(ValueError, match=rf"^{wanted} .*got {value!r}"):
         build(**{key: value})
 
 
-@pytest.mark.parametrize("until", [None, 1.5])
-def test_a_linear_schedule_needs_its_end(until):
-    with pytest.raises(ValueError, match="gamma_anneal_until"):
-        build(gamma_schedule="linear", gamma_anneal_until=until)
+def test_a_setting_that_is_refused_without_a_configuration_is_named_plainly():
+    from papo.objective import ViewEntropy
+
+    with pytest.raises(SettingError, match=r"^weight is a weight, 0 \(off\) or positive; got -1"):
+        ViewEntropy(weight=-1, estimator="sampled")
 
 
-def test_a_fixed_schedule_refuses_an_end_it_would_ignore():
-    with pytest.raises(ValueError, match="gamma_anneal_until"):
-        build(gamma_anneal_until=0.5)
+def test_an_objective_without_a_weight_is_refused():
+    with pytest.raises(ValueError, match="at least one term with a weight; got none"):
+        Objective(terms={}, count_epsilon=0.0)
 
 
 @pytest.mark.parametrize("masked_policy", ["old", "current_detached"])
 def test_the_exact_perception_kl_needs_the_live_masked_view(masked_policy):
-    with pytest.raises(ValueError, match=r"objective\.masked_policy=current"):
+    with pytest.raises(ValueError, match=r"fidelity\.masked_policy=current"):
         build("exact", masked_policy=masked_policy)
 
 
 def test_the_exact_masked_entropy_needs_a_distribution_the_rollout_did_not_keep():
     with pytest.raises(ValueError, match="not its distribution"):
         build("official", entropy="exact", eta_masked=0.03)
-    assert build("official", entropy="exact", eta_masked=0.0).needs_full_vocabulary is False
+    assert build("official", entropy="exact", eta_masked=0.0).needs.full_vocabulary is False
 
 
 def test_a_contradiction_of_terms_that_are_off_does_no_harm():
-    grpo = build("exact", "grpo", masked_policy="old")
-    assert not grpo.needs_old_masked_logprobs
+    off = build("exact", gamma=0.0, masked_policy="old")
+    assert not off.needs.views
 
 
 def test_a_misspelt_key_fails_at_once():
@@ -92,7 +105,7 @@ def test_a_misspelt_key_fails_at_once():
 
 
 def test_an_impossible_setting_from_the_command_line_says_why():
-    with pytest.raises(InstantiationException, match=r"objective\.gamma is a weight"):
+    with pytest.raises(ValueError, match=r"objective\.gamma is a weight"):
         make_objective("official", "papo_g", ("objective.gamma=-1",))
 
 
@@ -103,18 +116,19 @@ def test_an_impossible_setting_from_the_command_line_says_why():
 def test_an_objective_asks_only_for_what_it_reads(objective, fidelity):
     built = make_objective(fidelity, objective)
     perceptive = objective.startswith("papo")
-    assert built.needs_reference == (objective in ("grpo", "papo_g"))
-    assert built.needs_old_masked_logprobs == (perceptive and fidelity == "official")
-    assert built.needs_masked_view == (perceptive and fidelity != "official")
-    assert built.needs_full_vocabulary == (perceptive and fidelity == "exact")
+    assert built.needs.reference == (objective in ("grpo", "papo_g"))
+    official = perceptive and fidelity == "official"
+    assert built.needs.old_views == (("masked",) if official else ())
+    assert built.needs.live_views == (("masked",) if perceptive and not official else ())
+    assert built.needs.full_vocabulary == (perceptive and fidelity == "exact")
 
 
 def test_the_published_recipes_are_what_the_files_say():
     recipes = {
-        name: objective_config("official", name) for name in ("grpo", "dapo", "papo_g", "papo_d")
+        name: objective_settings("official", name) for name in ("grpo", "dapo", "papo_g", "papo_d")
     }
     keys = ("gamma", "eta_full", "eta_masked", "beta", "clip_low", "clip_high", "dual_clip")
-    assert {name: tuple(r[k] for k in keys) for name, r in recipes.items()} == {
+    assert {name: tuple(getattr(r, k) for k in keys) for name, r in recipes.items()} == {
         "grpo": (0.0, 0.0, 0.0, 0.01, 0.2, 0.3, 3.0),
         "papo_g": (0.02, 0.0, 0.0, 0.01, 0.2, 0.3, 3.0),
         "dapo": (0.0, 0.0, 0.0, 0.0, 0.2, 0.28, 3.0),
@@ -124,16 +138,15 @@ def test_the_published_recipes_are_what_the_files_say():
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
 def test_dapo_is_a_token_mean_in_every_mode(fidelity):
-    assert make_objective(fidelity, "papo_d").average == "token"
-    assert make_objective(fidelity, "papo_g").average == (
-        "token" if fidelity == "official" else "sequence"
-    )
+    def averages(objective):
+        return {term.average for term in make_objective(fidelity, objective).terms.values()}
+
+    assert averages("papo_d") == averages("dapo") == {"token"}
+    assert averages("papo_g") == {"token" if fidelity == "official" else "sequence"}
 
 
 def test_a_linear_schedule_fades_gamma_and_both_etas_together():
-    objective = build(
-        gamma_schedule="linear", gamma_anneal_until=0.5, eta_full=0.05, eta_masked=0.04
-    )
+    objective = build(gamma_anneal_until=0.5, eta_full=0.05, eta_masked=0.04)
     assert objective.weights(0.25) == {
         "surrogate": 1.0,
         "kl_ref": 0.01,
@@ -148,26 +161,22 @@ def test_a_linear_schedule_fades_gamma_and_both_etas_together():
     torch.testing.assert_close(faded, grpo, rtol=0, atol=0)
 
 
-def without(batch, *names):
-    fields = (
-        "num_responses response_mask response_ids old_logprobs ref_logprobs masked_logprobs "
-        "behaviour_logprobs advantages correct"
-    )
-    return RolloutBatch(**{f: None if f in names else getattr(batch, f) for f in fields.split()})
+def image_alone(policy, batch):
+    return {IMAGE: policy.score(batch.response_ids, batch.response_mask)[IMAGE]}
 
 
 def test_terms_of_weight_zero_are_absent_without_their_inputs_and_detached_with_them():
     policy = ToyPolicy(1)
     batch = make_batch(policy)
-    dapo = build(objective="dapo")
-    scores = TokenScores(logprobs=policy.score(batch.response_ids, batch.response_mask).logprobs)
-    bare = without(batch, "ref_logprobs", "masked_logprobs")
-    assert set(dapo(bare, scores, minibatch=bare, progress=0.0)) == {
+    off = build(objective="papo_d", gamma=0.0, eta_full=0.0, eta_masked=0.0)
+    scores = image_alone(policy, batch)
+    bare = replace(with_masked_old(batch, None), ref_logprobs=None)
+    assert set(off(bare, scores, minibatch=bare, progress=0.0)) == {
         "surrogate",
         "entropy",
         "total",
     }
-    terms = dapo(batch, scores, minibatch=batch, progress=0.0)
+    terms = off(batch, scores, minibatch=batch, progress=0.0)
     assert set(terms) == {
         "surrogate", "kl_ref", "perception_kl", "entropy", "masked_entropy", "total",
     }  # fmt: skip
@@ -178,16 +187,18 @@ def test_terms_of_weight_zero_are_absent_without_their_inputs_and_detached_with_
     ("fidelity", "missing", "named"),
     [
         ("official", "ref_logprobs", r"batch\.ref_logprobs"),
-        ("official", "masked_logprobs", r"batch\.masked_logprobs"),
-        ("paper", None, r"scores\.masked_logprobs"),
-        ("exact", None, r"scores\.perception_kl"),
+        ("official", "masked", "rollout policy's logprobs given the view 'masked'"),
+        ("paper", None, "current policy's logprobs given the view 'masked'"),
+        ("exact", None, "current policy's kl_from_image given the view 'masked'"),
     ],
 )
 def test_a_weighted_term_without_its_input_names_it(fidelity, missing, named):
     policy = ToyPolicy(1)
     batch = make_batch(policy)
-    scores = TokenScores(logprobs=policy.score(batch.response_ids, batch.response_mask).logprobs)
-    partial = without(batch, missing)
+    scores = image_alone(policy, batch)
+    partial = with_masked_old(batch, None) if missing == "masked" else batch
+    if missing == "ref_logprobs":
+        partial = replace(batch, ref_logprobs=None)
     with pytest.raises(ValueError, match=named):
         build(fidelity)(partial, scores, minibatch=partial, progress=0.0)
 
@@ -200,11 +211,11 @@ def corrected_surrogate(cap, engine=0.25):
         response_mask=torch.ones(1, 1, dtype=torch.bool),
         old_logprobs=logprobs.detach(),
         behaviour_logprobs=torch.tensor([[math.log(engine)]], dtype=torch.float64),
-        advantages=torch.ones(1, dtype=torch.float64),
+        advantages=torch.ones(1, 1, dtype=torch.float64),
         correct=torch.tensor([True]),
     )
     objective = build("paper", objective="dapo", importance_cap=cap)
-    scores = TokenScores(logprobs=logprobs)
+    scores = by_view(logprobs=logprobs)
     term = objective(batch, scores, minibatch=batch, progress=0.0)["surrogate"]
     [gradient] = torch.autograd.grad(term, logprobs)
     capped = objective.diagnostics(batch, scores, batch).get("importance_capped")
@@ -226,8 +237,8 @@ def test_the_correction_by_hand():
 def test_a_correction_without_the_engines_probabilities_is_refused():
     policy = ToyPolicy(1)
     batch = make_batch(policy)
-    bare = without(batch, "behaviour_logprobs")
-    with pytest.raises(ValueError, match=r"importance_cap=2\.0.*batch\.behaviour_logprobs is None"):
+    bare = replace(batch, behaviour_logprobs=None)
+    with pytest.raises(ValueError, match=r"batch\.behaviour_logprobs"):
         evaluate(build(importance_cap=2.0), policy, bare)
 
 
@@ -237,23 +248,16 @@ def test_a_correction_without_the_engines_probabilities_is_refused():
     [
         ("surrogate", "advantages"),
         ("kl_ref", "ref_logprobs"),
-        ("perception_kl", "masked_logprobs"),
+        ("perception_kl", "masked"),
     ],
 )
 def test_a_term_that_is_no_number_stops_the_run_by_name(term, field, bad):
     policy = ToyPolicy(1)
     batch = make_batch(policy)
-    broken = getattr(batch, field).clone()
+    broken = (masked_old(batch) if field == "masked" else getattr(batch, field)).clone()
     broken.view(-1)[0] = bad
-    fields = {
-        f: getattr(batch, f)
-        for f in ("response_mask", "old_logprobs", "ref_logprobs", "masked_logprobs", "advantages")
-    }
-    broken_batch = RolloutBatch(
-        num_responses=NUM_RESPONSES,
-        correct=batch.correct,
-        response_ids=batch.response_ids,
-        **{**fields, field: broken},
+    broken_batch = (
+        with_masked_old(batch, broken) if field == "masked" else replace(batch, **{field: broken})
     )
     # paper mode reads its masked view from the scores; old keeps the broken one in the batch
     objective = build("paper", masked_policy="old")
@@ -267,7 +271,7 @@ def test_gating_counts_only_correct_responses():
     policy = ToyPolicy(1)
     batch = make_batch(policy)
     gated = evaluate(build("paper", gate="correct"), policy, batch)["perception_kl"]
-    scores = policy.score(batch.response_ids, batch.response_mask)
+    scores = flat(policy.score(batch.response_ids, batch.response_mask))
     lengths = batch.response_mask.sum(1)
     # k3 per response by hand, wrong responses 0, still divided by all twelve
     r = (scores.masked_logprobs - scores.logprobs).exp()
@@ -287,7 +291,7 @@ def test_a_detached_current_view_keeps_the_value_and_drops_the_masked_gradient()
     torch.testing.assert_close(detached["total"], live["total"], rtol=0, atol=0)
     assert not detached["masked_entropy"].requires_grad
     grad = torch.autograd.grad(
-        detached["total"], scores.masked_logprobs, retain_graph=True, allow_unused=True
+        detached["total"], scores["masked"].logprobs, retain_graph=True, allow_unused=True
     )[0]
     assert grad is None or not grad.any()
 
@@ -297,6 +301,7 @@ def test_diagnostics_match_their_definitions():
     batch = make_batch(policy)
     scores = policy.score(batch.response_ids, batch.response_mask)
     got = build("paper", dual_clip=1.05).diagnostics(batch, scores, batch)
+    scores = flat(scores)
     assert not any(value.requires_grad for value in got.values())
     counts = dict.fromkeys(("low", "high", "dual"), 0)
     ratios, kls, masked_preferred = [], [], 0
@@ -305,7 +310,7 @@ def test_diagnostics_match_their_definitions():
         for t in range(sum(row)):
             p, q = scores.logprobs[i, t].item(), scores.masked_logprobs[i, t].item()
             ratio = torch.tensor(p - batch.old_logprobs[i, t].item()).exp().item()
-            advantage = batch.advantages[i].item()
+            advantage = batch.advantages[i, t].item()
             counts["low"] += advantage < 0 and ratio < 0.8
             counts["high"] += advantage > 0 and ratio > 1.3
             counts["dual"] += advantage < 0 and ratio > 1.05
@@ -326,8 +331,8 @@ def test_diagnostics_match_their_definitions():
 
 def test_diagnostics_of_grpo_need_no_masked_view():
     policy = ToyPolicy(1)
-    batch = without(make_batch(policy), "masked_logprobs", "ref_logprobs")
-    scores = TokenScores(logprobs=batch.old_logprobs)
+    batch = replace(with_masked_old(make_batch(policy), None), ref_logprobs=None)
+    scores = by_view(logprobs=batch.old_logprobs)
     got = build(objective="dapo").diagnostics(batch, scores, batch)
     assert "perception_kl_variance" not in got
     assert got["ratio_mean"].item() == pytest.approx(1.0)
@@ -337,6 +342,7 @@ def test_every_limit_reaches_its_term():
     policy = ToyPolicy(1)
     batch = make_batch(policy)
     scores = policy.score(batch.response_ids, batch.response_mask)
+    scores = flat(scores)
     mask, lengths = batch.response_mask, batch.response_mask.sum(1)
 
     def k3(q_logprobs, log_ratio_max=torch.inf):
@@ -347,7 +353,8 @@ def test_every_limit_reaches_its_term():
         return (torch.where(mask, values, 0.0).sum(1) / lengths).mean()
 
     def term(name, **settings):
-        return build("paper", **settings)(batch, scores, minibatch=batch, progress=0.0)[name]
+        objective = build("paper", **settings)
+        return objective(batch, by_view(**vars(scores)), minibatch=batch, progress=0.0)[name]
 
     masked, ref = scores.masked_logprobs, batch.ref_logprobs
     cut = term("perception_kl", perception_kl_max=0.1)
@@ -358,7 +365,7 @@ def test_every_limit_reaches_its_term():
     log_rho = (scores.logprobs - batch.old_logprobs).clamp(-0.05, 0.05)  # inside every clip
     torch.testing.assert_close(
         term("surrogate", kl_log_ratio_max=0.05),
-        average(-log_rho.exp() * batch.advantages[:, None]),
+        average(-log_rho.exp() * batch.advantages),
     )
     # top_p 0.2 of at most five tokens: above the 0.8 quantile, the largest alone
     largest = torch.where(mask, k3(masked), -torch.inf).max(1, keepdim=True).values

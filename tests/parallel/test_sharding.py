@@ -107,9 +107,7 @@ def share_and_calls(ranks, family):
         responses = collector.engine.sample(groups, 2, [1, 2])
     inside = list(calls)
     with Counted(), torch.no_grad():
-        policy.score(
-            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-        )
+        policy.score(groups, responses.ids, responses.mask)
     return here / total, inside, len(calls), responses.mask.shape[1]
 
 
@@ -141,18 +139,16 @@ def half_precision(ranks, family):
     with collector.sharding.whole(policy):
         drawn = collector.engine.sample(groups, 2, [1, 2])
         with torch.no_grad():
-            whole = policy.score(
-                groups, drawn.ids, drawn.mask, masked_view=False, full_vocabulary=False
-            )
-    scores = policy.score(groups, drawn.ids, drawn.mask, masked_view=False, full_vocabulary=False)
-    scores.logprobs.sum().backward()
+            whole = policy.score(groups, drawn.ids, drawn.mask)
+    scores = policy.score(groups, drawn.ids, drawn.mask)
+    scores["image"].logprobs.sum().backward()
     reference = collector.reference
     theirs = reference.score(groups, drawn.ids, drawn.mask)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     return {
-        "same as whole": torch.equal(whole.logprobs, scores.logprobs.detach()),
-        "sampler": (drawn.logprobs - whole.logprobs).abs().max().item(),
-        "reference": (theirs - whole.logprobs).abs().max().item(),
+        "same as whole": torch.equal(whole["image"].logprobs, scores["image"].logprobs.detach()),
+        "sampler": (drawn.logprobs - whole["image"].logprobs).abs().max().item(),
+        "reference": (theirs - whole["image"].logprobs).abs().max().item(),
         "weights": {str(parameter.dtype) for parameter in trained},
         "gradients": {str(parameter.grad.dtype) for parameter in trained},
         "reference weights": {str(p.dtype) for p in reference.policy.parameters()},
@@ -205,8 +201,8 @@ def own_pass(ranks, folder, looks):
     groups = policy.encode([problems[index] for index in ranks.share(2)])
     ids = torch.tensor([[7, 8, 9]] * len(groups))
     mask = torch.ones_like(ids, dtype=torch.bool)
-    scores = policy.score(groups, ids, mask, masked_view=False, full_vocabulary=False)
-    scores.logprobs.sum().backward()
+    scores = policy.score(groups, ids, mask)
+    scores["image"].logprobs.sum().backward()
     return {
         name: full_tensor(parameter.grad).numpy().copy()
         for name, parameter in policy.named_parameters()
@@ -286,7 +282,7 @@ def broken_on_one_rank(ranks, folder):
         calls.append(part)
         scores = score(part)
         if ranks.rank == 1 and len(calls) == 1:
-            scores.logprobs.data[0, 0] = torch.nan
+            scores["image"].logprobs.data[0, 0] = torch.nan
         return scores
 
     module._score = broken

@@ -104,6 +104,7 @@ def filtered(ranks, changed=()):
 
     import train
     from papo.data import FilteredProblems
+    from papo.types import Needs
 
     class Counted:
         reads = 0
@@ -126,7 +127,7 @@ def filtered(ranks, changed=()):
         SimpleNamespace(
             source=source,
             settings=SimpleNamespace(prompts_per_rollout=4),
-            objective=SimpleNamespace(needs_masked_view=False, needs_old_masked_logprobs=False),
+            objective=SimpleNamespace(needs=Needs()),
         ),
         SimpleNamespace(encoder=encoder),
         SimpleNamespace(compare_problems=lambda fingerprint: None),

@@ -21,10 +21,8 @@ def test_sampled_logprobs_equal_scored_ones(family, top_p):
     groups = policy.encode(mixed_problems())
     responses = sampler(policy, top_p=top_p).sample(groups, 5, derive_seeds(1, len(groups)))
     with torch.no_grad():
-        scores = policy.score(
-            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-        )
-    torch.testing.assert_close(responses.logprobs, scores.logprobs, rtol=0, atol=1e-5)
+        scores = policy.score(groups, responses.ids, responses.mask)
+    torch.testing.assert_close(responses.logprobs, scores["image"].logprobs, rtol=0, atol=1e-5)
 
 
 def test_equal_seeds_give_equal_responses_however_they_are_batched():
@@ -72,10 +70,8 @@ def test_finished_rows_leave_the_cache_and_nothing_changes():
     lengths = responses.mask.sum(dim=1)
     assert lengths.unique().numel() > 3
     with torch.no_grad():
-        scores = policy.score(
-            groups, responses.ids, responses.mask, masked_view=False, full_vocabulary=False
-        )
-    torch.testing.assert_close(responses.logprobs, scores.logprobs, rtol=0, atol=1e-5)
+        scores = policy.score(groups, responses.ids, responses.mask)
+    torch.testing.assert_close(responses.logprobs, scores["image"].logprobs, rtol=0, atol=1e-5)
     for row in range(24):
         written = responses.ids[row][responses.mask[row]].tolist()
         assert not any(i in ends for i in written[:-1])

@@ -72,10 +72,10 @@ def test_a_server_writes_what_the_policy_would_and_says_with_what_probability(fa
         found = ask(rollouts, policy)
         groups = policy.encode(mixed_problems())
         with torch.no_grad():
-            scores = policy.score(
-                groups, found.ids, found.mask, masked_view=False, full_vocabulary=False
-            )
-    torch.testing.assert_close(found.behaviour_logprobs, scores.logprobs, rtol=0, atol=1e-5)
+            scores = policy.score(groups, found.ids, found.mask)
+    torch.testing.assert_close(
+        found.behaviour_logprobs, scores["image"].logprobs, rtol=0, atol=1e-5
+    )
     own = SharedPrefillSampler(
         policy=policy,
         temperature=1.0,

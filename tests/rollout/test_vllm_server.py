@@ -109,9 +109,7 @@ def test_four_rollouts_of_papo_on_the_server_are_the_policys_own(served, rollout
     class Watched(ServerRollouts):
         def sample(self, groups, num_responses, seeds):
             found = super().sample(groups, num_responses, seeds)
-            own = policy.score(
-                groups, found.ids, found.mask, masked_view=False, full_vocabulary=False
-            ).logprobs
+            own = policy.score(groups, found.ids, found.mask)["image"].logprobs
             differences.append(float((own - found.behaviour_logprobs)[found.mask].abs().max()))
             banned = torch.isin(found.ids, torch.tensor(policy.banned_token_ids))
             assert not (banned & found.mask).any()

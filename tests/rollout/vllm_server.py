@@ -214,7 +214,7 @@ def largest_difference(policy, group, answer):
     """max |log pi_server - log pi_policy| over the tokens of an answer, in nats."""
     ids, mask, logprobs = responses(answer)
     with torch.no_grad():
-        own = policy.score([group], ids, mask, masked_view=False, full_vocabulary=False).logprobs
+        own = policy.score([group], ids, mask)["image"].logprobs
     return float((own - logprobs)[mask].abs().max())
 
 

@@ -45,18 +45,14 @@ def mixed(problems, texts):
 @pytest.mark.parametrize("settings", [{}, {"max_resample": 3, "reward": mixed}])
 def test_old_probabilities_are_the_policys_and_the_engines_are_kept(tmp_path, settings):
     module = served(tmp_path, **settings)
-    rollout = module.collector.collect(0, 0)
+    rollout = module.collector.collect(0, 0, progress=0.0)
     batch = rollout.batch
     if settings:
         assert rollout.resample_rounds > 0
     with torch.no_grad():
         own = module.policy_module.policy.score(
-            batch.groups,
-            batch.response_ids,
-            batch.response_mask,
-            masked_view=False,
-            full_vocabulary=False,
-        ).logprobs
+            batch.groups, batch.response_ids, batch.response_mask
+        )["image"].logprobs
     torch.testing.assert_close(batch.old_logprobs, own, rtol=0, atol=1e-5)
     # Rows of one response would not be SHIFT apart from those of another.
     difference = (batch.old_logprobs - batch.behaviour_logprobs)[batch.response_mask]
@@ -78,6 +74,6 @@ def test_the_engine_is_told_before_every_rollout_and_by_its_number(tmp_path):
 
 
 def test_an_engine_that_is_the_policy_has_nothing_to_agree_with(tmp_path):
-    rollout = lab_module(tmp_path).collector.collect(0, 0)
+    rollout = lab_module(tmp_path).collector.collect(0, 0, progress=0.0)
     assert rollout.agreement is None
     assert rollout.batch.behaviour_logprobs is None

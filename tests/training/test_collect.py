@@ -28,15 +28,21 @@ class ScriptedReward:
         return Rewards(total=total, correct=total > 0.5, timeouts=1)
 
 
+def masked(group):
+    """The patches that the masked view shows."""
+    (shown,) = group.shown_in("masked")
+    return shown.patches
+
+
 def collector(tmp_path, **settings):
     return lab_module(tmp_path, **settings).collector
 
 
 def test_without_dynamic_sampling_uniform_groups_stay(tmp_path):
     reward = ScriptedReward(["right", "wrong", "mixed", "right"])
-    rollout = collector(tmp_path, reward=reward).collect(0, 0)
+    rollout = collector(tmp_path, reward=reward).collect(0, 0, progress=0.0)
     assert (rollout.prompts_drawn, rollout.resample_rounds, rollout.groups_dropped) == (4, 0, 0)
-    assert rollout.batch.advantages.reshape(4, 4).abs().sum(dim=1).gt(0.1).tolist() == [
+    assert rollout.batch.advantages[:, 0].reshape(4, 4).abs().sum(dim=1).gt(0.1).tolist() == [
         False,
         False,
         True,
@@ -46,7 +52,7 @@ def test_without_dynamic_sampling_uniform_groups_stay(tmp_path):
 
 def test_uniform_groups_are_replaced_by_further_prompts(tmp_path):
     reward = ScriptedReward(["right", "mixed", "wrong", "mixed", "wrong", "mixed", "mixed"])
-    rollout = collector(tmp_path, reward=reward, max_resample=5).collect(0, 0)
+    rollout = collector(tmp_path, reward=reward, max_resample=5).collect(0, 0, progress=0.0)
     assert (rollout.prompts_drawn, rollout.resample_rounds, rollout.groups_dropped) == (7, 2, 3)
     kept = [group.problem.id for group in rollout.draft.groups]
     assert kept == [reward.problems[i] for i in (1, 3, 5, 6)]
@@ -57,10 +63,10 @@ def test_uniform_groups_are_replaced_by_further_prompts(tmp_path):
 
 def test_after_the_last_round_the_batch_keeps_its_size(tmp_path):
     reward = ScriptedReward(["mixed", "wrong", "wrong", "wrong"] + ["right"] * 9)
-    rollout = collector(tmp_path, reward=reward, max_resample=2).collect(0, 0)
+    rollout = collector(tmp_path, reward=reward, max_resample=2).collect(0, 0, progress=0.0)
     assert len(rollout.draft.groups) == 4
     assert (rollout.prompts_drawn, rollout.resample_rounds, rollout.groups_dropped) == (10, 2, 6)
-    assert int(rollout.batch.advantages.ne(0).sum()) == NUM_RESPONSES
+    assert int(rollout.batch.advantages[:, 0].ne(0).sum()) == NUM_RESPONSES
 
 
 def test_a_mean_accuracy_at_either_bound_is_replaced(tmp_path):
@@ -70,7 +76,9 @@ def test_a_mean_accuracy_at_either_bound_is_replaced(tmp_path):
         {"keep_accuracy_above": 0.5, "keep_accuracy_below": 0.99},
     ):
         reward = ScriptedReward(["mixed"] * 8)
-        rollout = collector(tmp_path, reward=reward, max_resample=1, **bounds).collect(0, 0)
+        rollout = collector(tmp_path, reward=reward, max_resample=1, **bounds).collect(
+            0, 0, progress=0.0
+        )
         assert (rollout.groups_dropped, rollout.resample_rounds) == (4, 1), bounds
 
 
@@ -88,13 +96,13 @@ def test_advantages_are_those_of_the_total_reward_and_the_epsilon_of_the_setting
     tmp_path, epsilon
 ):
     made = collector(tmp_path, reward=format_counts_too, advantage_epsilon=epsilon)
-    batch = made.collect(0, 0).batch
+    batch = made.collect(0, 0, progress=0.0).batch
     # Right, right and formatted, wrong, wrong and formatted; as in all groups of four.
     group = [0.9, 1.0, 0.0, 0.1]
     mean, deviation = statistics.fmean(group), statistics.stdev(group)
     expected = [(total - mean) / (deviation + epsilon) for total in group]
     torch.testing.assert_close(
-        batch.advantages, torch.tensor(expected * 4), rtol=1e-5, atol=0, check_dtype=False
+        batch.advantages[:, 0], torch.tensor(expected * 4), rtol=1e-5, atol=0, check_dtype=False
     )
     assert batch.correct.tolist() == [True, True, False, False] * 4
 
@@ -120,7 +128,7 @@ def test_every_draw_has_a_seed_of_its_own_over_rounds_and_rollouts(tmp_path):
 
     made.engine.sample = recorded
     for step in (0, 1):
-        assert made.collect(step, 0).resample_rounds == 2
+        assert made.collect(step, 0, progress=0.0).resample_rounds == 2
     assert len(set(mask_seeds)) == len(mask_seeds) == 24
     assert len(set(sampling_seeds)) == len(sampling_seeds) == 24
 
@@ -128,42 +136,41 @@ def test_every_draw_has_a_seed_of_its_own_over_rounds_and_rollouts(tmp_path):
 def test_resampled_groups_continue_the_stream(tmp_path):
     stream = PromptStream(source=lab_problems(), seed=1)
     reward = ScriptedReward(["wrong"] * 4 + ["mixed"] * 4)
-    collector(tmp_path, reward=reward, max_resample=1).collect(3, 20)
+    collector(tmp_path, reward=reward, max_resample=1).collect(3, 20, progress=0.0)
     assert reward.problems == [problem.id for problem in stream.take(20, 8)]
 
 
 def test_rows_belong_to_their_prompts_after_replacement(tmp_path):
     reward = ScriptedReward(["right", "mixed", "wrong", "mixed", "mixed", "mixed"])
     made = collector(tmp_path, reward=reward, max_resample=5)
-    rollout = made.collect(0, 0)
+    rollout = made.collect(0, 0, progress=0.0)
     batch = rollout.batch
-    scores = made.policy.score(
-        batch.groups,
-        batch.response_ids,
-        batch.response_mask,
-        masked_view=False,
-        full_vocabulary=False,
+    scores = made.policy.score(batch.groups, batch.response_ids, batch.response_mask)
+    torch.testing.assert_close(
+        scores["image"].logprobs.detach(), batch.old_logprobs, atol=1e-5, rtol=0
     )
-    torch.testing.assert_close(scores.logprobs.detach(), batch.old_logprobs, atol=1e-5, rtol=0)
 
 
 def test_equal_counters_give_equal_rollouts_and_others_do_not(tmp_path):
-    first, again = collector(tmp_path).collect(2, 8), collector(tmp_path).collect(2, 8)
+    first, again = (
+        collector(tmp_path).collect(2, 8, progress=0.0),
+        collector(tmp_path).collect(2, 8, progress=0.0),
+    )
     assert first.draft.responses.texts == again.draft.responses.texts
     assert torch.equal(first.batch.old_logprobs, again.batch.old_logprobs)
     for got, expected in zip(first.draft.groups, again.draft.groups, strict=True):
-        assert torch.equal(got.masked_patches, expected.masked_patches)
-    later = collector(tmp_path).collect(3, 8)
+        assert torch.equal(masked(got), masked(expected))
+    later = collector(tmp_path).collect(3, 8, progress=0.0)
     assert later.draft.responses.texts != first.draft.responses.texts
     assert any(
-        not torch.equal(a.masked_patches, b.masked_patches)
+        not torch.equal(masked(a), masked(b))
         for a, b in zip(first.draft.groups, later.draft.groups, strict=True)
     )
 
 
 def test_every_prompt_has_its_own_mask_and_both_views(tmp_path):
-    groups = collector(tmp_path).collect(0, 0).draft.groups
-    hidden = [(g.masked_patches != g.patches).any(dim=1) for g in groups]
+    groups = collector(tmp_path).collect(0, 0, progress=0.0).draft.groups
+    hidden = [(masked(g) != g.patches).any(dim=1) for g in groups]
     assert all(mask.any() for mask in hidden)
     assert any(not torch.equal(hidden[0], mask) for mask in hidden[1:])
 
@@ -174,31 +181,35 @@ def no_op_mask(group, generator, process_images):
 
 def test_a_mask_that_hides_nothing_stops_the_run(tmp_path):
     with pytest.raises(ValueError, match=r"masking\.ratio.*masking="):
-        collector(tmp_path, image_mask=no_op_mask).collect(0, 0)
+        collector(tmp_path, image_mask=no_op_mask).collect(0, 0, progress=0.0)
 
 
 def test_a_mask_may_spare_some_pictures(tmp_path):
-    masked = []
+    seen = []
 
     def every_other(group, generator, process_images):
-        masked.append(group)
-        return group.patches.clone() if len(masked) % 2 else torch.zeros_like(group.patches)
+        seen.append(group)
+        return group.patches.clone() if len(seen) % 2 else torch.zeros_like(group.patches)
 
-    assert collector(tmp_path, image_mask=every_other).collect(0, 0).masked_fraction == 0.5
+    assert collector(tmp_path, image_mask=every_other).collect(0, 0, progress=0.0).changed == {
+        "masked": 0.5
+    }
 
 
 def test_a_ratio_of_zero_hides_nothing_on_purpose(tmp_path):
     from papo.masking import RandomPatchMask
 
     mask = RandomPatchMask(ratio=0.0, grid="patch", raw_square_pixels=14, merge_size=2, seed=0)
-    assert collector(tmp_path, image_mask=mask).collect(0, 0).masked_fraction == 0.0
+    assert collector(tmp_path, image_mask=mask).collect(0, 0, progress=0.0).changed == {
+        "masked": 0.0
+    }
 
 
 def test_what_was_hidden_is_counted_on_the_patches(tmp_path):
     from papo.training.metrics import rollout_metrics
 
-    rollout = collector(tmp_path).collect(0, 0)
-    changed = [(g.masked_patches != g.patches).any(dim=1).float() for g in rollout.draft.groups]
+    rollout = collector(tmp_path).collect(0, 0, progress=0.0)
+    changed = [(masked(g) != g.patches).any(dim=1).float() for g in rollout.draft.groups]
     expected = float(torch.stack(changed).mean())
     assert 0.3 < expected < 0.9
     assert rollout_metrics(rollout)["masking/masked_fraction"] == pytest.approx(expected)
@@ -208,10 +219,10 @@ def test_nothing_is_masked_where_nobody_looks(tmp_path):
     from papo.training.metrics import rollout_metrics
 
     off = {"gamma": 0.0, "eta_masked": 0.0, "beta": 0.0}
-    rollout = collector(tmp_path, **off).collect(0, 0)
+    rollout = collector(tmp_path, **off).collect(0, 0, progress=0.0)
     assert "masking/masked_fraction" not in rollout_metrics(rollout)
-    assert all(group.masked_patches is None for group in rollout.draft.groups)
-    assert rollout.batch.masked_logprobs is None
+    assert all(group.views == {} for group in rollout.draft.groups)
+    assert rollout.batch.old_views == {}
     assert rollout.batch.ref_logprobs is None
 
 
@@ -237,10 +248,10 @@ def test_a_prompt_without_image_has_no_perception_kl(tmp_path):
             )
 
     module = lab_module(tmp_path, source=Mixed(), masked_policy="current", num_rollouts=1)
-    batch = module.collector.collect(0, 0).batch
+    batch = module.collector.collect(0, 0, progress=0.0).batch
     scores = module._score(batch)
     pictured = torch.tensor([g.patches is not None for g in batch.groups]).repeat_interleave(4)
-    difference = (scores.logprobs - scores.masked_logprobs).abs().sum(dim=1)
+    difference = (scores["image"].logprobs - scores["masked"].logprobs).abs().sum(dim=1)
     assert pictured.sum() == 8
     assert torch.equal(difference[~pictured], torch.zeros(8))
     assert bool((difference[pictured] > 0).all())
@@ -248,14 +259,20 @@ def test_a_prompt_without_image_has_no_perception_kl(tmp_path):
 
 def test_the_old_masked_logprobs_are_those_of_the_masked_view(tmp_path):
     made = collector(tmp_path, masked_policy="old", prompts_per_microbatch=1)
-    batch = made.collect(0, 0).batch
-    expected = made.policy.score_masked(batch.groups, batch.response_ids, batch.response_mask)
-    torch.testing.assert_close(batch.masked_logprobs, expected.detach(), atol=1e-5, rtol=0)
-    assert float((batch.masked_logprobs - batch.old_logprobs).abs().max()) > 1e-3
+    batch = made.collect(0, 0, progress=0.0).batch
+    expected = made.policy.score(
+        batch.groups, batch.response_ids, batch.response_mask, views=("masked",)
+    )["masked"].logprobs
+    torch.testing.assert_close(
+        batch.old_views["masked"].logprobs, expected.detach(), atol=1e-5, rtol=0
+    )
+    assert float((batch.old_views["masked"].logprobs - batch.old_logprobs).abs().max()) > 1e-3
 
 
 def test_parts_of_a_batch_are_whole_groups_without_common_padding(tmp_path):
-    batch = collector(tmp_path, reward=reward_by_row(NUM_RESPONSES)).collect(0, 0).batch
+    batch = (
+        collector(tmp_path, reward=reward_by_row(NUM_RESPONSES)).collect(0, 0, progress=0.0).batch
+    )
     parts = [trim(batch.select_groups(i, i + 1)) for i in range(len(batch.groups))]
     assert [part.num_rollouts for part in parts] == [NUM_RESPONSES] * 4
     assert sum(part.num_tokens for part in parts) == batch.num_tokens

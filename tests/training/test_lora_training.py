@@ -59,10 +59,8 @@ def test_the_reference_stays_the_policy_the_run_began_with(finished):
     plain = lab_policy()
     arguments = (batch.groups, batch.response_ids, batch.response_mask)
     with torch.no_grad():
-        expected = plain.score(*arguments, masked_view=False, full_vocabulary=False).logprobs
-        moved = module.policy_module.policy.score(
-            *arguments, masked_view=False, full_vocabulary=False
-        ).logprobs
+        expected = plain.score(*arguments)["image"].logprobs
+        moved = module.policy_module.policy.score(*arguments)["image"].logprobs
     torch.testing.assert_close(batch.ref_logprobs, expected, rtol=0, atol=1e-6)
     assert float((moved - expected).abs().max()) > 1e-3
     assert module.last_step.metrics["loss/kl_ref"] > 1e-4

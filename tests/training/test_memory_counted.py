@@ -62,9 +62,9 @@ def counted_and_told(family, *, half, views=1, responses=4, tokens=50, side=112,
         # As Lightning enters it: no cast outlives its use but in the graph.
         autocast = torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False)
         with autocast if half else nullcontext():
-            scores = policy.score(groups, ids, mask, masked_view=views == 2, full_vocabulary=False)
-        loss = scores.logprobs.sum()
-        return loss if views == 1 else loss - scores.masked_logprobs.sum()
+            scores = policy.score(groups, ids, mask, views=("image", "masked")[:views])
+        loss = scores["image"].logprobs.sum()
+        return loss if views == 1 else loss - scores["masked"].logprobs.sum()
 
     one_pass().backward()
     with LiveBytes() as live:

@@ -102,9 +102,9 @@ def test_passes_without_gradient_are_cut_alike(tmp_path, monkeypatch):
         )
 
     record(module.collector.reference, "score")
-    record(module.collector.policy, "score_masked")
-    module.collector.collect(0, 0)
-    assert seen == [("score", 1)] * 4 + [("score_masked", 1)] * 4
+    record(module.collector, "_score_view")
+    module.collector.collect(0, 0, progress=0.0)
+    assert seen == [("score", 1)] * 4 + [("_score_view", 1)] * 4
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_passes_without_gradient_are_cut_alike(tmp_path, monkeypatch):
 )
 def test_a_prompt_counts_once_where_scoring_shares_it(tmp_path, scoring, shares):
     module = by_tokens(tmp_path, 1000, policy=lab_policy(scoring=scoring))
-    batch = module.collector.collect(0, 0).batch.select_groups(0, 1)
+    batch = module.collector.collect(0, 0, progress=0.0).batch.select_groups(0, 1)
     prompt, rows = batch.groups[0].prompt_ids.shape[0], batch.response_mask.sum(dim=1)
     expected = prompt + int(rows.sum()) if shares else 4 * (prompt + int(rows.max()))
     cut = module.collector.microbatches

@@ -60,7 +60,7 @@ def test_an_update_is_done_again_with_less(tmp_path, monkeypatch, error, setting
     expected = train(module_in(tmp_path / "whole", beta=0.0), tmp_path / "whole")
     tried = limit(monkeypatch, module.collector.policy, "score", 1, error)
     assert_close(train(module, tmp_path), expected)
-    # score_masked asks score too. Halved in the first pass of the run, and never tried again.
+    # The old masked view is scored by it too. Halved in the first pass of the run, and never tried again.
     assert tried[0] == 4
     assert tried[-8:] == [1] * 8
     assert sum(size > 1 for size in tried) <= 2
@@ -74,7 +74,7 @@ def test_scoring_is_done_again_and_the_rollout_kept(tmp_path, monkeypatch, undis
     collector = module.collector
     owner, name = {
         "reference": (collector.reference, "score"),
-        "masked": (collector.policy, "score_masked"),
+        "masked": (collector, "_score_view"),
     }[pass_name]
     tried = limit(monkeypatch, owner, name, 2)
     sampled = []
@@ -104,9 +104,9 @@ def test_half_of_a_gradient_is_never_applied(tmp_path, monkeypatch, undisturbed,
             )
             assert all(ref() is None for ref in refs), "the failed attempt still holds memory"
         scores = original(part)
-        refs.append(weakref.ref(scores.logprobs))
+        refs.append(weakref.ref(scores["image"].logprobs))
         if len(calls) == 2:
-            scores.logprobs.register_hook(lambda _: fail(ERRORS[0]))
+            scores["image"].logprobs.register_hook(lambda _: fail(ERRORS[0]))
         return scores
 
     monkeypatch.setattr(module, "_score", second_fails)
@@ -160,7 +160,7 @@ def test_another_error_is_not_retried(tmp_path, monkeypatch):
         monkeypatch, module.collector.reference, "score", 0, RuntimeError("shapes differ")
     )
     with pytest.raises(RuntimeError, match="shapes differ"):
-        module.collector.collect(0, 0)
+        module.collector.collect(0, 0, progress=0.0)
     assert tried == [4]
 
 

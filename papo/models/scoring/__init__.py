@@ -1,6 +1,6 @@
 """Scoring backends: different ways to the same hidden states of response tokens.
 
-Each is a function `(reader, groups, response_ids, response_mask, view) -> [row hidden]`: the states
+Each is a function `(reader, groups, response_ids, response_mask) -> [row hidden]`: the states
 that predict the response tokens, without padding, response after response. `padded` is the oracle.
 """
 

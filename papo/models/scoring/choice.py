@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
 from papo.models.reader import PromptReader
 from papo.models.scoring.merged_check import merged_is_exact
-from papo.types import PromptGroup, View
+from papo.types import PromptGroup
 
 Backend = Callable[
     [
@@ -22,7 +22,6 @@ Backend = Callable[
         Sequence[PromptGroup],
         Int[Tensor, "rollout token"],
         Bool[Tensor, "rollout token"],
-        View,
     ],
     Float[Tensor, "row hidden"],
 ]

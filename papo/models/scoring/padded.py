@@ -11,7 +11,7 @@ from torch import Tensor
 
 from papo.models.adapter import VisionFeatures
 from papo.models.reader import PromptReader
-from papo.types import PromptGroup, View
+from papo.types import PromptGroup
 
 
 def padded_hidden(
@@ -19,12 +19,11 @@ def padded_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
-    view: View,
 ) -> Float[Tensor, "row hidden"]:
     """Hidden states that predict the response tokens, from rows of prompt, padding and response."""
     num_responses, num_tokens = response_ids.shape[0] // len(groups), response_ids.shape[1]
     prompts = reader.pad_prompts(groups)
-    features = reader.vision_features(groups, view)
+    features = reader.vision_features(groups)
     embeddings = reader.adapter.embed(prompts.ids, prompts.image_slots, features)
     offsets = torch.arange(num_tokens, device=reader.device)
     positions = (prompts.next_positions[:, None] + offsets).expand(3, -1, -1)

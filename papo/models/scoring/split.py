@@ -15,7 +15,7 @@ from papo.models.flex_packing import packed_block_mask
 from papo.models.merged_attention import ResponseRows, has_fused_attention
 from papo.models.reader import PromptReader
 from papo.models.shared_prefix import PrefixBlock, SharedPrefixLayout
-from papo.types import PromptGroup, View
+from papo.types import PromptGroup
 
 
 def split_hidden(
@@ -23,7 +23,6 @@ def split_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
-    view: View,
     *,
     way: Literal["masked", "merged", "flex"] = "masked",
 ) -> Float[Tensor, "row hidden"]:
@@ -43,7 +42,7 @@ def split_hidden(
     device, adapter = reader.device, reader.adapter
     ids, is_prompt = torch.cat(row.ids), torch.cat(row.is_prompt)
     image_slots = ((ids == adapter.image_token_id) & is_prompt)[None].to(device)
-    features = reader.vision_features(ordered, view)
+    features = reader.vision_features(ordered)
     block_mask = None
     if way == "flex":
         owners = (torch.cat(row.owners).to(device), torch.cat(row.continues).to(device))
@@ -66,7 +65,6 @@ def flex_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
-    view: View,
 ) -> Float[Tensor, "row hidden"]:
     """As `split_hidden`, with FlexAttention.
 
@@ -78,7 +76,7 @@ def flex_hidden(
             "FlexAttention has no backward pass on a CPU; got model.scoring=flex. Set "
             "model.scoring=auto, or use a GPU."
         )
-    return split_hidden(reader, groups, response_ids, response_mask, view, way="flex")
+    return split_hidden(reader, groups, response_ids, response_mask, way="flex")
 
 
 def merged_hidden(
@@ -86,7 +84,6 @@ def merged_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
-    view: View,
 ) -> Float[Tensor, "row hidden"]:
     """As `split_hidden`, with two fused calls whose results are merged.
 
@@ -99,7 +96,7 @@ def merged_hidden(
             "merged scoring needs a kernel that returns the log-sum-exp: on a GPU one for half precision; got "
             f"{precision} on {reader.device}. Set model.scoring=auto (or trainer.precision=bf16-mixed)."
         )
-    return split_hidden(reader, groups, response_ids, response_mask, view, way="merged")
+    return split_hidden(reader, groups, response_ids, response_mask, way="merged")
 
 
 class _PackedRow:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from papo.models.reader import PromptReader
-from papo.types import PromptGroup, View
+from papo.types import PromptGroup
 
 
 def twopass_hidden(
@@ -20,13 +20,12 @@ def twopass_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
-    view: View,
 ) -> Float[Tensor, "row hidden"]:
     """Hidden states that predict the response tokens, from one prefill per prompt."""
     if reader.passes_alike and response_ids.shape[1] == 1:
         # Responses of one token need no second pass; those of another rank may.
         response_ids, response_mask = pad(response_ids, (0, 1)), pad(response_mask, (0, 1))
-    prefix = reader.prefill(groups, view).expand(response_ids.shape[0] // len(groups))
+    prefix = reader.prefill(groups).expand(response_ids.shape[0] // len(groups))
     hidden = prefix.last_hidden[:, None]
     if response_ids.shape[1] > 1:
         # The hidden state of token t predicts token t+1, so the last token is never read.

@@ -14,6 +14,8 @@ from papo.training.callbacks.record import finished_step
 from papo.training.callbacks.token_texts import token_texts
 from papo.training.papo import FinishedStep
 from papo.training.tables import append_jsonl
+from papo.types import IMAGE
+from papo.views import MASKED
 
 
 class RolloutTable(Callback):
@@ -72,7 +74,12 @@ class RolloutTable(Callback):
         draft, policy = step.rollout.draft, module.policy_module.policy
         for index in range(min(self.num_prompts, len(draft.prompts))):
             shown = draft.select([index])
-            group = module.collector.reader.here(shown.prompts[0], step.rollout_step - 1).group
+            reader = module.collector.reader
+            group = reader.here(
+                shown.prompts[0],
+                step.rollout_step - 1,
+                progress=(step.rollout_step - 1) / module.num_rollouts,
+            ).group
             longest = max(shown.num_tokens())
             ids = shown.responses.ids[:, :longest]
             mask = shown.responses.mask[:, :longest]
@@ -83,20 +90,22 @@ class RolloutTable(Callback):
                     f"{step.rollout_step:06d}_{index}",
                     policy.pictures(group.patches, group.image_grid_thw),
                 )
-            if group.masked_patches is not None:
+            if group.patches is not None and MASKED in group.views:
+                first, *_ = group.shown_in(MASKED)
                 masked_images = _save_pictures(
                     folder,
                     f"{step.rollout_step:06d}_{index}_masked",
-                    policy.pictures(group.masked_patches, group.image_grid_thw),
+                    policy.pictures(first.patches, first.image_grid_thw),
                 )
                 scores = policy.score(
                     (group,),
                     ids.to(policy.device),
                     mask.to(policy.device),
-                    masked_view=True,
-                    full_vocabulary=False,
+                    views=(IMAGE, MASKED),
                 )
-                token_kl = kl_k3(scores.logprobs, scores.masked_logprobs, log_ratio_max=None).cpu()
+                token_kl = kl_k3(
+                    scores[IMAGE].logprobs, scores[MASKED].logprobs, log_ratio_max=None
+                ).cpu()
             for j in range(draft.num_responses):
                 row = index * draft.num_responses + j
                 token_ids = ids[j][mask[j]].tolist()

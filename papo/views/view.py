@@ -16,11 +16,13 @@ class Item:
     """One problem of a benchmark, and where it stands.
 
     Attributes:
-        benchmark: key of the benchmark.
+        benchmark: key of the benchmark; "training" in a training run.
         problems: all of its problems, read lazily; for views that need another item's picture.
         index: position of this one among them.
         problem: `problems[index]`, already read.
-        seed: of the problem's draws, the same in every view; derive further seeds from it.
+        seed: of the problem's draws; derive further seeds from it. In an evaluation the same in every view.
+        group: the encoded prompt, where it is there already.
+        progress: share of the training run that is done, 0 to 1; 0 in an evaluation.
     """
 
     benchmark: str
@@ -28,6 +30,15 @@ class Item:
     index: int
     problem: Problem
     seed: int
+    group: PromptGroup | None = None
+    progress: float = 0.0
+
+    def encoded(self, policy: "ReadingPolicy") -> PromptGroup:
+        """Returns the prompt as it is."""
+        if self.group is not None:
+            return self.group
+        (group,) = policy.encode([self.problem])
+        return group
 
 
 @runtime_checkable
@@ -49,6 +60,16 @@ class View(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def seed(self) -> int:
+        """Of what it draws; 0 where it draws nothing."""
+        ...
+
+    @property
+    def hides(self) -> bool:
+        """Whether it means to change every picture: then a training run refuses it where it changes none."""
+        ...
+
     def __call__(
         self, item: Item, policy: ReadingPolicy, *, num_responses: int
     ) -> tuple[PromptGroup, ...]:
@@ -66,8 +87,10 @@ class ImageView:
     """The problem as it is."""
 
     name = "image"
+    seed = 0
+    hides = False
 
     def __call__(
         self, item: Item, policy: ReadingPolicy, *, num_responses: int
     ) -> tuple[PromptGroup, ...]:
-        return policy.encode([item.problem])
+        return (item.encoded(policy),)

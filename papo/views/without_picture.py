@@ -1,83 +1,24 @@
-"""Ways of showing a problem without its picture: hidden, removed, or another item's."""
+"""Ways of showing a problem without its picture: removed, or another item's."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 from PIL.Image import Image
 
 from papo.data import ProblemError
-from papo.evaluation.view import Item, ReadingPolicy
-from papo.types import IMAGE_MARKER, ImageMask, ProblemSource, PromptGroup, derive_seed
+from papo.types import IMAGE_MARKER, ProblemSource, PromptGroup, derive_seed
+from papo.views.view import Item, ReadingPolicy
 
 _MARKER_AND_SPACE = re.compile(rf"[ \t]*{re.escape(IMAGE_MARKER)}[ \t]*")
-
-
-class BlankView:
-    """Every picture black: the same tokens at the same places, and nothing to see.
-
-    Args:
-        mask: blackens (papo.masking.BlankMask).
-    """
-
-    name = "blank"
-
-    def __init__(self, *, mask: ImageMask) -> None:
-        self.mask = mask
-
-    def __call__(
-        self, item: Item, policy: ReadingPolicy, *, num_responses: int
-    ) -> tuple[PromptGroup, ...]:
-        """Returns the prompt with black patches; nothing where the problem has no picture."""
-        if not item.problem.images:
-            return ()
-        (group,) = policy.encode([item.problem])
-        return (hide(group, self.mask, policy, seed=item.seed),)
-
-
-class MaskedView:
-    """Part of every picture black, by a bank of seeded masks; named `masked_RATIO`.
-
-    Mask i of a problem depends on the problem's seed, the mask's seed and ratio, and i alone, so any
-    two checkpoints see the same masked pictures.
-
-    Args:
-        ratio: probability that a cell is hidden.
-        num_masks: size of the bank; response j sees mask j modulo it.
-        make_mask: given `ratio`, makes the mask (papo.masking.RandomPatchMask with all but the ratio).
-
-    Raises:
-        ValueError: no mask in the bank, or an impossible mask.
-    """
-
-    def __init__(
-        self, *, ratio: float, num_masks: int, make_mask: Callable[..., ImageMask]
-    ) -> None:
-        if num_masks < 1:
-            raise ValueError(f"a bank holds at least one mask; got {num_masks}. Set num_masks.")
-        self.name = f"masked_{float(ratio)}"
-        self.num_masks = num_masks
-        self.mask = make_mask(ratio=ratio)
-
-    def __call__(
-        self, item: Item, policy: ReadingPolicy, *, num_responses: int
-    ) -> tuple[PromptGroup, ...]:
-        """Returns a prompt per mask, at most one per response; nothing without a picture."""
-        if not item.problem.images:
-            return ()
-        (group,) = policy.encode([item.problem])
-        return tuple(
-            hide(group, self.mask, policy, seed=mask_seed(item.seed, self.mask, index))
-            for index in range(min(self.num_masks, num_responses))
-        )
 
 
 class RemovedView:
     """No picture at all: its markers are taken out of the question."""
 
     name = "removed"
+    seed = 0
+    hides = True
 
     def __call__(
         self, item: Item, policy: ReadingPolicy, *, num_responses: int
@@ -105,6 +46,7 @@ class SwappedView:
     """
 
     name = "swapped"
+    hides = True
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
@@ -150,18 +92,6 @@ class _Partners:
         except ProblemError:
             # An item that cannot be read has nothing to lend; the runner names and counts it.
             return ()
-
-
-def hide(group: PromptGroup, mask: ImageMask, policy: ReadingPolicy, *, seed: int) -> PromptGroup:
-    """Returns the prompt with the masked picture in the place of the full one."""
-    generator = torch.Generator().manual_seed(seed)
-    return replace(group, patches=mask(group, generator, policy.process_images))
-
-
-def mask_seed(item_seed: int, mask: ImageMask, index: int) -> int:
-    """The seed of mask `index` of an item's bank; depends on the mask's own seed and ratio too."""
-    own_seed, ratio = int(getattr(mask, "seed", 0)), float(getattr(mask, "ratio", 1.0))
-    return derive_seed(item_seed, "mask", own_seed, str(ratio), index)
 
 
 def _are_equal(some: tuple[Image, ...], others: tuple[Image, ...]) -> bool:

@@ -1,0 +1,167 @@
+"""The objective: a sum of named, weighted terms, and the union of what they need.
+
+    total = sum over the terms of weight * (+1 to lower, -1 to raise) * average(term)        (minimised)
+
+GRPO is a surrogate and a reference KL; PAPO adds a perception KL and two entropies (conf/objective).
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from papo.functional import zero_padding
+from papo.objective.errors import NonFiniteTermError, SettingError
+from papo.objective.term import Term, averaged
+from papo.types import IMAGE, MinibatchCounts, Needs, RolloutBatch, TokenScores
+
+
+class Objective:
+    """What training minimises.
+
+    Args:
+        terms: by name, in the order in which they are added up.
+        count_epsilon: added to every token count that divides (official code: 1e-8).
+
+    Attributes:
+        needs: what must be scored for the terms that have a weight; nothing else is.
+
+    Raises:
+        SettingError: a negative count_epsilon, or no term with a weight.
+    """
+
+    def __init__(self, *, terms: Mapping[str, Term], count_epsilon: float) -> None:
+        if not 0 <= count_epsilon < torch.inf:
+            raise SettingError(f"{{count_epsilon}} is 0 or positive; got {count_epsilon}")
+        if not any(term.weight for term in terms.values()):
+            raise SettingError(
+                "an objective has at least one term with a weight; got "
+                f"{', '.join(terms) or 'none'}. Set objective.terms."
+            )
+        self.terms = dict(terms)
+        self.count_epsilon = float(count_epsilon)
+        self.needs = reduce(
+            Needs.__or__, (term.needs for term in terms.values() if term.weight), Needs()
+        )
+
+    @property
+    def depends_on_progress(self) -> bool:
+        """Whether a rollout's loss depends on how many rollouts the run has."""
+        return any(term.anneal_until is not None for term in self.terms.values())
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """Returns what each term is multiplied by in the total, at this point of the run."""
+        return {name: term.weight_at(progress) for name, term in self.terms.items()}
+
+    def __call__(
+        self,
+        batch: RolloutBatch,
+        scores: TokenScores,
+        *,
+        minibatch: RolloutBatch | MinibatchCounts,
+        progress: float,
+    ) -> dict[str, Tensor]:
+        """Returns the unweighted terms and their weighted sum "total", the loss; nats per token.
+
+        Each is normalised by the token and rollout counts of `minibatch`, so terms and gradients of its
+        micro-batches add up to its own. A term of weight 0 carries no gradient, and is absent where what
+        it needs is.
+
+        Raises:
+            ValueError: a weighted term lacks its inputs.
+            NonFiniteTermError: a weighted term is NaN or infinite.
+        """
+        scores = _clean(scores, batch)
+        weights = self.weights(progress)
+        terms: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            if missing := unmet(term.needs, batch, scores):
+                if term.weight:
+                    raise ValueError(
+                        f"the term {name!r} has a weight but not its input: {missing} is missing"
+                    )
+                continue
+            value = averaged(
+                term(batch, scores), batch, term.average, minibatch, self.count_epsilon
+            )
+            terms[name] = value if weights[name] != 0.0 else value.detach()
+        terms["total"] = _weighted_sum(terms, weights)
+        return terms
+
+    @torch.no_grad()
+    def diagnostics(
+        self, batch: RolloutBatch, scores: TokenScores, minibatch: RolloutBatch | MinibatchCounts
+    ) -> dict[str, Tensor]:
+        """Returns what to watch besides the terms, without gradient; docs/fidelity.md defines each.
+
+        Means over the tokens, or the responses, of `minibatch`, so values of its micro-batches add up.
+        """
+        scores = _clean(scores, batch)
+        logprobs = scores[IMAGE].logprobs
+        readable = {
+            name: term for name, term in self.terms.items() if not unmet(term.needs, batch, scores)
+        }
+        tokenwise: dict[str, Tensor] = {}
+        for term in readable.values():
+            tokenwise |= term.watch(batch, scores)
+        log_ratio = logprobs - batch.old_logprobs
+        tokenwise |= {
+            "old_kl": -log_ratio,
+            "ratio_mean": log_ratio.exp(),
+            "sampled_entropy": -logprobs,
+        }
+        for view, seen in {**batch.old_views, **scores}.items():
+            if view != IMAGE:
+                tokenwise[f"sampled_{view}_entropy"] = -seen.logprobs
+                prefers = seen.logprobs > logprobs
+                tokenwise[f"{view}_preferred_fraction"] = prefers.to(log_ratio.dtype)
+        watched = {
+            name: averaged(values, batch, "token", minibatch, self.count_epsilon)
+            for name, values in tokenwise.items()
+        }
+        for name, term in readable.items():
+            for what, values in term.watch_responses(batch, scores).items():
+                watched[f"{name}_{what}"] = averaged(
+                    values, batch, "sequence", minibatch, self.count_epsilon
+                )
+        return watched
+
+
+def unmet(needs: Needs, batch: RolloutBatch, scores: TokenScores) -> str:
+    """Names the first thing that is needed and not there; empty where all is."""
+    if needs.reference and batch.ref_logprobs is None:
+        return "the reference policy's log-probs (batch.ref_logprobs)"
+    if needs.behaviour and batch.behaviour_logprobs is None:
+        return "what the engine that drew the tokens says of them (batch.behaviour_logprobs)"
+    for wanted, found, whose in (
+        (needs.old, batch.old_views, "rollout policy's"),
+        (needs.now, scores, "current policy's"),
+    ):
+        for view, quantity in sorted(wanted):
+            if whose == "rollout policy's" and (view, quantity) == (IMAGE, "logprobs"):
+                continue
+            if view not in found or getattr(found[view], quantity) is None:
+                return f"the {whose} {quantity} given the view {view!r}"
+    return ""
+
+
+def _clean(scores: TokenScores, batch: RolloutBatch) -> TokenScores:
+    """The scores with exact zeros at padding, so nothing there can reach a term or a gradient."""
+    mask = batch.response_mask
+    return {
+        view: seen.map(lambda values: zero_padding(values, mask)) for view, seen in scores.items()
+    }
+
+
+def _weighted_sum(
+    terms: Mapping[str, Float[Tensor, ""]], weights: Mapping[str, float]
+) -> Float[Tensor, ""]:
+    """The loss. Terms of weight 0 stay out of it: 0 * inf would make a healthy loss NaN."""
+    weighted = {name: term for name, term in terms.items() if weights[name] != 0.0}
+    total = torch.stack([weights[name] * term for name, term in weighted.items()]).sum()
+    for name, term in weighted.items():
+        if not bool(torch.isfinite(term)):
+            raise NonFiniteTermError(name, term.item(), total)
+    return total
