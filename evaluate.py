@@ -39,7 +39,6 @@ from papo.evaluation import (
     PerceptionProbe,
     ResponseStore,
     Runner,
-    View,
     check_num_responses,
     duration,
     evaluation_settings,
@@ -60,6 +59,7 @@ from papo.parallel import Ranks, check_processes, device_of_process
 from papo.rollout import check_sampling, preflight_engine
 from papo.training import check_seed, check_threads
 from papo.training.base_weights import fingerprint
+from papo.views import View
 from policy_source import PolicySource, check_policy, find_policy
 
 KNOWN_KEYS = (

@@ -317,7 +317,7 @@ def check_length(plan: Plan, folder: RunFolder, start: Start) -> None:
     if plan.objective.depends_on_progress and folder.changes_length(start):
         raise ValueError(
             "objective.gamma_anneal_until, or anneal_until of a term, fades weights over the whole run, so "
-            f" with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
+            f"with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
             "others. Leave it out, or start a new run in another run_dir."
         )
 

@@ -304,9 +304,9 @@ class Watch(Callback):
     def on_train_start(self, trainer: Any, module: Any) -> None:
         collect = module.collector.collect
 
-        def collected(*arguments: Any) -> Any:
+        def collected(*arguments: Any, **named: Any) -> Any:
             started = time.perf_counter()
-            rollout = collect(*arguments)
+            rollout = collect(*arguments, **named)
             self.setting.wait()
             other = rollout.seconds["rollout"] + rollout.seconds["reward"]
             score = time.perf_counter() - started - other

@@ -94,13 +94,12 @@ def test_the_policy_scores_as_before_and_keeps_its_way_of_attending():
     (group,) = policy.encode([problem()])
     ids = torch.arange(40, 43)[None]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    settings = {"masked_view": False, "full_vocabulary": False}
-    before = policy.score([group], ids, mask, **settings).logprobs
+    before = policy.score([group], ids, mask)["image"].logprobs
     implementation = policy.model.config.get_text_config()._attn_implementation
     measure_attention(policy, group, ids[0])
     assert policy.model.config.get_text_config()._attn_implementation == implementation
     assert implementation != "eager"
-    assert torch.equal(policy.score([group], ids, mask, **settings).logprobs, before)
+    assert torch.equal(policy.score([group], ids, mask)["image"].logprobs, before)
     for layer in policy.model.model.language_model.layers:
         assert not layer.self_attn._forward_hooks
 

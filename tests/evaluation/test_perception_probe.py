@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 import torch
 from model_fixtures import noise_image, problem, tiny_policy
-from papo.evaluation.views import hide, mask_seed
 
 from papo.evaluation import (
     Benchmark,
@@ -27,6 +26,7 @@ from papo.lab import PerceptionLabProblems, grade_response
 from papo.masking import BlankMask, RandomPatchMask
 from papo.parallel import Ranks
 from papo.types import ResponseRecord, derive_seed
+from papo.views import hide, mask_seed
 
 
 @pytest.fixture(scope="module")

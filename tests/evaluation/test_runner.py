@@ -8,11 +8,12 @@ import pytest
 import torch
 from evaluation_parts import BoxGrader, Engine, Problems, Reader, benchmark, problem
 
-from papo.evaluation import ImageView, Item, ResponseStore, Runner, View, read_responses
+from papo.evaluation import ResponseStore, Runner, read_responses
 from papo.evaluation.batches import Shown, cut_batches
 from papo.evaluation.runner import sample_prompts
 from papo.parallel import Ranks
 from papo.types import PromptGroup, derive_seed
+from papo.views import ImageView, Item, View
 
 TABLES = ("responses.jsonl", "problems.jsonl")
 
@@ -21,6 +22,8 @@ class BankView:
     """Two prompts per problem; problem 1 cannot be shown like this."""
 
     name = "bank"
+    seed = 0
+    hides = False
 
     def __call__(self, item, policy, *, num_responses):
         if item.index == 1:

@@ -10,9 +10,9 @@ from model_fixtures import noise_image, problem, tiny_policy
 from PIL import Image
 
 from papo.data import ProblemError
-from papo.evaluation import BlankView, ImageView, Item, MaskedView, RemovedView, SwappedView, View
 from papo.masking import BlankMask, RandomPatchMask
 from papo.types import PromptGroup
+from papo.views import BlankView, ImageView, Item, MaskBankView, RemovedView, SwappedView, View
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def item(problems, index, seed=5):
 
 def masked_view(ratio, num_masks=4, grid="patch", seed=0):
     make = partial(RandomPatchMask, grid=grid, raw_square_pixels=14, merge_size=2, seed=seed)
-    return MaskedView(ratio=ratio, num_masks=num_masks, make_mask=make)
+    return MaskBankView(ratio=ratio, num_masks=num_masks, make_mask=make)
 
 
 def all_views():

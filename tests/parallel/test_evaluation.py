@@ -39,7 +39,8 @@ def evaluated(ranks, folder, fail_at=None, change=None):
     """
     from evaluation_parts import BoxGrader, Engine, Problems, Reader, benchmark, problem
 
-    from papo.evaluation import ImageView, ResponseStore, Runner
+    from papo.evaluation import ResponseStore, Runner
+    from papo.views import ImageView
 
     class Read(Problems):
         def __getitem__(self, index):
