@@ -181,8 +181,17 @@ def test_the_row_has_its_published_values(name):
     model, gamma, eta, beta, clip_high, dynamic, _, _ = PUBLISHED[name]
     objective = config.objective
     assert config.model.hub_id == model
-    assert (objective.gamma, objective.eta_full, objective.eta_masked) == (gamma, eta, eta)
-    assert (objective.beta, objective.clip_low, objective.clip_high) == (beta, 0.2, clip_high)
+    # GRPO and DAPO have no term of PAPO's.
+    weights = {"perception_kl": 0.0, "entropy": 0.0, "masked_entropy": 0.0}
+    weights |= front_door.make_objective(config).weights(progress=0.0)
+    assert weights == {
+        "surrogate": 1.0,
+        "kl_ref": beta,
+        "perception_kl": -gamma,
+        "entropy": eta,
+        "masked_entropy": eta,
+    }
+    assert (objective.clip_low, objective.clip_high) == (0.2, clip_high)
     # 20 rounds in all (max_try_make_batch), filter on accuracy in (0.01, 0.99).
     assert config.training.max_resample == (19 if dynamic else 0)
     assert (config.training.keep_accuracy_above, config.training.keep_accuracy_below) == (
@@ -274,7 +283,7 @@ def told(config, shards=1):
     _, run, instead = unloaded_run_memory(
         config,
         training_settings(OmegaConf.to_container(config.training, resolve=True)),
-        objective=front_door.instantiate(config.objective),
+        objective=front_door.make_objective(config),
         make_optimizer=front_door.instantiate(config.optimizer),
         on_gpu=True,
         shards=shards,
@@ -365,4 +374,5 @@ def test_a_misspelt_key_on_the_command_line_is_refused():
 def test_an_experiment_takes_overrides_of_groups_and_values():
     config = composed("papo_geo3k", "model=tiny_qwen2_5_vl", "data.path=FOLDER", "objective=grpo")
     assert config.model._target_ == "papo.models.build_tiny_policy"
-    assert (config.data.path, config.objective.gamma) == ("FOLDER", 0.0)
+    assert config.data.path == "FOLDER"
+    assert set(config.objective.terms) == {"surrogate", "kl_ref"}

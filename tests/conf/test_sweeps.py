@@ -201,7 +201,8 @@ def test_every_job_makes_a_plan_with_the_settings_of_its_arm(sweep, experiment, 
         assert plan.settings.max_resample == config.training.max_resample
         weights = plan.objective.weights(progress=0.0)
         perception = [weights[name] for name in ("perception_kl", "entropy", "masked_entropy")]
-        assert perception == [-gamma, eta_full, eta_masked], arm
+        objective = config.objective
+        assert perception == [-objective.gamma, objective.eta_full, objective.eta_masked], arm
         if hasattr(plan.reward, "close"):
             plan.reward.close()
     assert set(arms) == set(ARMS[sweep]) or not in_full

@@ -110,6 +110,7 @@ PLACES = {
     "front_door.py": {
         "hydra.utils.instantiate": CONFIG,
         "importlib.util.find_spec": OWN,
+        "instantiate": CONFIG,
         "wandb.login": OWN,
     },
     "notebooks/error_analysis.ipynb": {"subprocess.run": OWN},
@@ -159,6 +160,8 @@ PLACES = {
         "getattr": NAMED,
     },
     "papo/pictures.py": {"PIL.Image.open": PICTURES, "importlib.util.find_spec": OWN},
+    "papo/objective/objective.py": {"getattr": NAMED},
+    "papo/objective/term.py": {"getattr": NAMED},
     "papo/parallel/launch.py": {
         "torch.distributed.launcher.api.elastic_launch": "the command itself, again; no shell",
     },
@@ -211,7 +214,6 @@ PLACES = {
         "front_door.instantiate": CONFIG,
         "omegaconf.OmegaConf.create": CONFIG,
     },
-    "scripts/check_objective.py": {"hydra.utils.instantiate": "of conf/ alone"},
     "run_memory.py": {"omegaconf.OmegaConf.load": OWN},
     "servers/vllm/plugin/papo_vllm/engine.py": {
         ".from_config": "the server's own model, no code that comes with it"
