@@ -390,7 +390,7 @@ IMPOSSIBLE = {
     "benchmark.sets.lab_prior.group=best": "benchmark.sets.lab_prior.group",
     "benchmark.sets.lab_prior.grader._target_=os.system": "_target_: os.system",
     "~views.image": "at least one view",
-    "+views.again={_target_: papo.evaluation.ImageView}": "its own name; got image, image",
+    "+views.again={_target_: papo.views.ImageView}": "its own name; got image, image",
     "checkpoint=no/such/folder": "checkpoint=no/such/folder",
     "checkpoint=README.md": "is no checkpoint inside a run folder",
     "model.path=no/such/folder": "model.path=no/such/folder",

@@ -202,6 +202,8 @@ def test_problems_that_are_left_out_are_not_held(tmp_path):
 
     class Nothing:
         name = "nothing"
+        seed = 0
+        hides = True
 
         def __call__(self, item, policy, *, num_responses):
             nonlocal most

@@ -23,6 +23,8 @@ class TwoPrompts:
     """Two prompts per problem; problem 1 cannot be shown like this."""
 
     name = "bank"
+    seed = 0
+    hides = False
 
     def __call__(self, item, policy, *, num_responses):
         return () if item.index == 1 else policy.encode([item.problem, item.problem])
