@@ -29,7 +29,7 @@ from constructor_arguments import check_arguments, refusals_named
 from constructors import CONF, check_targets
 from papo.files import write_atomically
 from papo.lab import WARM_START
-from papo.objective import Objective, SettingError
+from papo.objective import Objective, SettingError, Term
 from papo.parallel import PeerFailed, Ranks, asks_for_gpu, joined, require_one_process, world_of
 from papo.processes import Interrupted, hand_over, interruptible
 
@@ -157,9 +157,34 @@ def instantiate(node: DictConfig, *, without: tuple[str, ...] = (), **arguments:
         return hydra.utils.instantiate(arguments, _convert_="all")
 
 
+def instantiate_each(node: DictConfig, key: str, kind: type) -> dict[str, Any]:
+    """Builds the objects of one kind that stand under `key` of `node`, by their names.
+
+    Raises:
+        ValueError: something else stands there.
+    """
+    built = {}
+    for name, one in (node.get(key) or {}).items():
+        built[name] = instantiate(one) if isinstance(one, DictConfig) else one
+        if not isinstance(built[name], kind):
+            raise ValueError(
+                f"{key_of(node)}.{key}.{name} is built as a {kind.__module__}.{kind.__name__} by its _target_; "
+                f"got {one}"
+            )
+    return built
+
+
 def make_objective(config: DictConfig) -> Objective:
-    """Builds the terms of the loss, each by itself, so that what one refuses is told with its keys."""
-    terms = {name: instantiate(node) for name, node in config.objective.terms.items()}
+    """Builds the terms of the loss, each by itself, so that what one refuses is told with its keys.
+
+    Raises:
+        ValueError: an impossible setting, or a key that no term reads.
+    """
+    read = set(re.findall(r"\$\{objective\.(\w+)", OmegaConf.to_yaml(config.objective)))
+    # A run's own configuration is resolved: nothing in it says who reads what.
+    if read and (unread := set(config.objective) - read - {"terms", "views"}):
+        raise ValueError(f"unknown key: objective.{min(unread)}; no term of the objective reads it")
+    terms = instantiate_each(config.objective, "terms", Term)
     with settings_named(config.fidelity):
         return Objective(terms=terms, count_epsilon=config.fidelity.count_epsilon)
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 import front_door
 from constructors import read_run_config
-from front_door import instantiate, make_objective
+from front_door import instantiate, instantiate_each, make_objective
 from lab_settings import check_settings_are_meant
 from on_ranks import (
     end_recorded,
@@ -43,7 +43,7 @@ from papo.lab import (
 )
 from papo.masking import check_mask, require_pictures
 from papo.models import VisionTowerSaliency
-from papo.objective import Objective
+from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.parallel import NoSharding, Ranks, Sharding, check_processes, device_of_process
 from papo.rewards import PartlyLabelled
 from papo.rollout import check_importance_cap, check_sampling, preflight_engine
@@ -82,6 +82,7 @@ from papo.training import (
     training_settings,
     try_optimizer,
 )
+from papo.types import IMAGE
 from papo.views import MASKED, MaskedView, View
 from run_memory import run_memory, unloaded_run_memory
 
@@ -364,7 +365,7 @@ def make_plan(config: DictConfig) -> Plan:
         max_response_tokens=config.rollout.max_response_tokens,
     )
     check_importance_cap(
-        plan.config.objective.get("importance_cap"),
+        importance_cap_of(plan.objective),
         plan.make_engine,
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
@@ -385,12 +386,20 @@ def check_built_later(config: DictConfig) -> None:
             front_door.check_wandb(node.mode, key=f"{front_door.key_of(node)}.mode")
 
 
+def importance_cap_of(objective: Objective) -> float | None:
+    """The cap of the correction for the engine; None where no term corrects."""
+    surrogates = [term for term in objective.terms.values() if isinstance(term, ClippedSurrogate)]
+    return next((cap for term in surrogates if (cap := term.importance_cap) is not None), None)
+
+
 def check_labels(plan: Plan) -> None:
     """Raises ValueError where the run would train on answers that its reward says nobody knows."""
     if not isinstance(plan.reward, PartlyLabelled):
         return
+    terms = plan.objective.terms.values()
+    gates = {term.gate for term in terms if isinstance(term, ViewKL)} - {"all"}
     for key, off, reads in (
-        ("objective.gate", "all", plan.config.objective.get("gate", "all")),
+        ("objective.gate", "all", next(iter(gates), "all")),
         ("training.max_resample", 0, plan.settings.max_resample),
     ):
         if reads != off:
@@ -600,15 +609,19 @@ def make_views(config: DictConfig, objective: Objective) -> dict[str, View]:
     """The views of objective.views; `masked` is what masking= hides, and is made once the policy is there.
 
     Raises:
-        ValueError: the objective looks at a view that is not there.
+        ValueError: the objective looks at a view that is not there, or the image itself is one of them.
     """
-    nodes = config.objective.get("views", {})
-    if missing := sorted(objective.needs.views - {MASKED, *nodes}):
+    views = instantiate_each(config.objective, "views", View)
+    if IMAGE in views:
         raise ValueError(
-            f"a term of the objective looks at the view {missing[0]!r}; got {', '.join([MASKED, *nodes])}. Set "
+            f"a view has a name of its own; got objective.views.{IMAGE}, the prompt as it is"
+        )
+    if missing := sorted(objective.needs.views - {MASKED, *views}):
+        raise ValueError(
+            f"a term of the objective looks at the view {missing[0]!r}; got {', '.join([MASKED, *views])}. Set "
             f"objective.views.{missing[0]}."
         )
-    return {name: instantiate(node) for name, node in nodes.items()}
+    return views
 
 
 def finished_mask(image_mask: Any, policy: Any) -> Any:

@@ -29,12 +29,14 @@ class Objective:
         needs: what must be scored for the terms that have a weight; nothing else is.
 
     Raises:
-        SettingError: a negative count_epsilon, or no term with a weight.
+        SettingError: a negative count_epsilon, a term named "total", or no term with a weight.
     """
 
     def __init__(self, *, terms: Mapping[str, Term], count_epsilon: float) -> None:
         if not 0 <= count_epsilon < torch.inf:
             raise SettingError(f"{{count_epsilon}} is 0 or positive; got {count_epsilon}")
+        if "total" in terms:
+            raise SettingError("total is the sum of the terms; got a term of that name")
         if not any(term.weight for term in terms.values()):
             raise SettingError(
                 "an objective has at least one term with a weight; got "

@@ -169,6 +169,10 @@ class ViewKL(Term):
         self.check_number("maximum", above=0.0)
         self.check_number("top_p", above=0.0, below=1.0)
         self.check_choice("gate", ("all", "correct"))
+        if self.estimator == "exact" and self.view == IMAGE and self.weight:
+            raise SettingError(
+                "{estimator}=exact is the KL of another view from the image; got {view}=image"
+            )
         if self.estimator == "exact" and self.policy != "current" and self.weight:
             raise SettingError(
                 "{estimator}=exact compares two full distributions of the policy being updated, with gradient in "

@@ -18,7 +18,7 @@ from objective_checks import (
     with_masked_old,
 )
 
-from papo.objective import NonFiniteTermError, Objective, SettingError
+from papo.objective import NonFiniteTermError, Objective, SettingError, ViewKL
 from papo.types import IMAGE, RolloutBatch
 
 
@@ -80,6 +80,11 @@ def test_a_setting_that_is_refused_without_a_configuration_is_named_plainly():
 def test_an_objective_without_a_weight_is_refused():
     with pytest.raises(ValueError, match="at least one term with a weight; got none"):
         Objective(terms={}, count_epsilon=0.0)
+
+
+def test_the_exact_kl_of_the_image_from_itself_is_refused():
+    with pytest.raises(SettingError, match="got view=image"):
+        ViewKL(weight=0.1, view="image", policy="current", estimator="exact")
 
 
 @pytest.mark.parametrize("masked_policy", ["old", "current_detached"])

@@ -29,6 +29,15 @@ IMPOSSIBLE = {
     "rollout.num_responses=1": "rollout.num_responses",
     "objective.gamma=-0.1": "objective.gamma",
     "objective.beta=-1.0": "objective.beta",
+    "objective.terms=null": "at least one term with a weight; got none. Set objective.terms.",
+    "objective.terms.perception_kl.weight=-1": "objective.terms.perception_kl.weight is a weight",
+    "objective.terms.perception_kl.view=blank": "got masked. Set objective.views.blank.",
+    "objective.terms.surrogate.importance_cap=2.0": "Set rollout=server",
+    "+objective.terms.mine=1": "objective.terms.mine is built as a papo.objective.term.Term by its _target_; got 1",
+    "+objective.terms.mine={_target_: papo.masking.BlankMask}": "objective.terms.mine is built as a",
+    "+objective.terms.total={_target_: papo.objective.ViewEntropy, weight: 1, estimator: sampled}": "got a term of that name",
+    "+objective.views.mine={_target_: papo.masking.BlankMask}": "objective.views.mine is built as a",
+    "+objective.views.image={_target_: papo.views.ImageView}": "got objective.views.image",
     "training.prompts_per_microbatch=3": "training.prompts_per_microbatch",
     "training.prompts_per_microbatch=null": "training.tokens_per_microbatch",
     "training.tokens_per_microbatch=1000": "training.prompts_per_microbatch",
@@ -157,6 +166,7 @@ def test_evidence_that_the_data_do_not_tell_of_is_refused_before_a_model_is_load
     ("override", "key"),
     [
         ("objective.gate=correct", "objective.gate=correct"),
+        ("objective.terms.perception_kl.gate=correct", "objective.gate=correct"),
         ("training.max_resample=2", "training.max_resample=2"),
     ],
 )
@@ -272,7 +282,7 @@ def test_a_non_finite_loss_stops_naming_the_term_and_writes_the_batch(tmp_path):
     [(quantity, value)] = batch["broken"].items()
     assert quantity in outcome.stderr
     assert not torch.isfinite(torch.tensor(value))
-    assert batch["batch"]["response_ids"].shape == batch["scores"]["logprobs"].shape
+    assert batch["batch"]["response_ids"].shape == batch["scores"]["image"]["logprobs"].shape
     assert len(batch["prompts"]) == 1
     assert result(tmp_path)["status"] == "failed"
     assert json.loads((tmp_path / "run.json").read_text())["seed"] == 1

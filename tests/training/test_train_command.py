@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shlex
 import subprocess
 import sys
 
@@ -198,6 +199,18 @@ def test_geometry3k_trains_with_a_tiny_model(geometry3k, tmp_path):
     assert len(rows) == 2
     assert all(abs(float(row["loss/total"])) < 100 for row in rows)
     assert float(rows[-1]["update/grad_norm"]) > 0
+
+
+def test_a_second_view_and_a_term_that_looks_at_it_are_settings(tmp_path):
+    page = (REPOSITORY / "docs" / "fidelity.md").read_text()
+    [command] = [line for line in page.splitlines() if "+objective.views" in line]
+    outcome = run_command(*shlex.split(command)[2:], f"run_dir={tmp_path}")
+    assert outcome.code == 0, outcome.stderr
+    for row in table(tmp_path / "metrics.csv"):
+        assert float(row["views/blank_changed"]) == 1
+        assert 0 < float(row["masking/masked_fraction"]) < 1
+        assert float(row["loss/blank_kl"]) > 0
+        assert float(row["loss/blank_kl"]) != float(row["loss/perception_kl"])
 
 
 def test_every_logged_name_is_documented(demo):
