@@ -29,7 +29,7 @@ from constructor_arguments import check_arguments, refusals_named
 from constructors import CONF, check_targets
 from papo.files import write_atomically
 from papo.lab import WARM_START
-from papo.objective import Objective, SettingError, Term
+from papo.objective import Credit, Objective, SettingError, Term
 from papo.parallel import PeerFailed, Ranks, asks_for_gpu, joined, require_one_process, world_of
 from papo.processes import Interrupted, hand_over, interruptible
 
@@ -175,18 +175,19 @@ def instantiate_each(node: DictConfig, key: str, kind: type) -> dict[str, Any]:
 
 
 def make_objective(config: DictConfig) -> Objective:
-    """Builds the terms of the loss, each by itself, so that what one refuses is told with its keys.
+    """Builds the terms and credits of the loss, each by itself: what one refuses is told with its keys.
 
     Raises:
-        ValueError: an impossible setting, or a key that no term reads.
+        ValueError: an impossible setting, or a key that nothing reads.
     """
     read = set(re.findall(r"\$\{objective\.(\w+)", OmegaConf.to_yaml(config.objective)))
     # A run's own configuration is resolved: nothing in it says who reads what.
-    if read and (unread := set(config.objective) - read - {"terms", "views"}):
-        raise ValueError(f"unknown key: objective.{min(unread)}; no term of the objective reads it")
+    if read and (unread := set(config.objective) - read - {"terms", "credits", "views"}):
+        raise ValueError(f"unknown key: objective.{min(unread)}; no part of the objective reads it")
     terms = instantiate_each(config.objective, "terms", Term)
+    credits = instantiate_each(config.objective, "credits", Credit)
     with settings_named(config.fidelity):
-        return Objective(terms=terms, count_epsilon=config.fidelity.count_epsilon)
+        return Objective(terms=terms, credits=credits, count_epsilon=config.fidelity.count_epsilon)
 
 
 @contextmanager

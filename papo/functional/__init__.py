@@ -1,6 +1,7 @@
 """The maths: pure tensor -> tensor functions; torch alone."""
 
 from papo.functional.advantages import group_advantages
+from papo.functional.credit import k3_dependence, largest_share, response_means
 from papo.functional.divergence import (
     SAMPLED_ESTIMATORS,
     SampledEstimator,
@@ -40,14 +41,17 @@ __all__ = [
     "estimate_divergence",
     "group_advantages",
     "jensen_shannon",
+    "k3_dependence",
     "kl_k1",
     "kl_k2",
     "kl_k2_straight_through",
     "kl_k3",
     "kl_k3_weighted",
+    "largest_share",
     "linear_decay",
     "log_ratio",
     "most_dependent_tokens",
+    "response_means",
     "restricted_perception_kl",
     "sequence_mean",
     "token_mean",

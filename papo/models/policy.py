@@ -4,7 +4,7 @@ The unit of work is a group: each image and each prompt is computed once per vie
 responses. papo.models.scoring has the ways to do that, and the plain way they must equal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
@@ -20,12 +20,13 @@ from transformers import PreTrainedModel
 from papo.functional import HeadPrecision, TokenStatistics, token_statistics
 from papo.models.adapter import QwenVLAdapter
 from papo.models.lora import adapters_off, has_adapters, merged_copy, save_adapter
+from papo.models.measure import measured, views_to_read
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import Prefix, PromptReader
 from papo.models.scoring import BACKENDS, BackendChoice
 from papo.models.vision_cache import VisionFeatureCache
 from papo.models.weight_files import WeightFiles
-from papo.types import IMAGE, Problem, PromptGroup, TokenScores, ViewScores
+from papo.types import IMAGE, Problem, PromptGroup, Quantity, TokenScores, ViewScores
 
 
 class VisionLanguagePolicy(nn.Module):
@@ -86,7 +87,7 @@ class VisionLanguagePolicy(nn.Module):
 
         self.model.eval()
 
-    pass_methods = ("score", "prefill", "extend", "next_token_logprobs")
+    pass_methods = ("score", "measure", "prefill", "extend", "next_token_logprobs")
     """What reads weights, and is called from outside."""
 
     def train(self, mode: bool = True) -> "VisionLanguagePolicy":
@@ -328,6 +329,47 @@ class VisionLanguagePolicy(nn.Module):
                     kl_from_image=padded(of.perception_kl),
                 )
         return scores
+
+    def measure(
+        self,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        *,
+        wanted: Collection[tuple[str, Quantity]],
+    ) -> TokenScores:
+        """What credits read of responses: one pass for each view, and one of the image to compare with.
+
+        Args:
+            groups: as of `score`.
+            response_ids: the same.
+            response_mask: the same.
+            wanted: (view, quantity), any quantity of ViewScores.
+
+        Returns:
+            Nats, 0.0 at padding, without gradient.
+
+        Raises:
+            ValueError: as of `score`.
+        """
+        _check_rows(groups, response_mask)
+        num_responses = response_ids.shape[0] // len(groups)
+        with torch.no_grad():
+            hidden = {
+                view: self._response_hidden(
+                    _shown_in(view, groups, num_responses), response_ids, response_mask
+                )
+                for view in views_to_read(wanted)
+            }
+        response_mask = response_mask.to(self.device)
+        return measured(
+            hidden,
+            response_ids.to(self.device)[response_mask],
+            response_mask,
+            wanted=wanted,
+            next_token_logprobs=self.next_token_logprobs,
+            chunk_size=self.head_chunk_size,
+        )
 
     def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest."""

@@ -1,16 +1,20 @@
 """The training objective: named, weighted terms over the pure functions of papo.functional.
 
 A term of your own is a class that derives from `Term`, named in the configuration
-(`objective.terms.NAME._target_`).
+(`objective.terms.NAME._target_`), and a credit one that derives from `Credit` (`objective.credits.NAME._target_`).
 """
 
+from papo.objective.credit import SCOPES, Blocks, Credit, check_scope, credit_metrics
 from papo.objective.errors import NonFiniteTermError, SettingError
 from papo.objective.objective import Objective
 from papo.objective.term import Term, look, view_needs
 from papo.objective.terms import ClippedSurrogate, ReferenceKL, ViewEntropy, ViewKL
 
 __all__ = [
+    "SCOPES",
+    "Blocks",
     "ClippedSurrogate",
+    "Credit",
     "NonFiniteTermError",
     "Objective",
     "ReferenceKL",
@@ -18,6 +22,8 @@ __all__ = [
     "Term",
     "ViewEntropy",
     "ViewKL",
+    "check_scope",
+    "credit_metrics",
     "look",
     "view_needs",
 ]

@@ -1,4 +1,4 @@
-"""The objective: a sum of named, weighted terms, and the union of what they need.
+"""The objective: credits that divide the advantages, a sum of named, weighted terms, and what both need.
 
     total = sum over the terms of weight * (+1 to lower, -1 to raise) * average(term)        (minimised)
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from papo.functional import zero_padding
+from papo.objective.credit import Blocks, Credit, assign_credit, check_credit
 from papo.objective.errors import NonFiniteTermError, SettingError
 from papo.objective.term import Term, averaged
 from papo.types import IMAGE, MinibatchCounts, Needs, RolloutBatch, TokenScores
@@ -24,15 +25,24 @@ class Objective:
     Args:
         terms: by name, in the order in which they are added up.
         count_epsilon: added to every token count that divides (official code: 1e-8).
+        credits: by name, in the order in which they divide the advantages among tokens; none: all tokens of a
+            response have its advantage.
 
     Attributes:
-        needs: what must be scored for the terms that have a weight; nothing else is.
+        needs: what must be scored for the credits and for the terms that have a weight; nothing else is.
 
     Raises:
-        SettingError: a negative count_epsilon, a term named "total", or no term with a weight.
+        SettingError: a negative count_epsilon, a term named "total", no term with a weight, or a credit that needs
+            what changes within a rollout.
     """
 
-    def __init__(self, *, terms: Mapping[str, Term], count_epsilon: float) -> None:
+    def __init__(
+        self,
+        *,
+        terms: Mapping[str, Term],
+        count_epsilon: float,
+        credits: Mapping[str, Credit] | None = None,
+    ) -> None:
         if not 0 <= count_epsilon < torch.inf:
             raise SettingError(f"{{count_epsilon}} is 0 or positive; got {count_epsilon}")
         if "total" in terms:
@@ -43,15 +53,36 @@ class Objective:
                 f"{', '.join(terms) or 'none'}. Set objective.terms."
             )
         self.terms = dict(terms)
+        self.credits = dict(credits or {})
+        for name, credit in self.credits.items():
+            check_credit(name, credit)
         self.count_epsilon = float(count_epsilon)
         self.needs = reduce(
-            Needs.__or__, (term.needs for term in terms.values() if term.weight), Needs()
+            Needs.__or__,
+            (
+                *(credit.needs for credit in self.credits.values()),
+                *(term.needs for term in terms.values() if term.weight),
+            ),
+            Needs(),
         )
 
     @property
     def depends_on_progress(self) -> bool:
         """Whether a rollout's loss depends on how many rollouts the run has."""
-        return any(term.anneal_until is not None for term in self.terms.values())
+        return any(term.anneal_until is not None for term in self.terms.values()) or any(
+            credit.depends_on_progress for credit in self.credits.values()
+        )
+
+    def credit(self, batch: RolloutBatch, blocks: Blocks, *, progress: float) -> RolloutBatch:
+        """Returns the whole rollout with the advantages that its tokens get.
+
+        Raises:
+            ValueError: a credit lacks its inputs, or returned no finite number per token.
+        """
+        for name, credit in self.credits.items():
+            if missing := unmet(credit.needs, batch, {}):
+                raise ValueError(f"the credit {name!r} lacks its input: {missing} is missing")
+        return assign_credit(self.credits, batch, blocks, progress=progress)
 
     def weights(self, progress: float) -> dict[str, float]:
         """Returns what each term is multiplied by in the total, at this point of the run."""

@@ -5,7 +5,7 @@ No gradient is computed here; papo.training.papo turns a batch into updates.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from papo.functional import group_advantages
+from papo.objective import Blocks
 from papo.parallel import NoSharding, Ranks, Sharding, deal
 from papo.rollout import WeightSource
 from papo.training.agreement import Agreement, measure_agreement
+from papo.training.credit import CreditRule, credited
 from papo.training.draft import Draft, DrawnPrompt, concatenate, from_plain, to_plain
 from papo.training.microbatches import (
     MicrobatchCutter,
@@ -36,6 +38,7 @@ from papo.types import (
     RewardFunction,
     RolloutBatch,
     RolloutEngine,
+    TokenScores,
     ViewScores,
     derive_seed,
     derive_seeds,
@@ -79,6 +82,7 @@ class Rollout:
         agreement: between the policy and the servers that wrote the responses; None where none did.
         changed: share of the patches of a prompt's images that each view changed, mean over the prompts with
             images (0 without any).
+        credit: how far credits moved the advantages of tokens, by the names of the metrics; empty without any.
     """
 
     draft: Draft
@@ -93,6 +97,7 @@ class Rollout:
     timeouts: int
     agreement: Agreement | None
     changed: dict[str, float]
+    credit: dict[str, float] = field(default_factory=dict)
 
 
 class Collector:
@@ -113,6 +118,7 @@ class Collector:
         settings: how many prompts, and dynamic sampling.
         num_responses: G.
         needs: what must be scored for the objective.
+        credit: divides the advantages of responses among their tokens; None: each has that of its response.
         seed: of the run.
         ranks: the processes of the run.
         sharding: how the weights are spread over them; None: each has them all.
@@ -139,6 +145,7 @@ class Collector:
         needs: Needs,
         seed: int,
         ranks: Ranks,
+        credit: CreditRule | None = None,
         sharding: Sharding | NoSharding | None = None,
         weights: WeightSource | None = None,
         offload: Offload | NoOffload | None = None,
@@ -161,6 +168,7 @@ class Collector:
         self.settings = settings
         self.num_responses = num_responses
         self.needs = needs
+        self.credit = credit
         self.seed = seed
         self.ranks = ranks
         self.sharding = sharding or NoSharding()
@@ -239,6 +247,16 @@ class Collector:
                 advantages.reshape(len(owners), -1)[mine].flatten(),
                 self._fillers(draft, owners, range(len(owners))),
             )
+        moved: dict[str, float] = {}
+        if self.credit is not None:
+            batch, moved = credited(
+                batch,
+                mine,
+                credit=self.credit,
+                blocks=self._blocks(draft),
+                ranks=self.ranks,
+                progress=progress,
+            )
         return Rollout(
             draft=draft,
             advantages=advantages,
@@ -252,6 +270,7 @@ class Collector:
             timeouts=timeouts,
             agreement=measure_agreement(batch, draft.responses, self.ranks),
             changed={name: _mean_changed(draft.prompts, name) for name in self.reader.views},
+            credit=moved,
         )
 
     def follow(self, step: int) -> None:
@@ -376,6 +395,13 @@ class Collector:
             )
         return tuple(shares)
 
+    def _blocks(self, draft: Draft) -> Blocks:
+        return Blocks(
+            num_rollouts=len(draft.prompts) * self.num_responses,
+            num_responses=self.num_responses,
+            rollouts_per_minibatch=self.settings.prompts_per_minibatch * self.num_responses,
+        )
+
     def _fillers(self, draft: Draft, owners: Sequence[int], places: range) -> int:
         """How many passes over its groups at some places this rank makes less than the one that makes most.
 
@@ -417,6 +443,7 @@ class Collector:
             old_logprobs=responses.logprobs.to(device),
             advantages=advantages.to(device)[:, None].expand(responses.mask.shape),
             correct=own.rewards.correct.to(device),
+            rewards=own.rewards.total.to(device),
         )
         if responses.behaviour_logprobs is not None:
             # Another program drew the tokens: what it says of them is no start of an update.
@@ -429,13 +456,20 @@ class Collector:
             scores = self._in_parts(batch, reference.score, fillers)
             self.sharding.reshard(reference.policy)
             batch = replace(batch, ref_logprobs=scores)
-        old_views = {
-            view: ViewScores(
-                logprobs=self._in_parts(batch, partial(self._score_view, view=view), fillers)
-            )
-            for view in self.needs.old_views
-        }
-        return replace(batch, old_views=old_views)
+        return replace(batch, old_views=self._old_views(batch, fillers))
+
+    def _old_views(self, batch: RolloutBatch, fillers: int) -> dict[str, ViewScores]:
+        """What the rollout policy says given other views, and whole distributions where they are needed."""
+        if not self.needs.measures_old:
+            return {
+                view: ViewScores(
+                    logprobs=self._in_parts(batch, partial(self._score_view, view=view), fillers)
+                )
+                for view in self.needs.old_views
+            }
+        return self._views_in_parts(
+            batch, partial(self.policy.measure, wanted=self.needs.old), fillers
+        )
 
     def _score_view(
         self, groups: Sequence[PromptGroup], ids: Tensor, mask: Tensor, *, view: str
@@ -448,16 +482,30 @@ class Collector:
 
     def _in_parts(self, batch: RolloutBatch, score: Callable[..., Tensor], fillers: int) -> Tensor:
         """Scores micro-batch by micro-batch, which bounds memory; padded as the batch is."""
+
+        def scores(*of_responses: Any) -> TokenScores:
+            return {IMAGE: ViewScores(logprobs=score(*of_responses))}
+
+        return self._views_in_parts(batch, scores, fillers)[IMAGE].logprobs
+
+    def _views_in_parts(
+        self, batch: RolloutBatch, score: Callable[..., TokenScores], fillers: int
+    ) -> dict[str, ViewScores]:
         num_tokens = batch.response_mask.shape[1]
 
-        def attempt(passes: Iterator[RolloutBatch]) -> Tensor:
+        def padded(values: Tensor) -> Tensor:
+            return torch.nn.functional.pad(values, (0, num_tokens - values.shape[1]))
+
+        def attempt(passes: Iterator[RolloutBatch]) -> dict[str, ViewScores]:
             parts = []
             for part in passes:
-                logprobs = score(part.groups, part.response_ids, part.response_mask)
-                parts.append(torch.nn.functional.pad(logprobs, (0, num_tokens - logprobs.shape[1])))
+                scores = score(part.groups, part.response_ids, part.response_mask)
+                parts.append({view: seen.map(padded) for view, seen in scores.items()})
             for part in self.microbatches.fillers(batch, fillers):
                 score(part.groups, part.response_ids, part.response_mask)
-            return torch.cat(parts)
+            return {
+                view: ViewScores.concatenate([part[view] for part in parts]) for view in parts[0]
+            }
 
         return self.microbatches.retried(batch, attempt)
 

@@ -35,6 +35,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     for view, changed in rollout.changed.items():
         name = "masking/masked_fraction" if view == MASKED else f"views/{view}_changed"
         metrics[name] = changed
+    metrics |= rollout.credit
     if rollout.agreement is not None:
         metrics |= rollout.agreement.metrics()
     return {name: float(value) for name, value in metrics.items()}

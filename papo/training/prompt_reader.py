@@ -1,18 +1,18 @@
 """From a position in the stream to an encoded prompt with its views, on whichever rank asks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
 from torch import Tensor
 
 from papo.training.draft import DrawnPrompt
 from papo.training.encoded_ahead import EncodedAhead
 from papo.training.prompts import PromptStream
-from papo.types import Policy, Problem, PromptGroup, derive_seed
+from papo.types import Policy, Problem, PromptGroup, Quantity, TokenScores, derive_seed
 from papo.views import MASKED, Item, View, changed_fraction
 
 PROMPTS_AHEAD = 128
@@ -31,6 +31,17 @@ class ActingPolicy(Policy, Protocol):
         ...
 
     def process_images(self, images: Sequence[Image]) -> Float[Tensor, "patch pixel"]: ...
+
+    def measure(
+        self,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        *,
+        wanted: Collection[tuple[str, Quantity]],
+    ) -> TokenScores:
+        """What credits read of responses, without gradient."""
+        ...
 
     def packed(self, group: PromptGroup) -> PromptGroup:
         """The group with its patches in less memory, scored the same."""

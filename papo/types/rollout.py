@@ -4,7 +4,7 @@ Axes: `rollout` = N prompts * G responses, the G rollouts of a prompt contiguous
 tokens, padded on the right. Log-probabilities in nats, exactly 0.0 at padding in every view.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ class Rewards:
     timeouts: int = 0
 
 
-Quantity = Literal["logprobs", "entropy", "kl_from_image"]
+Quantity = Literal["logprobs", "entropy", "kl_from_image", "jsd_from_image", "nucleus_entropy"]
 """What can be known of a view's distribution at each token: the names of ViewScores' fields."""
 
 
@@ -75,11 +75,16 @@ class ViewScores:
         logprobs: log pi(o_t | q, view).
         entropy: full-vocabulary entropy of pi(. | q, view, o_<t).
         kl_from_image: full-vocabulary KL(pi(. | q, I) || pi(. | q, view)); None for the image itself.
+        jsd_from_image: Jensen-Shannon divergence of the same two, in [0, log 2]; without gradient.
+        nucleus_entropy: entropy of the renormalised smallest set of tokens that has 0.95 of the mass; without
+            gradient.
     """
 
     logprobs: Float[Tensor, "rollout token"]
     entropy: Float[Tensor, "rollout token"] | None = None
     kl_from_image: Float[Tensor, "rollout token"] | None = None
+    jsd_from_image: Float[Tensor, "rollout token"] | None = None
+    nucleus_entropy: Float[Tensor, "rollout token"] | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "ViewScores":
         """Returns the scores with every quantity that is there changed."""
@@ -88,6 +93,18 @@ class ViewScores:
                 f.name: change(value)
                 for f in fields(self)
                 if (value := getattr(self, f.name)) is not None
+            }
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence["ViewScores"]) -> "ViewScores":
+        """The scores of one batch after another's; all have the same quantities and numbers of tokens."""
+        first = parts[0]
+        return ViewScores(
+            **{
+                f.name: torch.cat([getattr(part, f.name) for part in parts])
+                for f in fields(first)
+                if getattr(first, f.name) is not None
             }
         )
 
@@ -132,6 +149,11 @@ class Needs:
         return tuple(sorted({view for view, _ in self.now} - {IMAGE}))
 
     @property
+    def measures_old(self) -> bool:
+        """Whether the rollout policy is asked for more than log-probs of sampled tokens given other views."""
+        return any(quantity != "logprobs" for _, quantity in self.old)
+
+    @property
     def views(self) -> frozenset[str]:
         """All that prompts must be shown in."""
         return frozenset({*self.old_views, *self.live_views})
@@ -168,6 +190,7 @@ class RolloutBatch:
         old_views: what the rollout policy says given other views, by name; those that something reads.
         advantages: A of every token.
         correct: the accuracy verdict per rollout.
+        rewards: R of every response; None where only the objective is evaluated.
         response_ids: the tokens themselves; None where only the objective is evaluated.
         groups: the encoded prompts, one per G rollouts; empty where only the objective is evaluated.
 
@@ -183,6 +206,7 @@ class RolloutBatch:
     ref_logprobs: Float[Tensor, "rollout token"] | None = None
     behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
     old_views: Mapping[str, ViewScores] = field(default_factory=dict)
+    rewards: Float[Tensor, " rollout"] | None = None
     response_ids: Int[Tensor, "rollout token"] | None = None
     groups: tuple[PromptGroup, ...] = ()
 

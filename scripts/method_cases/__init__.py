@@ -1,0 +1,9 @@
+"""How each method of papo computes what a file of cases holds; a module a method, with `outputs(case)`."""
+
+# The name of a method in its files -> the module here.
+MODULES = {
+    "VPPO": "vppo",
+}
+
+# Methods that papo does not offer, and why; docs/methods.md says more.
+NOT_CHECKED: dict[str, str] = {}
