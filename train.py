@@ -1,7 +1,7 @@
 """Trains a policy with PAPO: `python train.py`, `python train.py +experiment=papo_geo3k`, ...
 
 Composes conf/train.yaml, checks every setting before anything is loaded, builds the parts, trains,
-and ends with a table. The algorithm is papo/training/collect.py and papo/training/papo.py.
+and ends with a table. The algorithm is papo/training/collect.py and papo/training/module.py.
 """
 
 import sys
@@ -54,7 +54,6 @@ from papo.training import (
     DataFingerprint,
     NoOffload,
     Offload,
-    PAPOModule,
     PolicyModule,
     PromptStream,
     ReferenceModule,
@@ -62,6 +61,7 @@ from papo.training import (
     RunFolder,
     RunMemory,
     Start,
+    TrainingModule,
     TrainingSettings,
     available_bytes,
     build_trainer,
@@ -559,7 +559,7 @@ def make_module(
     *,
     device: torch.device,
     failure_folder: Path,
-) -> PAPOModule:
+) -> TrainingModule:
     """Returns what is trained, with all that a step of it does.
 
     Args:
@@ -573,7 +573,7 @@ def make_module(
         failure_folder: where the batch of a non-finite loss goes.
     """
     objective = plan.objective
-    return PAPOModule(
+    return TrainingModule(
         policy_module=PolicyModule(policy=policy, make_optimizer=plan.make_optimizer),
         collector=Collector(
             policy=policy,

@@ -22,7 +22,7 @@ from papo.masking import RandomPatchMask
 from papo.objective import ClippedSurrogate, Objective, Term, ViewEntropy, ViewKL
 from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
-from papo.training import Collector, PAPOModule, PolicyModule, PromptStream, TrainingSettings
+from papo.training import Collector, PolicyModule, PromptStream, TrainingModule, TrainingSettings
 from papo.types import Problem, Rewards
 from papo.views import MASKED, MaskedView
 
@@ -80,7 +80,7 @@ def build_objective(variant: str) -> Objective:
     return Objective(terms=terms, count_epsilon=0.0)
 
 
-def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule:
+def build_module(variant: str, response_tokens: int, folder: Path) -> TrainingModule:
     """Everything train.py would compose, with no data set and no grading behind it."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
     policy = policy_of(model, build_word_tokenizer(), scoring=SHARED)
@@ -124,7 +124,7 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> PAPOModule
         ranks=Ranks(),
     )
     make_optimizer = partial(torch.optim.AdamW, lr=1e-6, weight_decay=0.0)
-    return PAPOModule(
+    return TrainingModule(
         policy_module=PolicyModule(policy=policy, make_optimizer=make_optimizer),
         collector=collector,
         objective=objective,

@@ -20,7 +20,7 @@ import front_door
 import train
 from benchmarks.measure import REPOSITORY
 from papo.parallel import launch, world_of
-from papo.training import PAPOModule
+from papo.training import TrainingModule
 
 HERE = {"PYTHONPATH": str(REPOSITORY)}
 NUM_ROLLOUTS = 3
@@ -34,7 +34,7 @@ SETTINGS = (
 
 def count(counts: Counter[str]) -> None:
     """Has this process count, from now on, what it does."""
-    score = PAPOModule._score
+    score = TrainingModule._score
 
     def scored(module: Any, part: Any) -> Any:
         counts["passes"] += 1
@@ -42,7 +42,7 @@ def count(counts: Counter[str]) -> None:
         counts["tokens"] += sum(group.prompt_ids.shape[0] for group in part.groups)
         return score(module, part)
 
-    PAPOModule._score = scored  # type: ignore[method-assign]
+    TrainingModule._score = scored  # type: ignore[method-assign]
     all_gather, all_reduce = dist.all_gather, dist.all_reduce
 
     def gathered(outputs: list[Tensor], mine: Tensor) -> Any:

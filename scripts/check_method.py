@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from method_cases import MODULES, NOT_CHECKED  # noqa: E402
+from method_cases import MODULES, NOT_CHECKED
 
 
 def main() -> int:
@@ -50,7 +50,10 @@ def report(file: Mapping[str, Any]) -> int:
         with torch.random.fork_rng():
             computed = module.outputs(case)
         worst, where = max(
-            ((error_of(computed.get(name), wanted), name) for name, wanted in case["outputs"].items()),
+            (
+                (error_of(computed.get(name), wanted), name)
+                for name, wanted in case["outputs"].items()
+            ),
             key=lambda each: each[0],
         )
         is_equal = worst <= tolerance
@@ -75,7 +78,10 @@ def error_of(computed: Any, wanted: Any) -> float:
     ours, theirs = list(_numbers(computed)), list(_numbers(wanted))
     if len(ours) != len(theirs):
         return float("inf")
-    errors = (abs(a - b) / (1 + abs(b)) if a == a else float("inf") for a, b in zip(ours, theirs, strict=True))
+    errors = (
+        abs(a - b) / (1 + abs(b)) if a == a else float("inf")
+        for a, b in zip(ours, theirs, strict=True)
+    )
     return max(errors, default=0.0)
 
 

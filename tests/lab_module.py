@@ -1,4 +1,4 @@
-"""PAPOModule on the lab's policy, small, without the command line."""
+"""TrainingModule on the lab's policy, small, without the command line."""
 
 from functools import cache
 from pathlib import Path
@@ -91,10 +91,10 @@ def lab_module(
     from papo.rollout import SharedPrefillSampler
     from papo.training import (
         Collector,
-        PAPOModule,
         PolicyModule,
         PromptStream,
         ReferenceModule,
+        TrainingModule,
         training_settings,
     )
     from papo.views import MASKED, MaskedView
@@ -129,7 +129,7 @@ def lab_module(
     def make_optimizer(parameters):
         return torch.optim.SGD(parameters, lr=learning_rate)
 
-    return PAPOModule(
+    return TrainingModule(
         policy_module=PolicyModule(policy=policy, make_optimizer=make_optimizer),
         collector=collector,
         objective=objective,

@@ -26,7 +26,7 @@ from benchmarks.own_step import EverySecondOneIsRight
 from benchmarks.step_model import response_lengths
 from papo.models import VisionLanguagePolicy
 from papo.parallel import NoSharding, Ranks, Sharding
-from papo.training import PAPOModule, fit
+from papo.training import TrainingModule, fit
 from papo.types import Problem, PromptGroup, Responses
 
 GIB = 2**30
@@ -182,7 +182,7 @@ class Setting:
         engine: Any,
         *,
         sharding: Sharding | NoSharding | None = None,
-        before: Callable[[PAPOModule], None] | None = None,
+        before: Callable[[TrainingModule], None] | None = None,
     ) -> list["TimedStep"]:
         """Trains as train.py does; returns each step's times.
 

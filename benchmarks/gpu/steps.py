@@ -17,7 +17,7 @@ from benchmarks.measure import REPOSITORY
 from benchmarks.step_model import FORWARD_AND_BACKWARD, NUM_PROMPTS
 from papo.models.flops import ScoringShape, shared_flops
 from papo.parallel import Ranks, Sharding, full_tensor
-from papo.training import PAPOModule
+from papo.training import TrainingModule
 
 
 def fits(setting: Setting) -> Iterator[Answer]:
@@ -25,7 +25,7 @@ def fits(setting: Setting) -> Iterator[Answer]:
     plan = setting.plan(prompts=2)
     estimate = {}
 
-    def ask(module: PAPOModule) -> None:
+    def ask(module: TrainingModule) -> None:
         estimate.update(_estimated(plan, module))
 
     steps = setting.steps(plan, setting.written(setting.sizes.limit), before=ask)
@@ -39,7 +39,7 @@ def fits(setting: Setting) -> Iterator[Answer]:
     }
 
 
-def _estimated(plan: train.Plan, module: PAPOModule) -> dict[str, float]:
+def _estimated(plan: train.Plan, module: TrainingModule) -> dict[str, float]:
     found = train.memory_of(plan, module.collector, module.collector.policy.device).estimate()
     sizes = {name: size for name, size in asdict(found).items() if size and name != "offloads"}
     return {
@@ -68,7 +68,7 @@ def sampled_step(*overrides: str) -> Callable[[Setting], Iterator[Answer]]:
         engine = plan.make_engine(policy=setting.policy)
         estimate = {}
 
-        def ask(module: PAPOModule) -> None:
+        def ask(module: TrainingModule) -> None:
             estimate.update(_estimated(plan, module))
 
         step = setting.steps(plan, engine, before=ask)[-1]

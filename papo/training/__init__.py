@@ -25,8 +25,8 @@ from papo.training.memory import (
     readable_bytes,
 )
 from papo.training.microbatches import trim
+from papo.training.module import FinishedStep, TrainingModule
 from papo.training.offload import NoOffload, Offload, check_offload
-from papo.training.papo import FinishedStep, PAPOModule
 from papo.training.policy import PolicyModule, try_optimizer
 from papo.training.precision import check_updates_arrive
 from papo.training.prompts import PromptStream
@@ -54,7 +54,6 @@ __all__ = [
     "NoOffload",
     "NonFiniteLoss",
     "Offload",
-    "PAPOModule",
     "PolicyModule",
     "PromptStream",
     "ReferenceModule",
@@ -63,6 +62,7 @@ __all__ = [
     "RunFolder",
     "RunMemory",
     "Start",
+    "TrainingModule",
     "TrainingSettings",
     "available_bytes",
     "build_trainer",

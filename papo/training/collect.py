@@ -1,6 +1,6 @@
 """The algorithm: act, judge, look again. From problems to a batch of graded, scored rollouts.
 
-No gradient is computed here; papo.training.papo turns a batch into updates.
+No gradient is computed here; papo.training.module turns a batch into updates.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,6 +1,7 @@
 """How a run ends early: each failure says what was lost, what was kept and how to go on."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -90,7 +91,7 @@ def write_batch(
         return {name: value.detach().cpu() for name, value in found.items() if value is not None}
 
     def of_view(seen: ViewScores) -> dict[str, Tensor]:
-        return tensors(seen, ("logprobs", "entropy", "kl_from_image"))
+        return tensors(seen, tuple(field.name for field in fields(seen)))
 
     prompt = ("prompt_ids", "patches", "image_grid_thw")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +108,7 @@ def write_batch(
                     "behaviour_logprobs",
                     "advantages",
                     "correct",
+                    "rewards",
                 ),
             ),
             "old_views": {view: of_view(seen) for view, seen in part.old_views.items()},

@@ -19,7 +19,7 @@ from papo.parallel import NoSharding, Ranks, Sharding
 from papo.processes import postponed_until_saved
 from papo.training.callbacks import RecordMetrics
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint
-from papo.training.papo import PAPOModule
+from papo.training.module import TrainingModule
 from papo.training.strategy import strategy_for
 
 # The model stays in evaluation mode on purpose (papo.models.policy: it has no dropout, and training
@@ -114,7 +114,7 @@ def build_trainer(
     )
 
 
-def fit(trainer: Trainer, module: PAPOModule, checkpoint: Path | None) -> str | None:
+def fit(trainer: Trainer, module: TrainingModule, checkpoint: Path | None) -> str | None:
     """Trains from the checkpoint, or from the start, to the last rollout.
 
     Returns:

@@ -13,7 +13,7 @@ from papo.training.checkpoints import read_checkpoint, write_checkpoint_folder
 
 
 class RanksStrategy(SingleDeviceStrategy):
-    """One device per process; what ranks have to say to one another, PAPOModule says itself.
+    """One device per process; what ranks have to say to one another, TrainingModule says itself.
 
     No wrapper around the policy and no hook in its backward pass (as Lightning's DDP has): ranks may make
     different numbers of passes, of prompts with pictures and without, and add up their gradients once per

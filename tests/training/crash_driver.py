@@ -17,7 +17,7 @@ import torch
 from crash_frame import before, die, die_at_write, run, run_cases
 
 import train
-from papo.training import callbacks, checkpoints, collect, papo
+from papo.training import callbacks, checkpoints, collect, module
 
 COMMAND = [
     "training.num_rollouts=5",
@@ -71,7 +71,7 @@ MOMENTS = {
         collect, "group_advantages", lambda *_: next(_rollouts) == 3
     ),
     "between_two_updates": lambda: before(
-        papo.PAPOModule, "_terms", lambda self, *_: self.update_step == 5
+        module.TrainingModule, "_terms", lambda self, *_: self.update_step == 5
     ),
     "in_the_middle_of_a_row": lambda: die_in_the_middle_of_a_row(4),
     "between_row_and_checkpoint": lambda: before(

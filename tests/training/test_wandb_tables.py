@@ -180,16 +180,16 @@ def test_the_jobs_of_a_multirun_are_separate_runs_of_one_group(tmp_path):
 
 
 def test_a_failed_run_is_closed_as_failed_and_keeps_what_it_logged(tmp_path, monkeypatch):
-    from papo.training import PAPOModule
+    from papo.training import TrainingModule
 
-    whole_step = PAPOModule.training_step
+    whole_step = TrainingModule.training_step
 
     def breaks_in_the_second(self, *arguments):
         if self.rollout_step == 1:
             raise ValueError("broken on purpose")
         whole_step(self, *arguments)
 
-    monkeypatch.setattr(PAPOModule, "training_step", breaks_in_the_second)
+    monkeypatch.setattr(TrainingModule, "training_step", breaks_in_the_second)
     outcome = run_command("logger=wandb", f"run_dir={tmp_path / 'run'}")
     assert outcome.code == 1
     assert "broken on purpose" in outcome.stderr

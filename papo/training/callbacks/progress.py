@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from papo.training.callbacks.record import finished_step
-from papo.training.papo import FinishedStep
+from papo.training.module import FinishedStep
 
 
 class PhaseProgress(Callback):

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from papo.training.papo import FinishedStep
+from papo.training.module import FinishedStep
 from papo.training.tables import append_csv
 
 
@@ -39,5 +39,5 @@ class RecordMetrics(Callback):
 def finished_step(module: LightningModule) -> FinishedStep:
     """The step that has just ended."""
     step = module.last_step
-    assert isinstance(step, FinishedStep), "callbacks run after a training step of PAPOModule"
+    assert isinstance(step, FinishedStep), "callbacks run after a training step of TrainingModule"
     return step

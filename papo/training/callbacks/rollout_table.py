@@ -12,7 +12,7 @@ from PIL.Image import Image
 from papo.functional import kl_k3
 from papo.training.callbacks.record import finished_step
 from papo.training.callbacks.token_texts import token_texts
-from papo.training.papo import FinishedStep
+from papo.training.module import FinishedStep
 from papo.training.tables import append_jsonl
 from papo.types import IMAGE
 from papo.views import MASKED

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,31 +14,16 @@ from torch import Tensor
 
 from papo.objective import NonFiniteTermError, Objective
 from papo.parallel import RanksDiffer, Sharding, full_tensor, local_tensor
-from papo.training.base_weights import (
-    base_parameters,
-    fingerprint,
-    leave_out_base,
-    put_base_back,
-    trained_parameters,
-)
+from papo.training.base_weights import base_parameters, fingerprint, trained_parameters
+from papo.training.broken_passes import BrokenPasses
 from papo.training.collect import Collector, MinibatchShare, Rollout
-from papo.training.failures import NonFiniteLoss, PassDoesNotFit, write_batch
+from papo.training.failures import PassDoesNotFit
 from papo.training.initial_weights import cut_into_shards
 from papo.training.metrics import MinibatchSums, UpdateMeans, rollout_metrics
 from papo.training.microbatches import read_halvings, trim, write_halvings
 from papo.training.policy import PolicyModule
-from papo.training.random_state import random_state, restore_random_state
+from papo.training.run_state import restore_run, save_run
 from papo.types import IMAGE, MinibatchCounts, RolloutBatch, TokenScores
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BrokenPass:
-    """What is not finite, and what it was computed from."""
-
-    quantity: str
-    value: float
-    part: RolloutBatch
-    scores: TokenScores | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,7 +43,7 @@ class FinishedStep:
     seconds: dict[str, float]
 
 
-class PAPOModule(LightningModule):
+class TrainingModule(LightningModule):
     """Trains a policy: one training step is one rollout and its optimiser steps.
 
     The state of a run is what it trains of the policy, the optimiser, three counters and how often the
@@ -87,6 +72,7 @@ class PAPOModule(LightningModule):
         self.objective = objective
         self.settings = collector.settings
         self.failure_folder = failure_folder
+        self.broken = BrokenPasses(failure_folder, collector.ranks, collector.sharding)
         collector.idle = self._idle_while_sampling
         # Whoever saves a state, in the middle of a rollout too, finds it whole.
         self.register_state_dict_pre_hook(lambda *_: collector.offload.bring_back())
@@ -102,7 +88,6 @@ class PAPOModule(LightningModule):
         self.update_step = 0
         self.prompts_drawn = 0
         self.last_step: FinishedStep | None = None
-        self._broken: BrokenPass | None = None
         self._is_cut = False
 
     @property
@@ -211,7 +196,7 @@ class PAPOModule(LightningModule):
             part = trim(rollout.batch.select_groups(share.start, share.stop))
             sums = self.collector.microbatches.retried(part, partial(self._accumulate, share, part))
             if sharding.passes_are_collective:
-                self._stop_together()
+                self.broken.stop_together(self.rollout_step)
                 if not share.has_pictures:
                     # One process gives these none, so that its optimiser leaves them alone.
                     for parameter in self.policy_module.policy.picture_parameters():
@@ -221,7 +206,7 @@ class PAPOModule(LightningModule):
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
             grad_norm = full_tensor(norm)
             if not bool(torch.isfinite(grad_norm)):
-                self._stop("the gradient norm", grad_norm, part, None)
+                self.broken.stop("the gradient norm", grad_norm, part, None, self.rollout_step)
             optimizer.step()
             # Nothing reads it any more, and the next rollout has room for it.
             optimizer.zero_grad()
@@ -289,110 +274,16 @@ class PAPOModule(LightningModule):
         try:
             terms = self.objective(part, scores, minibatch=counts, progress=self.progress)
         except NonFiniteTermError as error:
-            self._break(f"the term {error.term}", error.value, part, scores)
+            self.broken.found(
+                f"the term {error.term}", error.value, part, scores, self.rollout_step
+            )
             return {"total": error.total}
         if not bool(torch.isfinite(terms["total"])):
-            self._break("the total loss", terms["total"], part, scores)
+            self.broken.found("the total loss", terms["total"], part, scores, self.rollout_step)
         return terms
 
-    def _break(
-        self, quantity: str, value: Tensor | float, part: RolloutBatch, scores: TokenScores
-    ) -> None:
-        """Stops; where other ranks are in this pass, once all have made those of the minibatch."""
-        if not self.collector.sharding.passes_are_collective:
-            self._stop(quantity, value, part, scores)
-        self._broken = self._broken or BrokenPass(
-            quantity=quantity, value=float(value), part=part, scores=scores
-        )
-
-    def _stop_together(self) -> None:
-        """Stops all ranks where a pass of one of them is broken."""
-        broken = self._broken
-        if broken is not None:
-            self._write_broken(broken.quantity, broken.value, broken.part, broken.scores)
-        everyone = self.collector.ranks.gather(None if broken is None else broken.quantity)
-        for rank, quantity in enumerate(everyone):
-            if quantity is not None:
-                raise NonFiniteLoss(
-                    quantity=quantity,
-                    rollout_step=self.rollout_step,
-                    batch_file=self._broken_file(rank),
-                )
-
-    def _stop(
-        self,
-        quantity: str,
-        value: Tensor | float,
-        part: RolloutBatch,
-        scores: TokenScores | None,
-    ) -> NoReturn:
-        file = self._write_broken(quantity, float(value), part, scores)
-        raise NonFiniteLoss(quantity=quantity, rollout_step=self.rollout_step, batch_file=file)
-
-    def _write_broken(
-        self, quantity: str, value: float, part: RolloutBatch, scores: TokenScores | None
-    ) -> Path:
-        file = self._broken_file(self.collector.ranks.rank)
-        write_batch(file, {quantity: value}, part, scores)
-        return file
-
-    def _broken_file(self, rank: int) -> Path:
-        whose = f"_rank_{rank}" if self.collector.ranks.size > 1 else ""
-        return self.failure_folder / f"rollout_{self.rollout_step + 1:06d}{whose}.pt"
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        reference = self.collector.reference
-        checkpoint["papo"] = {
-            "rollout_step": self.rollout_step,
-            "update_step": self.update_step,
-            "prompts_drawn": self.prompts_drawn,
-            "microbatch_halvings": self._halvings_of_ranks(),
-            "base": self.base_fingerprint,
-            "reference": None if reference is None else reference.fingerprint,
-        }
-        leave_out_base(checkpoint, self.policy_module.policy)
-        checkpoint["random_state"] = random_state()
-
-    def _halvings_of_ranks(self) -> int | list[int]:
-        """Memory runs out on one rank, and not on another: a number each, one where there is one rank."""
-        everyone = self.collector.ranks.gather(self.collector.microbatches.halvings)
-        return everyone if len(everyone) > 1 else everyone[0]
-
-    def _own_halvings(self, saved: int | list[int]) -> int:
-        everyone = [saved] if isinstance(saved, int) else saved
-        ranks = self.collector.ranks
-        # Other ranks than those that saved have other groups: what fitted all of them fits.
-        return everyone[ranks.rank] if len(everyone) == ranks.size else max(everyone)
+        save_run(checkpoint, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state, reference = checkpoint["papo"], self.collector.reference
-        if reference is not None and state["reference"] not in (None, reference.fingerprint):
-            raise ValueError(
-                "the initial policy differs from the one this run began with, so its reference policy "
-                "cannot be restored; got another model behind the same model= settings. Restore the "
-                "model, or start a new run in another run_dir."
-            )
-        put_base_back(checkpoint, self.policy_module.policy, self.base_fingerprint)
-        self.rollout_step = state["rollout_step"]
-        self.update_step = state["update_step"]
-        self.prompts_drawn = state["prompts_drawn"]
-        self.collector.microbatches.halvings = self._own_halvings(state["microbatch_halvings"])
-        # What Lightning saved of its counters is of the middle of an epoch.
-        checkpoint.pop("loops")
-        _set_progress(self.trainer.fit_loop, self.rollout_step, self.update_step)
-        for optimizer in checkpoint.get("optimizer_states", ()):
-            self.policy_module.restore_step(
-                optimizer["param_groups"],
-                on_gpu=self.trainer.strategy.root_device.type == "cuda",
-            )
-        restore_random_state(checkpoint["random_state"])
-
-
-def _set_progress(loop: Any, rollout_step: int, update_step: int) -> None:
-    """Lets Lightning count on from these: files of ModelCheckpoint are named after them."""
-    epochs, updates = loop.epoch_progress, loop.epoch_loop.manual_optimization.optim_step_progress
-    for progress in (epochs.total, epochs.current):
-        progress.ready = progress.started = rollout_step
-        progress.processed = progress.completed = rollout_step
-    updates.total.ready = updates.total.completed = update_step
-    loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": rollout_step})
+        restore_run(checkpoint, self)
