@@ -6,9 +6,7 @@ No gradient is computed here; papo.training.module turns a batch into updates.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +18,7 @@ from papo.rollout import WeightSource
 from papo.training.agreement import Agreement, measure_agreement
 from papo.training.credit import CreditRule, credited
 from papo.training.draft import Draft, DrawnPrompt, concatenate, from_plain, to_plain
+from papo.training.dynamic_sampling import draw_groups
 from papo.training.microbatches import (
     MicrobatchCutter,
     repeated_prefix_tokens,
@@ -29,17 +28,14 @@ from papo.training.offload import NoOffload, Offload
 from papo.training.prompt_reader import ActingPolicy, PromptReader
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
+from papo.training.second_look import SecondLook
 from papo.training.settings import TrainingSettings
 from papo.types import (
-    IMAGE,
     MinibatchCounts,
     Needs,
-    PromptGroup,
     RewardFunction,
     RolloutBatch,
     RolloutEngine,
-    TokenScores,
-    ViewScores,
     derive_seed,
     derive_seeds,
 )
@@ -181,6 +177,14 @@ class Collector:
             count_tokens=shared_prefix_tokens if policy.shares_prefix else repeated_prefix_tokens,
             retries=not self.sharding.passes_are_collective,
         )
+        self.look_again = SecondLook(
+            policy=policy,
+            reference=reference,
+            needs=needs,
+            num_responses=num_responses,
+            microbatches=self.microbatches,
+            sharding=self.sharding,
+        )
 
     def prepare(self, position: int) -> None:
         """Begins to read this rank's first prompts of the rollout that draws from `position` on."""
@@ -204,34 +208,18 @@ class Collector:
             ValueError: a view left every picture of the rollout as it was.
         """
         seconds = {"rollout": 0.0, "reward": 0.0, "score": 0.0}
-        wanted = self.settings.prompts_per_rollout
-        kept: list[Draft] = []
-        drawn = num_kept = dropped = rounds = timeouts = 0
-        num_correct = 0.0
+
+        def act(round_index: int, drawn: int, count: int) -> Draft:
+            return self._act_and_judge(
+                step, round_index, position + drawn, count, seconds, progress
+            )
+
         # Ranks write responses of different lengths: nothing of it may wait for another.
         with self.offload.away(self.idle()), self.sharding.whole(self.policy):
             with _timed(seconds, "rollout"):
                 self.follow(step)
-            while True:
-                missing = wanted - num_kept
-                draft = self._act_and_judge(
-                    step, rounds, position + drawn, missing, seconds, progress
-                )
-                drawn += missing
-                timeouts += draft.rewards.timeouts
-                num_correct += float(draft.mean_accuracies().sum())
-                uniform = self._uniform_groups(draft)
-                if not uniform or rounds == self.settings.max_resample:
-                    # After the last round the batch keeps its size: uniform groups have advantage 0.
-                    kept.append(draft)
-                    break
-                dropped += len(uniform)
-                informative = [i for i in range(missing) if i not in uniform]
-                if informative:
-                    kept.append(draft.select(informative))
-                    num_kept += len(informative)
-                rounds += 1
-            draft = concatenate(kept)
+            groups = draw_groups(act, self.settings)
+            draft = groups.draft
             owners = self._deal(draft)
             mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
             with _timed(seconds, "score"):
@@ -242,7 +230,7 @@ class Collector:
             epsilon=self.settings.advantage_epsilon,
         )
         with _timed(seconds, "score"):
-            batch = self._look_again(
+            batch = self.look_again(
                 own,
                 advantages.reshape(len(owners), -1)[mine].flatten(),
                 self._fillers(draft, owners, range(len(owners))),
@@ -263,11 +251,11 @@ class Collector:
             batch=batch,
             minibatches=self._minibatches(draft, owners),
             seconds=seconds,
-            prompts_drawn=drawn,
-            resample_rounds=rounds,
-            groups_dropped=dropped,
-            drawn_accuracy=num_correct / drawn,
-            timeouts=timeouts,
+            prompts_drawn=groups.prompts_drawn,
+            resample_rounds=groups.rounds,
+            groups_dropped=groups.dropped,
+            drawn_accuracy=groups.accuracy,
+            timeouts=groups.timeouts,
             agreement=measure_agreement(batch, draft.responses, self.ranks),
             changed={name: _mean_changed(draft.prompts, name) for name in self.reader.views},
             credit=moved,
@@ -345,16 +333,6 @@ class Collector:
                     "or, where the pictures are black, another data set."
                 )
 
-    def _uniform_groups(self, draft: Draft) -> set[int]:
-        """Groups that dynamic sampling replaces: nothing to learn from the comparison."""
-        if self.settings.max_resample == 0:
-            return set()
-        accuracies = draft.mean_accuracies()
-        informative = (accuracies > self.settings.keep_accuracy_above) & (
-            accuracies < self.settings.keep_accuracy_below
-        )
-        return set((~informative).nonzero()[:, 0].tolist())
-
     def _deal(self, draft: Draft) -> list[int]:
         """The rank that trains the group at each place: only responses travel, prompts are read again."""
         ranks, per_minibatch = self.ranks.size, self.settings.prompts_per_minibatch
@@ -425,89 +403,6 @@ class Collector:
         self.reader.encoded.begin(each.position for each in own.prompts if each.group is None)
         prompts = (self.reader.here(prompt, step, progress=progress) for prompt in own.prompts)
         return replace(own, prompts=tuple(prompts))
-
-    def _look_again(self, own: Draft, advantages: Tensor, fillers: int) -> RolloutBatch:
-        """The groups that are this rank's to train, scored.
-
-        Args:
-            own: these groups.
-            advantages: of their responses.
-            fillers: passes over them that it takes part in beyond its own.
-        """
-        device, responses = self.policy.device, own.responses
-        batch = RolloutBatch(
-            num_responses=self.num_responses,
-            groups=own.groups,
-            response_ids=responses.ids.to(device),
-            response_mask=responses.mask.to(device),
-            old_logprobs=responses.logprobs.to(device),
-            advantages=advantages.to(device)[:, None].expand(responses.mask.shape),
-            correct=own.rewards.correct.to(device),
-            rewards=own.rewards.total.to(device),
-        )
-        if responses.behaviour_logprobs is not None:
-            # Another program drew the tokens: what it says of them is no start of an update.
-            batch = replace(
-                batch,
-                behaviour_logprobs=responses.behaviour_logprobs.to(device),
-                old_logprobs=self._in_parts(batch, self._score, fillers),
-            )
-        if (reference := self.reference) is not None:
-            scores = self._in_parts(batch, reference.score, fillers)
-            self.sharding.reshard(reference.policy)
-            batch = replace(batch, ref_logprobs=scores)
-        return replace(batch, old_views=self._old_views(batch, fillers))
-
-    def _old_views(self, batch: RolloutBatch, fillers: int) -> dict[str, ViewScores]:
-        """What the rollout policy says given other views, and whole distributions where they are needed."""
-        if not self.needs.measures_old:
-            return {
-                view: ViewScores(
-                    logprobs=self._in_parts(batch, partial(self._score_view, view=view), fillers)
-                )
-                for view in self.needs.old_views
-            }
-        return self._views_in_parts(
-            batch, partial(self.policy.measure, wanted=self.needs.old), fillers
-        )
-
-    def _score_view(
-        self, groups: Sequence[PromptGroup], ids: Tensor, mask: Tensor, *, view: str
-    ) -> Tensor:
-        """log pi(o_t | q, view) alone: one forward pass."""
-        return self.policy.score(groups, ids, mask, views=(view,))[view].logprobs
-
-    def _score(self, *of_responses: Any) -> Tensor:
-        return self.policy.score(*of_responses)[IMAGE].logprobs
-
-    def _in_parts(self, batch: RolloutBatch, score: Callable[..., Tensor], fillers: int) -> Tensor:
-        """Scores micro-batch by micro-batch, which bounds memory; padded as the batch is."""
-
-        def scores(*of_responses: Any) -> TokenScores:
-            return {IMAGE: ViewScores(logprobs=score(*of_responses))}
-
-        return self._views_in_parts(batch, scores, fillers)[IMAGE].logprobs
-
-    def _views_in_parts(
-        self, batch: RolloutBatch, score: Callable[..., TokenScores], fillers: int
-    ) -> dict[str, ViewScores]:
-        num_tokens = batch.response_mask.shape[1]
-
-        def padded(values: Tensor) -> Tensor:
-            return torch.nn.functional.pad(values, (0, num_tokens - values.shape[1]))
-
-        def attempt(passes: Iterator[RolloutBatch]) -> dict[str, ViewScores]:
-            parts = []
-            for part in passes:
-                scores = score(part.groups, part.response_ids, part.response_mask)
-                parts.append({view: seen.map(padded) for view, seen in scores.items()})
-            for part in self.microbatches.fillers(batch, fillers):
-                score(part.groups, part.response_ids, part.response_mask)
-            return {
-                view: ViewScores.concatenate([part[view] for part in parts]) for view in parts[0]
-            }
-
-        return self.microbatches.retried(batch, attempt)
 
 
 def _mean_changed(prompts: Sequence[DrawnPrompt], view: str) -> float:

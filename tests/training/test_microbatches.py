@@ -102,7 +102,7 @@ def test_passes_without_gradient_are_cut_alike(tmp_path, monkeypatch):
         )
 
     record(module.collector.reference, "score")
-    record(module.collector, "_score_view")
+    record(module.collector.look_again, "_score_view")
     module.collector.collect(0, 0, progress=0.0)
     assert seen == [("score", 1)] * 4 + [("_score_view", 1)] * 4
 

@@ -74,7 +74,7 @@ def test_scoring_is_done_again_and_the_rollout_kept(tmp_path, monkeypatch, undis
     collector = module.collector
     owner, name = {
         "reference": (collector.reference, "score"),
-        "masked": (collector, "_score_view"),
+        "masked": (collector.look_again, "_score_view"),
     }[pass_name]
     tried = limit(monkeypatch, owner, name, 2)
     sampled = []
