@@ -32,7 +32,7 @@ class StaysNear(Term):
 
 def with_own(weight, **settings):
     terms = make_objective("official", "grpo").terms
-    own = StaysNear(weight=weight, average="sequence", **settings)
+    own = StaysNear(weight=weight, **{"average": "sequence", **settings})
     return Objective(terms={**terms, "near": own}, count_epsilon=0.0)
 
 

@@ -37,7 +37,7 @@ class Counted:
 class InOrder(PromptStream):
     """A stream whose positions are the indices of its source."""
 
-    def _index(self, position):
+    def index(self, position):
         return position
 
 
