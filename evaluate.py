@@ -180,6 +180,11 @@ def make_plan(config: DictConfig) -> Plan:
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{missing[0]} has no default; set {missing[0]}=")
     num_responses = check_num_responses(config.rollout.num_responses)
+    if config.rollout.get("ahead"):
+        raise ValueError(
+            "an evaluation has no updates to be ahead of; got rollout.ahead="
+            f"{config.rollout.ahead}. Set rollout.ahead=0."
+        )
     check_everything_is_read(config)
     settings = evaluation_settings(OmegaConf.to_container(config.evaluation, resolve=True))
     settings.check_pass_at(num_responses)
@@ -204,7 +209,7 @@ def make_plan(config: DictConfig) -> Plan:
         benchmarks=tuple(make_benchmarks(config.benchmark)),
         views=make_views(config.views),
         probe=instantiate(config.probe) if config.probe else None,
-        make_engine=instantiate(config.rollout, without=("num_responses",)),
+        make_engine=instantiate(config.rollout, without=("num_responses", "ahead")),
     )
 
 

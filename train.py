@@ -46,7 +46,13 @@ from papo.models import VisionTowerSaliency
 from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.parallel import NoSharding, Ranks, Sharding, check_processes, device_of_process
 from papo.rewards import PartlyLabelled
-from papo.rollout import check_importance_cap, check_sampling, preflight_engine
+from papo.rollout import (
+    check_ahead,
+    check_ahead_alone,
+    check_importance_cap,
+    check_sampling,
+    preflight_engine,
+)
 from papo.training import (
     LENGTH_KEY,
     PROCESS_KEYS,
@@ -143,6 +149,7 @@ class Plan:
     reward: Any
     source: Any
     make_engine: Callable[..., Any]
+    ahead: int
     make_optimizer: Callable[..., Any]
     learning_rate: float
     make_trainer: Callable[..., Trainer]
@@ -189,6 +196,7 @@ def task(config: DictConfig, ranks: Ranks) -> float:
         script="train.py",
         ranks=ranks,
     )
+    check_ahead_alone(plan.ahead, num_processes)
     check_share(num_processes, prompts_per_minibatch=plan.settings.prompts_per_minibatch)
     require_same_start(ranks, start.config, start.overrides)
     shards = check_strategy(
@@ -340,6 +348,7 @@ def make_plan(config: DictConfig) -> Plan:
     if group.get("lr") is None:
         raise ValueError("the learning rate is part of a run's metrics; set optimizer.lr")
     objective = make_objective(config)
+    make_engine = instantiate(config.rollout, without=("num_responses", "ahead"))
     plan = Plan(
         config=config,
         settings=settings,
@@ -350,7 +359,8 @@ def make_plan(config: DictConfig) -> Plan:
         image_mask=instantiate(config.masking),
         reward=instantiate(config.reward),
         source=instantiate(config.data),
-        make_engine=instantiate(config.rollout, without=("num_responses",)),
+        make_engine=make_engine,
+        ahead=check_ahead(config.rollout.get("ahead", 0), make_engine),
         make_optimizer=make_optimizer,
         learning_rate=float(group["lr"]),
         make_trainer=instantiate(
@@ -369,6 +379,7 @@ def make_plan(config: DictConfig) -> Plan:
         plan.make_engine,
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
+        ahead=plan.ahead,
     )
     check_labels(plan)
     if is_lab(plan):
@@ -600,6 +611,7 @@ def make_module(
             # A CPU that trains has no time to spare for others.
             prompt_workers=PROMPT_WORKERS if device.type == "cuda" else 0,
             packs_pictures=device.type == "cuda",
+            rollouts_ahead=plan.ahead,
         ),
         objective=objective,
         failure_folder=failure_folder,

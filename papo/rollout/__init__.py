@@ -1,9 +1,15 @@
 """Sampling responses: engines behind the RolloutEngine Protocol."""
 
-from papo.rollout.check import SERVER_KEYS, check_importance_cap, preflight_engine
+from papo.rollout.check import (
+    SERVER_KEYS,
+    check_ahead,
+    check_ahead_alone,
+    check_importance_cap,
+    preflight_engine,
+)
 from papo.rollout.connection import KEY_VARIABLE, ServerDiffers, ServerUnavailable
 from papo.rollout.drawing import draw_tokens
-from papo.rollout.sampler import SharedPrefillSampler, check_sampling
+from papo.rollout.sampler import SharedPrefillSampler, check_sampling, sampled_here
 from papo.rollout.server import ServerRollouts
 from papo.rollout.weight_source import WeightSource, run_name
 
@@ -15,9 +21,12 @@ __all__ = [
     "ServerUnavailable",
     "SharedPrefillSampler",
     "WeightSource",
+    "check_ahead",
+    "check_ahead_alone",
     "check_importance_cap",
     "check_sampling",
     "draw_tokens",
     "preflight_engine",
     "run_name",
+    "sampled_here",
 ]

@@ -28,22 +28,65 @@ def preflight_engine(make_engine: Callable[..., Any], *, longest_prompt: int = 1
         make_engine.func.preflight(make_engine.keywords, longest_prompt=longest_prompt)
 
 
+def check_ahead(ahead: object, make_engine: Callable[..., Any]) -> int:
+    """Returns how many rollouts ahead of the updates responses are written.
+
+    Raises:
+        ValueError: neither 0 nor 1, or an engine that cannot.
+    """
+    if isinstance(ahead, bool) or ahead not in (0, 1):
+        raise ValueError(
+            "responses are written by the newest weights, or while the policy learns from the rollout before; got "
+            f"rollout.ahead={ahead!r}. Set it to 0 or 1."
+        )
+    if ahead and not hasattr(engine := _class_of(make_engine), "begin"):
+        raise ValueError(
+            f"rollout.ahead={ahead} needs an engine that answers later; got {engine.__name__}. Set rollout=server, or "
+            "rollout.ahead=0."
+        )
+    return int(ahead)
+
+
+def check_ahead_alone(ahead: int, processes: int) -> None:
+    """Refuses several processes, each of which would have answers of its own to wait for and to keep.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if ahead and processes > 1:
+        raise ValueError(
+            f"rollout.ahead={ahead} is for a run of one process; got {processes}. Set rollout.ahead=0, or "
+            "trainer.devices=1 and trainer.num_nodes=1."
+        )
+
+
+def _class_of(make_engine: Callable[..., Any]) -> Any:
+    return make_engine.func if isinstance(make_engine, partial) else make_engine
+
+
 def check_importance_cap(
     importance_cap: float | None,
     make_engine: Callable[..., Any],
     *,
     top_p: float,
     top_k: int | None,
+    ahead: int,
 ) -> None:
     """Refuses a correction for the engine where there is nothing to correct, or no ratio to correct it by.
+
+    Args:
+        importance_cap: of the ratio; None: no correction.
+        make_engine: wants the policy only.
+        top_p: of sampling.
+        top_k: of sampling.
+        ahead: rollouts that the responses are older than the policy.
 
     Raises:
         ValueError: the policy samples itself, or what an engine says of a token is not over the whole vocabulary.
     """
     if importance_cap is None:
         return
-    engine = make_engine.func if isinstance(make_engine, partial) else make_engine
-    if not getattr(engine, "has_own_logprobs", False):
+    if not ahead and not getattr(_class_of(make_engine), "has_own_logprobs", False):
         raise ValueError(
             f"objective.importance_cap={importance_cap} corrects for an engine that is not the policy itself, and here "
             "the policy samples. Set rollout=server, or objective.importance_cap=null."

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from papo.types import shown
@@ -196,45 +196,64 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
 
 
+class SideBySide(Generic[Result]):
+    """Jobs that threads do, while whoever began them does something else.
+
+    Threads that wait for a server when another job fails, or when the work is stopped, are left to themselves:
+    they end with their question or with the process.
+
+    Args:
+        work: done to every job, by any thread.
+        jobs: what is to be done.
+        at_once: threads.
+    """
+
+    def __init__(self, work: Callable[[Job], Result], jobs: Iterable[Job], *, at_once: int) -> None:
+        waiting = queue.SimpleQueue[tuple[int, Job]]()
+        for numbered in enumerate(jobs):
+            waiting.put(numbered)
+        self._count = waiting.qsize()
+        self._done = queue.SimpleQueue[tuple[int, Result | None, BaseException | None]]()
+        self._stopped = threading.Event()
+
+        def help_out() -> None:
+            while not self._stopped.is_set():
+                try:
+                    number, job = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    self._done.put((number, work(job), None))
+                except BaseException as error:
+                    self._stopped.set()
+                    self._done.put((number, None, error))
+
+        for _ in range(min(at_once, self._count)):
+            threading.Thread(target=help_out, daemon=True, name="papo-rollout").start()
+
+    def stop(self) -> None:
+        """No further job is begun."""
+        self._stopped.set()
+
+    def results(self) -> list[Result]:
+        """Waits; returns the result of every job, in their order. The first failure ends the rest, and is raised."""
+        results: dict[int, Any] = {}
+        try:
+            while len(results) < self._count:
+                try:
+                    number, result, error = self._done.get(timeout=_LOOKS_UP_AFTER)
+                except queue.Empty:
+                    continue
+                if error is not None:
+                    raise error
+                results[number] = result
+        finally:
+            self.stop()
+        return [results[number] for number in range(self._count)]
+
+
 def side_by_side(
     work: Callable[[Job], Result], jobs: Iterable[Job], *, at_once: int
 ) -> list[Result]:
-    """Returns the result of every job, in their order; the first failure ends the rest.
-
-    Threads that wait for a server when another job fails, or a signal arrives, are left to themselves: they
-    end with their question or with the process.
-    """
-    waiting = queue.SimpleQueue[tuple[int, Job]]()
-    for numbered in enumerate(jobs):
-        waiting.put(numbered)
-    count = waiting.qsize()
-    done = queue.SimpleQueue[tuple[int, Result | None, BaseException | None]]()
-    stopped = threading.Event()
-
-    def help_out() -> None:
-        while not stopped.is_set():
-            try:
-                number, job = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done.put((number, work(job), None))
-            except BaseException as error:
-                stopped.set()
-                done.put((number, None, error))
-
-    for _ in range(min(at_once, count)):
-        threading.Thread(target=help_out, daemon=True, name="papo-rollout").start()
-    results: dict[int, Any] = {}
-    try:
-        while len(results) < count:
-            try:
-                number, result, error = done.get(timeout=_LOOKS_UP_AFTER)
-            except queue.Empty:
-                continue
-            if error is not None:
-                raise error
-            results[number] = result
-    finally:
-        stopped.set()
-    return [results[number] for number in range(count)]
+    """Returns the result of every job, in their order; the first failure ends the rest."""
+    return SideBySide(work, jobs, at_once=at_once).results()

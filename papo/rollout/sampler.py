@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from papo.out_of_memory import is_out_of_memory, release_memory
 from papo.rollout.drawing import draw_from_head, draw_from_sorted
-from papo.types import PromptGroup, Responses
+from papo.types import Begun, PromptGroup, Responses
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +97,15 @@ def check_call(groups: Sequence[PromptGroup], num_responses: int, seeds: Sequenc
         raise ValueError(
             f"every prompt has its own seed; got {len(seeds)} seeds for {len(groups)} prompts"
         )
+
+
+def sampled_here(responses: Responses) -> Responses:
+    """The responses, with it on record that this policy drew the tokens, and what it said of them then."""
+    return replace(
+        responses,
+        behaviour_logprobs=responses.logprobs,
+        from_server=torch.zeros(responses.ids.shape[0], dtype=torch.bool),
+    )
 
 
 class SharedPrefillSampler:
@@ -202,6 +211,13 @@ class SharedPrefillSampler:
             finished=finished,
             texts=self.policy.decode_responses(groups, ids, mask),
         )
+
+    def begin(
+        self, groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]
+    ) -> Begun:
+        """Samples at once: what trains the policy later on these has an older policy's responses."""
+        responses = sampled_here(self.sample(groups, num_responses, seeds))
+        return Begun(finish=lambda: responses, stop=lambda: None)
 
     def _decode_in_parts(
         self, groups: Sequence[PromptGroup], draws: Float[Tensor, "group response token"]

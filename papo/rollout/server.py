@@ -5,21 +5,25 @@ docs/rollouts.md says which engine to take when. The servers are servers/vllm; o
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from papo.rollout.connection import ServerDiffers, ServerUnavailable, side_by_side
+from papo.rollout.connection import (
+    ServerDiffers,
+    ServerUnavailable,
+    SideBySide,
+    side_by_side,
+)
 from papo.rollout.model_server import ModelServer, model_servers
 from papo.rollout.parity import Parity, measure_parity
-from papo.rollout.sampler import SharedPrefillSampler, check_call
+from papo.rollout.sampler import SharedPrefillSampler, check_call, sampled_here
 from papo.rollout.served_policy import ServedPolicy
 from papo.rollout.served_prompt import Drawing, ServedResponse, most_bytes, question, read_answer
 from papo.rollout.weight_source import WeightSource
-from papo.types import PromptGroup, Responses, derive_seed, shown
+from papo.types import Begun, PromptGroup, Responses, derive_seed, shown
 
 _log = logging.getLogger(__name__)
 
@@ -189,18 +193,46 @@ class ServerRollouts:
             ServerUnavailable: a server is away, and `on_failure` is `stop`.
             ServerDiffers: a server answers, and not as this policy would.
         """
+        served = self.begin(groups, num_responses, seeds).finish()
+        return served or sampled_here(self.local.sample(groups, num_responses, seeds))
+
+    def begin(
+        self, groups: Sequence[PromptGroup], num_responses: int, seeds: Sequence[int]
+    ) -> Begun:
+        """Asks for the responses of `sample`, and returns without waiting for them.
+
+        The servers keep their weights until these are finished: whoever calls `follow` has waited. What
+        asks the policy, the parity probe and the texts, is done here and in `finish`, by the caller's thread.
+
+        Returns:
+            What finishes with None where a server is away, and `on_failure` is `local`.
+
+        Raises:
+            ValueError, ServerUnavailable, ServerDiffers: as of `sample`; `finish` may too.
+        """
         check_call(groups, num_responses, seeds)
         assert self._version is not None, "the servers are given weights before they are asked"
+        asked: SideBySide[list[ServedResponse]] | None = None
         if not self._is_away:
             try:
                 if self._needs_probe:
                     self._probe(groups, seeds)
                     self._needs_probe = False
-                drawing = self.drawing(num_responses=num_responses)
-                return self._put_together(groups, self._ask(groups, seeds, drawing))
+                asked = self._ask(groups, seeds, self.drawing(num_responses=num_responses))
             except ServerUnavailable as error:
                 self._go_on_alone(error)
-        return _sampled_here(self.local.sample(groups, num_responses, seeds))
+        if asked is None:
+            return Begun(finish=lambda: None, stop=lambda: None)
+        return Begun(finish=partial(self._finish, groups, asked), stop=asked.stop)
+
+    def _finish(
+        self, groups: Sequence[PromptGroup], asked: SideBySide[list[ServedResponse]]
+    ) -> Responses | None:
+        try:
+            return self._put_together(groups, asked.results())
+        except ServerUnavailable as error:
+            self._go_on_alone(error)
+            return None
 
     def _go_on_alone(self, error: ServerUnavailable) -> None:
         if self.on_failure == "stop":
@@ -238,7 +270,10 @@ class ServerRollouts:
 
     def _ask(
         self, groups: Sequence[PromptGroup], seeds: Sequence[int], drawing: Drawing
-    ) -> list[list[ServedResponse]]:
+    ) -> SideBySide[list[ServedResponse]]:
+        """Sends every prompt; threads do no more than that and read what is answered."""
+        version = self._version
+
         def ask(place: int) -> list[ServedResponse]:
             server, group = self.servers[place % len(self.servers)], groups[place]
             answer = server.generate(
@@ -250,11 +285,11 @@ class ServerRollouts:
             except ServerDiffers as error:
                 raise ServerDiffers(f"{server}: {error}") from error
             for response in responses:
-                self._require_version(server, response.versions)
+                self._require_version(server, response.versions, version)
             return responses
 
         self._require_room(groups, drawing)
-        return side_by_side(ask, range(len(groups)), at_once=self.at_once)
+        return SideBySide(ask, range(len(groups)), at_once=self.at_once)
 
     def _require_room(self, groups: Sequence[PromptGroup], drawing: Drawing) -> None:
         """A server cuts what does not fit into its longest row, and says nothing."""
@@ -266,13 +301,15 @@ class ServerRollouts:
             room=self.max_model_len,
         )
 
-    def _require_version(self, server: ModelServer, versions: Sequence[str]) -> None:
+    def _require_version(
+        self, server: ModelServer, versions: Sequence[str], asked: str | None
+    ) -> None:
         for version in versions:
             self._require_own(server, version)
-        if list(versions) != [self._version]:
+        if list(versions) != [asked]:
             raise ServerDiffers(
                 f"{server} wrote a response with the weights {shown(list(versions))}; "
-                f"expected {self._version} alone"
+                f"expected {asked} alone"
             )
 
     def _probe(self, groups: Sequence[PromptGroup], seeds: Sequence[int]) -> None:
@@ -292,7 +329,7 @@ class ServerRollouts:
             max_response_tokens=min(_PROBE_TOKENS, self.max_response_tokens),
         )
         asked = [derive_seed(seeds[0], "probe", place) for place in range(count)]
-        answers = [one for [one] in self._ask(chosen, asked, drawing)]
+        answers = [one for [one] in self._ask(chosen, asked, drawing).results()]
         for index, server in enumerate(self.servers):
             own = slice(index, None, len(self.servers))
             parity = measure_parity(self.policy, chosen[own], answers[own])
@@ -318,15 +355,6 @@ class ServerRollouts:
             behaviour_logprobs=logprobs,
             from_server=torch.ones(len(rows), dtype=torch.bool),
         )
-
-
-def _sampled_here(responses: Responses) -> Responses:
-    """The policy drew the tokens itself, and that is on record."""
-    return replace(
-        responses,
-        behaviour_logprobs=responses.logprobs,
-        from_server=torch.zeros(responses.ids.shape[0], dtype=torch.bool),
-    )
 
 
 def _differs(server: ModelServer, parity: Parity, tolerance: float) -> str:

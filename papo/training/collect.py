@@ -16,6 +16,7 @@ from papo.objective import Blocks
 from papo.parallel import NoSharding, Ranks, Sharding, deal
 from papo.rollout import WeightSource
 from papo.training.agreement import Agreement, measure_agreement
+from papo.training.ahead import Ahead, response_seeds
 from papo.training.credit import CreditRule, credited
 from papo.training.draft import Draft, DrawnPrompt, concatenate, from_plain, to_plain
 from papo.training.dynamic_sampling import draw_groups
@@ -36,8 +37,6 @@ from papo.types import (
     RewardFunction,
     RolloutBatch,
     RolloutEngine,
-    derive_seed,
-    derive_seeds,
 )
 from papo.views import MASKED, View
 
@@ -76,6 +75,7 @@ class Rollout:
         drawn_accuracy: share of correct responses, dropped groups included.
         timeouts: gradings killed at the deadline, dropped groups included.
         agreement: between the policy and the servers that wrote the responses; None where none did.
+        age: rollouts between the weights that wrote the responses and those that learn from them, mean over prompts.
         changed: share of the patches of a prompt's images that each view changed, mean over the prompts with
             images (0 without any).
         credit: how far credits moved the advantages of tokens, by the names of the metrics; empty without any.
@@ -92,6 +92,7 @@ class Rollout:
     drawn_accuracy: float
     timeouts: int
     agreement: Agreement | None
+    age: float
     changed: dict[str, float]
     credit: dict[str, float] = field(default_factory=dict)
 
@@ -121,6 +122,7 @@ class Collector:
         weights: of the policy, for an engine that holds a copy; None: the engine reads the policy's own.
         offload: where what is not read while responses are sampled waits; None: where it is.
         prompt_workers: threads that decode and cut pictures; 0: none.
+        rollouts_ahead: 1: the responses of the next rollout are written while the policy learns from this one.
         packs_pictures: whether patches are held as levels between rollout and update: less memory, the same bits.
 
     Attributes:
@@ -147,6 +149,7 @@ class Collector:
         offload: Offload | NoOffload | None = None,
         prompt_workers: int = 0,
         packs_pictures: bool = False,
+        rollouts_ahead: int = 0,
     ) -> None:
         self.policy = policy
         self.reference = reference
@@ -160,6 +163,13 @@ class Collector:
             packs=packs_pictures,
             views={name: views[name] for name in sorted(needs.views)},
             num_responses=num_responses,
+        )
+        self.ahead = Ahead(
+            rollouts=rollouts_ahead,
+            reader=self.reader,
+            settings=settings,
+            num_responses=num_responses,
+            seed=seed,
         )
         self.settings = settings
         self.num_responses = num_responses
@@ -192,7 +202,8 @@ class Collector:
         self.reader.encoded.begin(position + index for index in share)
 
     def close(self) -> None:
-        """Ends what reads ahead."""
+        """Ends what reads ahead, and lets go of what is written ahead."""
+        self.ahead.close()
         self.reader.encoded.close()
 
     @torch.no_grad()
@@ -217,8 +228,11 @@ class Collector:
         # Ranks write responses of different lengths: nothing of it may wait for another.
         with self.offload.away(self.idle()), self.sharding.whole(self.policy):
             with _timed(seconds, "rollout"):
+                self.ahead.wait(step)
                 self.follow(step)
             groups = draw_groups(act, self.settings)
+            with _timed(seconds, "rollout"):
+                self.ahead.begin(self.engine, step, position + groups.prompts_drawn)
             draft = groups.draft
             owners = self._deal(draft)
             mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
@@ -257,6 +271,7 @@ class Collector:
             drawn_accuracy=groups.accuracy,
             timeouts=groups.timeouts,
             agreement=measure_agreement(batch, draft.responses, self.ranks),
+            age=self.ahead.age(step) * _share_of_first_round(draft.prompts),
             changed={name: _mean_changed(draft.prompts, name) for name in self.reader.views},
             credit=moved,
         )
@@ -284,13 +299,14 @@ class Collector:
             # Later rounds draw few prompts, whose pictures chance alone may leave untouched.
             if round_index == 0:
                 self._require_changed(prompts, step)
-            seed = derive_seed(self.seed, "rollout", step, round_index)
-            seeds = derive_seeds(seed, count)
+            seeds = response_seeds(self.seed, step, round_index, count)
             if not prompts:
                 return self._exchange(None)
-            responses = self.engine.sample(
+            responses = self.ahead.sample(
+                self.engine,
+                step,
+                round_index,
                 [prompt.group for prompt in prompts if prompt.group is not None],
-                self.num_responses,
                 [seeds[index] for index in share],
             )
         with _timed(seconds, "reward"):
@@ -403,6 +419,10 @@ class Collector:
         self.reader.encoded.begin(each.position for each in own.prompts if each.group is None)
         prompts = (self.reader.here(prompt, step, progress=progress) for prompt in own.prompts)
         return replace(own, prompts=tuple(prompts))
+
+
+def _share_of_first_round(prompts: Sequence[DrawnPrompt]) -> float:
+    return sum(prompt.round_index == 0 for prompt in prompts) / len(prompts)
 
 
 def _mean_changed(prompts: Sequence[DrawnPrompt], view: str) -> float:

@@ -37,7 +37,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
         metrics[name] = changed
     metrics |= rollout.credit
     if rollout.agreement is not None:
-        metrics |= rollout.agreement.metrics()
+        metrics |= {**rollout.agreement.metrics(), "rollout/age": rollout.age}
     return {name: float(value) for name, value in metrics.items()}
 
 

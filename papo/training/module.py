@@ -46,9 +46,9 @@ class FinishedStep:
 class TrainingModule(LightningModule):
     """Trains a policy: one training step is one rollout and its optimiser steps.
 
-    The state of a run is what it trains of the policy, the optimiser, three counters and how often the
-    micro-batches were halved; the reference belongs to the collector, outside the module tree, so that
-    it is neither trained nor saved.
+    The state of a run is what it trains of the policy, the optimiser, three counters, how often the
+    micro-batches were halved and the responses that were written ahead; the reference belongs to the
+    collector, outside the module tree, so that it is neither trained nor saved.
 
     Args:
         policy_module: what is trained.

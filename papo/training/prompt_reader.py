@@ -79,6 +79,11 @@ class PromptReader:
         self.views = views
         self.num_responses = num_responses
 
+    def plain(self, positions: Sequence[int]) -> list[PromptGroup]:
+        """Returns the prompts at these positions as they are: no view, which may ask weights that are to come."""
+        groups = [group for _, group in self.encoded.take(positions)]
+        return [self.policy.packed(group) for group in groups] if self.packs else groups
+
     def read(
         self,
         step: int,

@@ -20,6 +20,7 @@ def save_run(checkpoint: dict[str, Any], module: "TrainingModule") -> None:
         "microbatch_halvings": _halvings_of_ranks(collector.microbatches.halvings, collector.ranks),
         "base": module.base_fingerprint,
         "reference": None if collector.reference is None else collector.reference.fingerprint,
+        "ahead": collector.ahead.state(module.rollout_step),
     }
     leave_out_base(checkpoint, module.policy_module.policy)
     checkpoint["random_state"] = random_state()
@@ -44,6 +45,7 @@ def restore_run(checkpoint: dict[str, Any], module: "TrainingModule") -> None:
     module.update_step = state["update_step"]
     module.prompts_drawn = state["prompts_drawn"]
     collector.microbatches.halvings = _own_halvings(state["microbatch_halvings"], collector.ranks)
+    collector.ahead.restore(state.get("ahead"))
     # What Lightning saved of its counters is of the middle of an epoch.
     checkpoint.pop("loops")
     _set_progress(module.trainer.fit_loop, module.rollout_step, module.update_step)

@@ -13,6 +13,7 @@ from papo.types.protocols import (
 )
 from papo.types.records import GradedAnswer, ResponseRecord, StopReason
 from papo.types.rollout import (
+    Begun,
     MinibatchCounts,
     Needs,
     Quantity,
@@ -27,6 +28,7 @@ from papo.types.seed import derive_seed, derive_seeds
 __all__ = [
     "IMAGE",
     "IMAGE_MARKER",
+    "Begun",
     "GradedAnswer",
     "Grader",
     "ImageMask",

@@ -46,6 +46,19 @@ class Responses:
         return "server" if bool(self.from_server[row]) else "local"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """Responses that an engine has begun to write.
+
+    Attributes:
+        finish: waits for them, once; None: they could not be written, and are to be sampled anew.
+        stop: lets go of them.
+    """
+
+    finish: Callable[[], Responses | None]
+    stop: Callable[[], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rewards:
     """What a reward function says of a list of responses.
