@@ -383,3 +383,35 @@ def test_a_signal_ends_a_run_that_waits_for_a_server(policy, server, tmp_path):
     waiting = [one for one in threading.enumerate() if one.name == "papo-rollout"]
     assert waiting
     assert all(one.daemon for one in waiting)
+
+
+def test_what_is_begun_finishes_with_the_responses_of_one_call(policy, server, tmp_path):
+    rollouts = engine(policy, [server.url], tmp_path)
+    rollouts.follow(source(policy), "0")
+    groups = policy.encode(mixed_problems())
+    found = rollouts.begin(groups, 3, derive_seeds(1, len(groups))).finish()
+    expected = ask(rollouts, policy)
+    assert torch.equal(found.ids, expected.ids)
+    assert found.texts == expected.texts
+    assert found.from_server.all()
+
+
+def test_what_is_begun_and_let_go_of_asks_no_more(policy, server, tmp_path):
+    rollouts = engine(policy, [server.url], tmp_path, at_once=1)
+    rollouts.follow(source(policy), "0")
+    held, original, asked = threading.Event(), server.answer, []
+
+    def hold(path, body):
+        if body.get("sampling_params", {}).get("n") == 3:
+            asked.append(None)
+            held.wait(20)
+        return original(path, body)
+
+    server.answer = hold
+    groups = policy.encode(mixed_problems())
+    begun = rollouts.begin(groups, 3, derive_seeds(1, len(groups)))
+    begun.stop()
+    held.set()
+    # Waits for what is under way.
+    rollouts.follow(source(changed(policy)), "1")
+    assert len(asked) <= 1
