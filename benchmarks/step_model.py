@@ -93,7 +93,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """How a step is computed; the defaults are what the variants of the table begin with."""
+    """How a step is computed; the defaults are what the variants of the table begin with.
+
+    `engine_ahead` is rollout.ahead=1: the engine, on a GPU of its own, writes the next rollout while this one is
+    scored and learned from.
+    """
 
     head_in_bf16: bool = False
     windows_batched: bool = False
@@ -105,11 +109,16 @@ class Code:
     fused: bool = False
     recomputes: bool = True
     prepares_ahead: bool = False
+    engine_ahead: bool = False
+
+    @property
+    def num_gpus(self) -> int:
+        return 2 if self.engine_ahead else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Seconds of one step by phase, and its useful MFU."""
+    """Seconds of one step by phase, and its useful MFU, of all GPUs; `overlaps`: the rollout with score and update."""
 
     decode: float
     score: float
@@ -118,10 +127,13 @@ class Step:
     pictures: float
     update_mfu: float
     step_mfu: float
+    overlaps: bool = False
 
     @property
     def seconds(self) -> float:
-        return self.decode + self.score + self.update + self.prefill + self.pictures
+        rollout, learning = self.decode + self.prefill, self.score + self.update
+        both = max(rollout, learning) if self.overlaps else rollout + learning
+        return both + self.pictures
 
 
 @cache
@@ -175,9 +187,10 @@ def model_step(work: Workload, code: Code, rates: Rates) -> Step:
         pictures=0.0 if code.prepares_ahead else rates.picture * count,
         update_mfu=FORWARD_AND_BACKWARD * useful / update,
         step_mfu=0.0,
+        overlaps=code.engine_ahead,
     )
     once_each = 1 + SCORED_VIEWS + FORWARD_AND_BACKWARD
-    return replace(draft, step_mfu=once_each * useful / draft.seconds)
+    return replace(draft, step_mfu=once_each * useful / draft.seconds / code.num_gpus)
 
 
 def _decode_seconds(work: Workload, code: Code, rates: Rates) -> float:
@@ -215,6 +228,7 @@ def variants() -> dict[str, Code]:
         ("or a serving engine", {"engine": True}),
         ("+ fused attention and norms, no recomputation", {"fused": True, "recomputes": False}),
         ("+ pictures prepared during the update", {"prepares_ahead": True}),
+        ("+ one step ahead, the engine on a second GPU", {"engine_ahead": True}),
     ):
         rows[name] = code = replace(code, **change)
     return rows

@@ -32,6 +32,8 @@ BY_HAND = {
     "+ pictures prepared during the update": (35, 43, 74, 163),
 }
 
+AHEAD = "+ one step ahead, the engine on a second GPU"
+
 
 @pytest.fixture(scope="module")
 def work():
@@ -45,8 +47,25 @@ def test_it_agrees_with_the_table_by_hand_within_a_tenth(name, work):
     assert found == pytest.approx(BY_HAND[name], rel=0.1)
 
 
-def test_the_rows_of_the_table_are_those_worked_out_by_hand():
-    assert list(variants()) == list(BY_HAND)
+def test_the_rows_of_the_table_are_those_worked_out_by_hand_and_one_step_ahead():
+    assert list(variants()) == [*BY_HAND, AHEAD]
+
+
+def test_one_step_ahead_hides_the_shorter_of_rollout_and_learning(work):
+    ready = variants()["+ pictures prepared during the update"]
+    before, ahead = (
+        model_step(work, code, rates)
+        for code, rates in ((ready, Rates()), (variants()[AHEAD], Rates()))
+    )
+    rollout, learning = before.decode + before.prefill, before.score + before.update
+    assert before.seconds == pytest.approx(rollout + learning)
+    assert rollout < learning
+    assert ahead.seconds == pytest.approx(learning)
+    # As much work in less time, on two GPUs.
+    assert ahead.step_mfu == pytest.approx(before.step_mfu * before.seconds / ahead.seconds / 2)
+    # A slow engine is not hidden: of it the update is.
+    slow = model_step(work, variants()[AHEAD], Rates(engine_tokens=2e3))
+    assert slow.seconds == pytest.approx(slow.decode + slow.prefill)
 
 
 def test_the_lengths_have_the_mean_that_is_asked_for(work):

@@ -107,6 +107,11 @@ ARMS = {
         "annealed": (0.1, 0.0, 0.0, {"gamma_anneal_until": 0.5}),
         "masked_view_once": (0.1, 0.0, 0.0, {"masked_policy": "old"}),
     },
+    "lab_ahead": {
+        "newest": (0.1, 0.12, 0.12, {"ahead": 0, "importance_cap": None}),
+        "ahead": (0.1, 0.12, 0.12, {"ahead": 1, "importance_cap": None}),
+        "ahead_corrected": (0.1, 0.12, 0.12, {"ahead": 1, "importance_cap": 2.0}),
+    },
     "lab_regimes": {
         "grpo": (0.0, 0.0, 0.0, {"entropy": "sampled", "masked_policy": "old"}),
         "entropy": (0.0, 0.05, 0.0, {"entropy": "exact"}),
@@ -191,6 +196,7 @@ def test_every_job_makes_a_plan_with_the_settings_of_its_arm(sweep, experiment, 
             **config.fidelity,
             **config.objective,
             "max_resample": config.training.max_resample,
+            "ahead": config.rollout.get("ahead"),
             **{key: config.masking[key] for key in ("ratio", "grid") if key in config.masking},
         }
         assert expected == {
@@ -232,7 +238,7 @@ def test_published_rows_exist_and_belong_to_arms(sweep, hydra_config):
     in_full = (sweep, "lab") in IN_FULL
     config = hydra_config(jobs_of(f"+sweep={sweep}", "seed=7", only_first=not in_full)[0])
     known = [arm for arm in config.sweep.published if arm in ARMS[sweep]]
-    assert known or sweep == "fidelity"
+    assert known or sweep in ("fidelity", "lab_ahead")
     for arm in known:
         for path in config.sweep.published[arm]:
             assert published_row(path)
