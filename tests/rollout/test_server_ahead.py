@@ -17,6 +17,14 @@ GENERATE = "/inference/v1/generate"
 NUM_RESPONSES, NUM_PROMPTS = 2, 2
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """A shell starts what it runs in the background deaf to SIGINT, and so are these tests then."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def served_policy():
     return lab_policy()
