@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from evaluation.evaluation_command import run_evaluation
 from lab_module import lab_policy
 from rollout.fake_server import fake_server
 from training.command import run_command, sent_on_call
@@ -289,4 +290,11 @@ def test_what_cannot_be_ahead_is_refused_before_a_server_is_asked(tmp_path, over
     done = run_command(*overrides, "trainer.accelerator=cpu", f"run_dir={tmp_path / 'run'}")
     assert done.code == 1
     assert message in done.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_an_evaluation_has_nothing_to_be_ahead_of(tmp_path):
+    done = run_evaluation("rollout=server", "rollout.ahead=1", f"run_dir={tmp_path / 'run'}")
+    assert done.code == 1
+    assert "rollout.ahead=1. Set rollout.ahead=0" in done.stderr
     assert not (tmp_path / "run" / "run.json").exists()
