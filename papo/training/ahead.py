@@ -36,7 +36,7 @@ class _Written:
     weights: int
     begun: Begun | None = None
     responses: Responses | None = None
-    error: ValueError | None = None
+    error: Exception | None = None
 
     def wait(self) -> None:
         """Waits for the engine; what went wrong is kept for whoever wants the responses."""
@@ -44,7 +44,7 @@ class _Written:
             return
         try:
             self.responses = self.begun.finish()
-        except ValueError as error:  # as an engine says that a server is away, or wrong
+        except Exception as error:
             self.error = error
         self.begun = None
 
@@ -106,7 +106,7 @@ class Ahead:
         """Waits for the responses of a rollout: before this, the engine must be given no other weights.
 
         Raises:
-            ValueError: as of the engine.
+            Exception: as of the engine.
         """
         if (written := self._written.get(step)) is None:
             return
