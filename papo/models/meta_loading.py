@@ -6,11 +6,10 @@ configuration alone, as rotary frequencies, is there.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from torch import nn
 from transformers import (
     AutoModelForImageTextToText,
     GenerationConfig,
@@ -91,11 +90,10 @@ def meta_model(
         model: PreTrainedModel = AutoModelForImageTextToText.from_config(
             config, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype, **settings
         )
-    parts = {} if lora is None else lora_parts(lora)
-    if parts:
-        add_adapters(model, parts)
-        cast(nn.Module, model).to("meta")
-    elif freeze_vision:
+        parts = {} if lora is None else lora_parts(lora)
+        if parts:
+            add_adapters(model, parts)
+    if not parts and freeze_vision:
         model.model.visual.requires_grad_(False)
     return model
 

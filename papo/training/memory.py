@@ -5,6 +5,7 @@ the loaded policy. Weights, gradient, optimiser and reference are counted to the
 counted in papo.training.activations; what is drawn from and cached, from shapes.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -216,12 +217,16 @@ def optimizer_bytes(
     """The optimiser's state after a step, and what the step makes beside it; from a step without memory.
 
     On a GPU PyTorch steps through all tensors at once (foreach), with a temporary tensor beside each, unless one
-    kernel does it all (fused); on a CPU through one after another.
+    kernel does it all (fused); on a CPU through one after another. What is kept of a tensor follows from its shape
+    and type, so that one of each kind takes the step.
 
     Returns:
         None for the state of an optimiser whose step reads numbers back, which tensors without memory do not have.
     """
-    stand_ins = [nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device="meta")) for p in trained]
+    counts = Counter((p.shape, p.dtype) for p in trained)
+    stand_ins = [
+        nn.Parameter(torch.empty(shape, dtype=dtype, device="meta")) for shape, dtype in counts
+    ]
     for parameter in stand_ins:
         parameter.grad = torch.empty_like(parameter)
     # A fused optimiser refuses tensors of the meta device when it is made.
@@ -235,9 +240,13 @@ def optimizer_bytes(
         optimizer.step()
     except (RuntimeError, NotImplementedError):
         return None, 0
-    states = (value for state in optimizer.state.values() for value in state.values())
+    kept = sum(
+        count
+        * _bytes(value for value in optimizer.state[one].values() if isinstance(value, Tensor))
+        for one, count in zip(stand_ins, counts.values(), strict=True)
+    )
     made = _bytes(trained) if foreach or (foreach is None and on_gpu) else _bytes(trained[:1])
-    return _bytes(value for value in states if isinstance(value, Tensor)), 0 if fused else made
+    return kept, 0 if fused else made
 
 
 def checkpoint_bytes(policy: nn.Module, make_optimizer: MakeOptimizer) -> int:
