@@ -6,7 +6,7 @@ and ends with a table. The algorithm is papo/training/collect.py and papo/traini
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,8 @@ class Plan:
     learning_rate: float
     make_trainer: Callable[..., Trainer]
     callbacks: list[Callback]
+    recomputes: bool = False
+    """Activations; decided by `preflight` where `model.gradient_checkpointing` is `auto`."""
 
 
 def saved_rollouts(folder: Path) -> str:
@@ -213,7 +215,7 @@ def task(config: DictConfig, ranks: Ranks) -> float:
         section="trainer.",
     )
     check_offload(config.trainer.get("offload_while_sampling"), device)
-    notes = preflight(plan, ranks, device, shards)
+    recomputes, notes = preflight(plan, ranks, device, shards)
     if num_processes > ranks.size:
         launch_ranks(__file__, num_processes=num_processes, run_dir=folder.path)
         return float(folder.final_metrics()["reward/mean"])
@@ -224,7 +226,7 @@ def task(config: DictConfig, ranks: Ranks) -> float:
         folder.checkpoint = open_folder(folder, start, ranks)
         for note in notes:
             say(note)
-        return run_in(folder, plan, start, ranks, device)
+        return run_in(folder, replace(plan, recomputes=recomputes), start, ranks, device)
 
 
 # A launcher's process finds `task` by its name; a function without one it would get as a copy, with the state
@@ -420,10 +422,12 @@ def check_labels(plan: Plan) -> None:
             )
 
 
-def preflight(plan: Plan, ranks: Ranks, device: torch.device, shards: int) -> tuple[str, ...]:
+def preflight(
+    plan: Plan, ranks: Ranks, device: torch.device, shards: int
+) -> tuple[bool, tuple[str, ...]]:
     """Says what is missing before a model is loaded, and, but for what stands in the data, within seconds.
 
-    Returns what must be known of how the data are read.
+    Returns whether passes compute activations again, and what must be known of that and of how the data are read.
 
     Raises:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
@@ -431,12 +435,16 @@ def preflight(plan: Plan, ranks: Ranks, device: torch.device, shards: int) -> tu
     for part in (plan.source, plan.image_mask):
         if hasattr(part, "preflight"):
             part.preflight()
-    model = plan.config.model
-    if "hub_id" in model:
-        name, memory, instead = unloaded_run_memory(
-            plan.config, plan.settings, **memory_facts(plan, device, shards)
+    model, free = plan.config.model, available_bytes(device)
+    recomputes, notes = bool(model.gradient_checkpointing), ()
+    if "hub_id" in model or model.gradient_checkpointing == "auto":
+        facts = memory_facts(plan, device, shards)
+        unloaded = unloaded_run_memory(
+            plan.config, plan.settings, available=free, ranks=ranks, **facts
         )
-        check_room(memory, name=name, available=available_bytes(device), instead=instead)
+        memory, notes = unloaded.memory, unloaded.notes
+        check_room(memory, name=unloaded.name, available=free, instead=unloaded.instead)
+        recomputes = memory.checkpointing
     if is_lab(plan) and model.get("path"):
         check_model_speaks(model.path, plan.source.shape)
     preflight_engine(
@@ -446,7 +454,7 @@ def preflight(plan: Plan, ranks: Ranks, device: torch.device, shards: int) -> tu
     # These read the data, which may have to come from the hub.
     if plan.objective.needs.views:
         check_mask(plan.image_mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
-    return notes_on(plan.source)
+    return recomputes, (*notes, *notes_on(plan.source))
 
 
 def make_sharding(config: DictConfig, ranks: Ranks, device: torch.device) -> Sharding | NoSharding:
@@ -504,7 +512,7 @@ def run(
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     sharding = make_sharding(config, ranks, device)
     trainer = make_trainer(plan, loggers, ranks, device, sharding)
-    policy = initial_policy(config, sharding)
+    policy = initial_policy(plan, sharding)
     engine = plan.make_engine(policy=policy)
     module = make_module(
         plan,
@@ -553,11 +561,14 @@ def run(
     return show_end(folder)
 
 
-def initial_policy(config: DictConfig, sharding: Sharding | NoSharding) -> Any:
+def initial_policy(plan: Plan, sharding: Sharding | NoSharding) -> Any:
     """The policy; where ranks share its weights, those in files stay there until each reads its part."""
-    if sharding.passes_are_collective and "hub_id" in config.model:
-        return instantiate(config.model, leave_in_files=True)
-    return instantiate(config.model)
+    model = plan.config.model
+    stays = sharding.passes_are_collective and "hub_id" in model
+    policy = instantiate(model, **({"leave_in_files": True} if stays else {}))
+    if plan.recomputes:
+        policy.recompute_activations()
+    return policy
 
 
 def make_module(
@@ -681,6 +692,7 @@ def memory_of(plan: Plan, collector: Collector, device: torch.device) -> RunMemo
         plan.config,
         plan.settings,
         model=collector.policy.model,
+        checkpointing=collector.policy.gradient_checkpointing,
         prompt_tokens=prompt_tokens,
         patches=patches,
         **memory_facts(plan, device, collector.sharding.shard_size),

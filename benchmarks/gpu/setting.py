@@ -125,6 +125,8 @@ class Setting:
                 *(f"+experiment={self.experiment}", f"run_dir={self.folder}"),
                 *(TOY_SETTINGS if self.is_toy else ()),
                 f"rollout.max_response_tokens={self.sizes.limit}",
+                # One way in every cell, whatever they leave free: as on the GPU that has just room.
+                "model.gradient_checkpointing=true",
                 *overrides,
             )
             with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):

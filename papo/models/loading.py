@@ -78,7 +78,7 @@ def load_policy(
     attn_implementation: str,
     min_pixels: int | None,
     max_pixels: int | None,
-    gradient_checkpointing: bool,
+    gradient_checkpointing: bool | Literal["auto"],
     freeze_vision: bool,
     temperature: float,
     scoring: str,
@@ -97,7 +97,7 @@ def load_policy(
         attn_implementation: as transformers names it, e.g. sdpa or flash_attention_2.
         min_pixels: images are enlarged to at least this many pixels; None keeps the processor's.
         max_pixels: images are shrunk to at most this many pixels; None keeps the processor's.
-        gradient_checkpointing: recompute activations in backward.
+        gradient_checkpointing: see VisionLanguagePolicy.
         freeze_vision: leave the vision tower as it is.
         temperature: of the policy's distribution, `rollout.temperature`.
         scoring: see VisionLanguagePolicy.
@@ -162,7 +162,7 @@ def build_policy(
     image_processor: Qwen2VLImageProcessorPil,
     min_pixels: int | None,
     max_pixels: int | None,
-    gradient_checkpointing: bool,
+    gradient_checkpointing: bool | Literal["auto"],
     freeze_vision: bool,
     temperature: float,
     scoring: str,

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -40,7 +40,8 @@ class VisionLanguagePolicy(nn.Module):
             group), `padded` (the oracle), or `auto`: split, on a GPU merged, but padded where sharing saves
             less than a tenth of the operations.
         head_chunk_size: response tokens per chunk of the vocabulary head; bounds its memory.
-        gradient_checkpointing: recompute activations in backward; not with `twopass`.
+        gradient_checkpointing: recompute activations in backward; not with `twopass`. `auto` keeps them unless
+            `recompute_activations` is called, by one who has counted memory.
         freeze_vision: leave the vision tower as it is; its features are then computed once per tensor
             of patches, and a copy of the policy shares them.
 
@@ -56,7 +57,7 @@ class VisionLanguagePolicy(nn.Module):
         temperature: float,
         scoring: str,
         head_chunk_size: int,
-        gradient_checkpointing: bool,
+        gradient_checkpointing: bool | Literal["auto"],
         freeze_vision: bool,
     ) -> None:
         super().__init__()
@@ -72,16 +73,14 @@ class VisionLanguagePolicy(nn.Module):
             self.adapter.vision_tower.requires_grad_(False)
             cache = VisionFeatureCache(self.adapter.vision_tower)
         self.reader = PromptReader(self.adapter, cache, encoder.pixel_levels)
-        self.choose_backend = BackendChoice(
-            scoring=scoring, gradient_checkpointing=gradient_checkpointing, config=model.config
-        )
+        self.choose_backend = BackendChoice(scoring=scoring, config=model.config)
         self.encoder = encoder
         self.temperature = temperature
         self.head_chunk_size = head_chunk_size
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = False
         self._banned: Tensor | None = None
-        if gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+        if gradient_checkpointing is True:
+            self.recompute_activations()
         self.unread_weights: WeightFiles | None = None
         """Where the weights of a model on the meta device lie; None where they are loaded."""
 
@@ -89,6 +88,20 @@ class VisionLanguagePolicy(nn.Module):
 
     pass_methods = ("score", "measure", "prefill", "extend", "next_token_logprobs")
     """What reads weights, and is called from outside."""
+
+    def recompute_activations(self) -> None:
+        """Has passes with gradient compute activations again in backward, instead of keeping them.
+
+        Raises:
+            ValueError: scoring is `twopass`.
+        """
+        if self.choose_backend.scoring == "twopass":
+            raise ValueError(
+                "two-pass scoring needs a cache, which gradient checkpointing drops. Set "
+                "model.scoring=split (or auto), or model.gradient_checkpointing=false."
+            )
+        self.model.activation_checkpointing_enable({"use_reentrant": False})
+        self.gradient_checkpointing = True
 
     def train(self, mode: bool = True) -> "VisionLanguagePolicy":
         """Leaves the model in evaluation mode: it has no dropout, and transformers drops the cache of

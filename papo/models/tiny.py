@@ -4,7 +4,7 @@ They run the same adapter, processor, masking and training code as the 3B model,
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -179,7 +179,7 @@ def build_tiny_policy(
     initializer_range: float,
     min_pixels: int,
     max_pixels: int,
-    gradient_checkpointing: bool,
+    gradient_checkpointing: bool | Literal["auto"],
     freeze_vision: bool,
     temperature: float,
     scoring: str,

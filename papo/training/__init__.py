@@ -31,7 +31,7 @@ from papo.training.policy import PolicyModule, try_optimizer
 from papo.training.precision import check_updates_arrive
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
-from papo.training.room import RunMemory, available_bytes, check_room
+from papo.training.room import RunMemory, available_bytes, check_room, recomputes
 from papo.training.run_folder import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start
 from papo.training.settings import (
     TrainingSettings,
@@ -87,6 +87,7 @@ __all__ = [
     "newest_checkpoint",
     "read_checkpoint",
     "readable_bytes",
+    "recomputes",
     "training_settings",
     "trim",
     "try_optimizer",

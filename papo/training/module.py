@@ -217,6 +217,7 @@ class TrainingModule(LightningModule):
             **means.means(),
             "update/learning_rate": float(optimizer.param_groups[0]["lr"]),
             "update/microbatch_halvings": self.collector.microbatches.halvings,
+            "update/gradient_checkpointing": int(self.policy_module.policy.gradient_checkpointing),
         }
 
     def _require_equal_weights(self, grad_norm: float) -> None:

@@ -80,12 +80,33 @@ class RunMemory:
         return self.least().estimate().peak <= available
 
 
+def recomputes(run: RunMemory, available: int | None) -> tuple[bool, str]:
+    """Whether the passes of a run must compute activations again (`model.gradient_checkpointing=auto`).
+
+    They must where its largest pass, with all activations kept, is more than its device holds.
+
+    Args:
+        run: what it needs.
+        available: bytes of its device that are free; None where unknown, which asks for nothing.
+
+    Returns:
+        That, and the reason in a line.
+    """
+    kept = replace(run, checkpointing=False).estimate().moments["the update"]
+    too_much = available is not None and kept > available
+    free = "an unknown amount" if available is None else readable_bytes(available)
+    return too_much, (
+        f"gradient checkpointing: {'on' if too_much else 'off'}, for with all activations kept the update takes "
+        f"about {readable_bytes(kept)}, of {free} that is free"
+    )
+
+
 def check_room(
     run: RunMemory,
     *,
     name: str,
     available: int | None,
-    instead: Mapping[str, Callable[[], RunMemory]],
+    instead: Mapping[str, Callable[[RunMemory], RunMemory]],
 ) -> list[str]:
     """Refuses a run that cannot fit, and says what of its settings will be made smaller.
 
@@ -93,7 +114,7 @@ def check_room(
         run: what it needs.
         name: of the model, for people.
         available: bytes of its device that are free; None where unknown.
-        instead: other settings, by what a command says for them.
+        instead: what makes a run one of other settings, by what a command says for them.
 
     Returns:
         Sentences.
@@ -108,7 +129,9 @@ def check_room(
     least = run.least().estimate()
     if least.peak > available:
         ways = [
-            text for text, other in {**_others(run), **instead}.items() if other().fits(available)
+            text
+            for text, other in {**_others(run), **instead}.items()
+            if other(run).fits(available)
         ]
         ways += _gpus(run, available)
         raise MemoryError(
@@ -136,7 +159,7 @@ def check_room(
     return said
 
 
-def _others(run: RunMemory) -> dict[str, Callable[[], RunMemory]]:
+def _others(run: RunMemory) -> dict[str, Callable[[RunMemory], RunMemory]]:
     """Settings that every run has, and that change no result."""
     ways: dict[str, dict[str, bool]] = {}
     if run.on_gpu and not run.offloads:
@@ -145,7 +168,7 @@ def _others(run: RunMemory) -> dict[str, Callable[[], RunMemory]]:
         ways["model.gradient_checkpointing=true"] = {"checkpointing": True}
     if len(ways) == 2:
         ways[" ".join(ways)] = {"offloads": True, "checkpointing": True}
-    return {text: partial(replace, run, **changed) for text, changed in ways.items()}
+    return {text: partial(replace, **changed) for text, changed in ways.items()}
 
 
 def _gpus(run: RunMemory, available: int) -> list[str]:

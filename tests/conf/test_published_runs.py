@@ -4,6 +4,7 @@ Models are built on the meta device from the configurations of the published che
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,9 @@ CHECKPOINTS = {
         2_127_532_032,
     ),
 }
+
+# Of 80 GB, what a run has left beside the context of CUDA; and of the 141 GB of an H200.
+H100, H200 = 79 * 10**9, 139 * 10**9
 
 every_run = pytest.mark.parametrize("name", PUBLISHED)
 
@@ -272,62 +276,106 @@ def test_the_row_fits_the_gpus_it_was_published_with_in_shards(name, hub):
         processes=processes,
     )
     assert shards == gpus
-    run, _ = told(config, shards)
-    # Of 80 GB, what a run has left beside the context of CUDA.
-    assert run.fits(79 * 10**9)
-    assert run.estimate().moments["the update"] < 62e9
+    run = told(config, shards).memory
+    assert run.fits(H100)
+    # On its four GPUs the 2B model has room for all activations.
+    assert run.checkpointing == (PUBLISHED[name][0] != B2)
+    assert replace(run, checkpointing=True).estimate().moments["the update"] < 62e9
 
 
-def told(config, shards=1):
+def told(config, shards=1, available=H100, ranks=None):
     """The memory of a run as its configuration says on GPUs, and of other settings."""
-    _, run, instead = unloaded_run_memory(
+    return unloaded_run_memory(
         config,
         training_settings(OmegaConf.to_container(config.training, resolve=True)),
+        available=available,
+        ranks=ranks or Ranks(),
         objective=front_door.make_objective(config),
         make_optimizer=front_door.instantiate(config.optimizer),
         on_gpu=True,
         shards=shards,
     )
-    return run, instead
 
 
 def verdict(name, *overrides, available, shards=1):
-    run, instead = told(composed(name, *overrides), shards)
-    return check_room(run, name="the model", available=available, instead=instead)
+    run = told(composed(name, *overrides), shards, available)
+    return check_room(run.memory, name="the model", available=available, instead=run.instead)
 
 
 def test_3b_fits_one_gpu_of_80_gb_in_the_update_and_samples_fewer_rows(hub):
-    memory, rows = verdict("papo_g_3b", available=79 * 10**9)
+    memory, rows = verdict("papo_g_3b", available=H100)
     for part in ("weights 14.0", "gradient 14.0", "optimizer 28.0", "reference 7.6", "cache"):
         assert f"{part}" in memory
     assert "the largest pass" not in rows
     assert int(re.findall(r"; (\d+) do \(rollout.max_rows\)", rows)[0]) in range(100, 256)
     # Away from the device while it samples, optimiser and reference leave room for all.
-    [_] = verdict("papo_g_3b", "trainer.offload_while_sampling=true", available=79 * 10**9)
+    [_] = verdict("papo_g_3b", "trainer.offload_while_sampling=true", available=H100)
     # The weights that a step of PyTorch's own choice would copy are no part of it.
-    run, _ = told(composed("papo_g_3b"))
-    assert run.estimate().step == 0
+    assert told(composed("papo_g_3b")).memory.estimate().step == 0
 
 
 def test_what_does_not_fit_is_told_what_would(hub):
     with pytest.raises(MemoryError) as two_views:
-        verdict("papo_g_3b", "fidelity=paper", available=79 * 10**9)
+        verdict("papo_g_3b", "fidelity=paper", available=H100)
     # Gradients of one view wait for those of the other.
     assert "What fits: +model/lora=language; or trainer=sharded trainer.devices=2." in str(
         two_views.value
     )
     with pytest.raises(MemoryError) as seven:
-        verdict("papo_g_7b", available=79 * 10**9)
+        verdict("papo_g_7b", available=H100)
     said = str(seven.value)
     assert "about 154.5 GiB at the peak, the update (weights 30.9 GiB" in said
     assert "trainer=sharded trainer.devices=3." in said
-    assert verdict("papo_g_7b", available=79 * 10**9, shards=4)
-    assert verdict("papo_g_7b", available=79 * 10**9, shards=3)
+    assert verdict("papo_g_7b", available=H100, shards=4)
+    assert verdict("papo_g_7b", available=H100, shards=3)
     with pytest.raises(MemoryError, match=r"devices=3\."):
-        verdict("papo_g_7b", available=79 * 10**9, shards=2)
-    assert verdict("papo_g_7b", "+model/lora=language", available=79 * 10**9)
+        verdict("papo_g_7b", available=H100, shards=2)
+    assert verdict("papo_g_7b", "+model/lora=language", available=H100)
     with pytest.raises(MemoryError, match=r"model\.gradient_checkpointing=true"):
-        verdict("papo_g_3b", "model.gradient_checkpointing=false", available=79 * 10**9)
+        verdict("papo_g_3b", "model.gradient_checkpointing=false", available=H100)
+
+
+def test_activations_are_computed_again_only_where_the_device_asks_for_it(hub):
+    config = composed("papo_g_3b")
+    assert config.model.gradient_checkpointing == "auto"
+    [line] = told(config, shards=2, available=H100).notes
+    assert line == (
+        "gradient checkpointing: on, for with all activations kept the update takes about 121.8 GiB, of "
+        "73.6 GiB that is free"
+    )
+    roomy = told(config, shards=2, available=H200)
+    assert roomy.notes[0].startswith("gradient checkpointing: off, for")
+    kept = roomy.memory.estimate().moments["the update"]
+    for available, again in ((kept, False), (kept - 1, True), (None, False)):
+        assert told(config, shards=2, available=available).memory.checkpointing == again
+
+
+def test_the_update_is_refused_where_it_fits_neither_way(hub):
+    with pytest.raises(MemoryError, match=r"about 72\.5 GiB at the peak, the update"):
+        verdict("papo_g_3b", available=72 * 2**30)
+    assert verdict("papo_g_3b", available=73 * 2**30)
+
+
+@pytest.mark.parametrize(("setting", "again"), [("true", True), ("false", False)])
+def test_what_was_chosen_is_not_decided(hub, setting, again):
+    config = composed("papo_g_3b", f"model.gradient_checkpointing={setting}")
+    for available in (H100, 10**15):
+        run = told(config, available=available)
+        assert (run.memory.checkpointing, run.notes) == (again, ())
+
+
+def test_two_pass_scoring_keeps_what_it_reads_again(hub):
+    run = told(composed("papo_g_3b", "model.scoring=twopass"), available=H100)
+    assert (run.memory.checkpointing, run.notes) == (False, ())
+
+
+def test_all_ranks_compute_again_where_one_must(hub):
+    class TwoRanks(Ranks):
+        def gather(self, value):
+            return [value, (True, "the other's reason")]
+
+    run = told(composed("papo_g_3b"), shards=2, available=H200, ranks=TwoRanks(size=2))
+    assert (run.memory.checkpointing, run.notes) == (True, ("the other's reason",))
 
 
 @every_run

@@ -223,11 +223,10 @@ def test_sliding_windows_are_scored_padded_never_split():
     config = policy.model.config
     config.get_text_config().layer_types = ["full_attention", "sliding_attention"]
     groups, _, mask = case(policy)
-    settings = {"gradient_checkpointing": False, "config": config}
-    assert BackendChoice(scoring="auto", **settings)(groups, mask, policy.reader) == "padded"
+    assert BackendChoice(scoring="auto", config=config)(groups, mask, policy.reader) == "padded"
     for scoring in ("split", "flex"):
         with pytest.raises(ValueError, match=r"sliding windows.*model\.scoring=auto"):
-            BackendChoice(scoring=scoring, **settings)
+            BackendChoice(scoring=scoring, config=config)
 
 
 def test_the_masked_view_alone_costs_one_pass(family):

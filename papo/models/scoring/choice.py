@@ -39,25 +39,16 @@ class BackendChoice:
 
     Args:
         scoring: one of `SCORING_SETTINGS`.
-        gradient_checkpointing: whether passes with gradient recompute activations.
         config: of the model.
 
     Raises:
-        ValueError: an unknown setting, `twopass` with gradient checkpointing, or `split`, `merged` or `flex` for
-            a model whose layers see only a window.
+        ValueError: an unknown setting, or `split`, `merged` or `flex` for a model whose layers see only a window.
     """
 
-    def __init__(
-        self, *, scoring: str, gradient_checkpointing: bool, config: PreTrainedConfig
-    ) -> None:
+    def __init__(self, *, scoring: str, config: PreTrainedConfig) -> None:
         if scoring not in SCORING_SETTINGS:
             raise ValueError(
                 f"scoring is one of {', '.join(SCORING_SETTINGS)}; got {scoring!r}. Set model.scoring."
-            )
-        if scoring == "twopass" and gradient_checkpointing:
-            raise ValueError(
-                "two-pass scoring needs a cache, which gradient checkpointing drops. Set "
-                "model.scoring=split (or auto), or model.gradient_checkpointing=false."
             )
         layer_types = getattr(config.get_text_config(), "layer_types", None) or ()
         self.can_split = all(each == "full_attention" for each in layer_types)
