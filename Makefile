@@ -93,7 +93,8 @@ server: $(DEV_STAMP) $(SERVER_STAMP) ## a rollout server on this CPU, with a ran
 	CPU=1 PORT=$(PORT) servers/vllm/serve.sh $(SERVER)/tiny $(SERVER)/weights --max-model-len 512
 
 server-test: $(DEV_STAMP) $(SERVER_STAMP) ## rollouts on real servers, started for it (about 15 minutes, 4 GB)
-	PAPO_TEST_VLLM=1 timeout --signal=INT 3600 $(BIN)/python -m pytest -m vllm -p no:xdist -rP $(PYTEST)
+	PAPO_TEST_VLLM=1 timeout --signal=INT 3600 $(BIN)/python -m pytest -m vllm -p no:xdist -rP tests/rollout $(PYTEST)
+
 # Pure Python: it runs on this project's own torch and transformers.
 outputs/benchmarks/prefix-grouper-%:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ prefix-grouper==$*
