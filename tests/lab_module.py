@@ -80,9 +80,10 @@ def lab_module(
     views=None,
     ranks=None,
     sharding=None,
+    objective=None,
     **overrides,
 ):
-    """Overrides are settings of the objective, of fidelity or of training."""
+    """Overrides are settings of the objective, of fidelity or of training; or the objective is given."""
     import torch
 
     from papo.lab import LabReward
@@ -101,7 +102,7 @@ def lab_module(
 
     of_objective = {k: v for k, v in overrides.items() if k not in TRAINING}
     assert not of_objective.keys() - settings_of("objective") - settings_of("fidelity")
-    objective = lab_objective(**of_objective)
+    objective = objective or lab_objective(**of_objective)
     settings = training_settings({k: overrides.get(k, v) for k, v in TRAINING.items()})
     policy = policy or lab_policy()
     collector = Collector(
@@ -121,6 +122,7 @@ def lab_module(
         settings=settings,
         num_responses=NUM_RESPONSES,
         needs=objective.needs,
+        credit=objective.credit if objective.credits else None,
         seed=1,
         ranks=ranks or Ranks(),
         sharding=sharding,

@@ -1,7 +1,20 @@
 """The maths: pure tensor -> tensor functions; torch alone."""
 
 from papo.functional.advantages import group_advantages
-from papo.functional.credit import k3_dependence, largest_share, response_means
+from papo.functional.credit import (
+    ascending_rank,
+    detrended,
+    discounted_future,
+    k3_dependence,
+    largest_factor,
+    largest_share,
+    mean_one,
+    min_max,
+    response_means,
+    robust_scores,
+    shrunk_gaussians,
+)
+from papo.functional.disturbance import DISTURBANCES, disturbance
 from papo.functional.divergence import (
     SAMPLED_ESTIMATORS,
     SampledEstimator,
@@ -31,13 +44,18 @@ from papo.functional.surrogate import (
 )
 
 __all__ = [
+    "DISTURBANCES",
     "SAMPLED_ESTIMATORS",
     "ClipEvents",
     "HeadPrecision",
     "SampledEstimator",
     "TokenStatistics",
+    "ascending_rank",
     "clip_events",
     "clipped_surrogate",
+    "detrended",
+    "discounted_future",
+    "disturbance",
     "estimate_divergence",
     "group_advantages",
     "jensen_shannon",
@@ -47,13 +65,18 @@ __all__ = [
     "kl_k2_straight_through",
     "kl_k3",
     "kl_k3_weighted",
+    "largest_factor",
     "largest_share",
     "linear_decay",
     "log_ratio",
+    "mean_one",
+    "min_max",
     "most_dependent_tokens",
     "response_means",
     "restricted_perception_kl",
+    "robust_scores",
     "sequence_mean",
+    "shrunk_gaussians",
     "token_mean",
     "token_statistics",
     "total_variation",

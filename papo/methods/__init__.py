@@ -3,6 +3,20 @@
 docs/methods.md has a row for each: formula, cost in passes, where paper and code differ, what is done here.
 """
 
+from papo.methods.cgpo import CGPO
+from papo.methods.pgpo import PGPO
+from papo.methods.pivot import PIVOT
+from papo.methods.tor import ToR
+from papo.methods.tpae import TPAE
+from papo.methods.vepo import VEPO
 from papo.methods.vppo import VPPO
 
-__all__ = ["VPPO"]
+__all__ = [
+    "CGPO",
+    "PGPO",
+    "PIVOT",
+    "TPAE",
+    "VEPO",
+    "VPPO",
+    "ToR",
+]

@@ -4,10 +4,18 @@ A term of your own is a class that derives from `Term`, named in the configurati
 (`objective.terms.NAME._target_`), and a credit one that derives from `Credit` (`objective.credits.NAME._target_`).
 """
 
-from papo.objective.credit import SCOPES, Blocks, Credit, check_scope, credit_metrics
+from papo.objective.credit import (
+    SCOPES,
+    Blocks,
+    Credit,
+    check_scope,
+    credit_metrics,
+    old,
+    old_needs,
+)
 from papo.objective.errors import NonFiniteTermError, SettingError
 from papo.objective.objective import Objective
-from papo.objective.term import Term, look, view_needs
+from papo.objective.term import Number, Term, TokenValues, look, view_needs
 from papo.objective.terms import ClippedSurrogate, ReferenceKL, ViewEntropy, ViewKL
 
 __all__ = [
@@ -16,14 +24,18 @@ __all__ = [
     "ClippedSurrogate",
     "Credit",
     "NonFiniteTermError",
+    "Number",
     "Objective",
     "ReferenceKL",
     "SettingError",
     "Term",
+    "TokenValues",
     "ViewEntropy",
     "ViewKL",
     "check_scope",
     "credit_metrics",
     "look",
+    "old",
+    "old_needs",
     "view_needs",
 ]

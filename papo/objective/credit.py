@@ -4,6 +4,7 @@ Computed once per rollout, over the responses of all ranks, from what the rollou
 it can depend on how an update is cut into passes.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +13,8 @@ from typing import Literal, get_args
 import torch
 
 from papo.objective.errors import SettingError
-from papo.objective.term import TokenValues
-from papo.types import Needs, RolloutBatch
+from papo.objective.term import TokenValues, look
+from papo.types import Needs, Quantity, RolloutBatch
 
 Scope = Literal["response", "group", "minibatch", "rollout"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -77,10 +78,41 @@ class Credit(ABC):
         """Whether it changes over the run."""
         return False
 
-    def check_share(self, name: str) -> None:
-        """Raises SettingError where the setting is no share, above 0 to 1."""
-        if not 0.0 < (value := getattr(self, name)) <= 1.0:
-            raise SettingError(f"{{{name}}} is a share, above 0 and at most 1; got {value}")
+    def check_share(self, *names: str) -> None:
+        """Raises SettingError where a setting is no share, above 0 to 1; None passes, it switches one off."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value <= 1.0:
+                raise SettingError(f"{{{name}}} is a share, above 0 and at most 1; got {value}")
+
+    def check_number(
+        self, *names: str, least: float = 0.0, most: float = sys.float_info.max
+    ) -> None:
+        """Raises SettingError where a setting is below `least`, above `most`, or not finite."""
+        for name in names:
+            if not least <= (value := getattr(self, name)) <= most:
+                upper = "" if most == sys.float_info.max else f" and at most {most:g}"
+                raise SettingError(f"{{{name}}} is at least {least:g}{upper}; got {value}")
+
+    def check_choice(self, name: str, *allowed: str) -> None:
+        """Raises SettingError where a setting is none of the words."""
+        if (value := getattr(self, name)) not in allowed:
+            raise SettingError(f"{{{name}}} must be one of {', '.join(allowed)}; got {value!r}")
+
+    def check_scopes(self, *names: str) -> None:
+        """Raises SettingError where a setting is no scope."""
+        for name in names:
+            check_scope(getattr(self, name), name=name)
+
+
+def old_needs(*wanted: tuple[str, Quantity]) -> Needs:
+    """What `old` reads: of each view, a quantity under the rollout policy."""
+    return Needs(old=frozenset(wanted))
+
+
+def old(batch: RolloutBatch, view: str, quantity: Quantity = "logprobs") -> TokenValues:
+    """What the rollout policy says of the tokens given a view; `image` is the unchanged prompt."""
+    return look(batch, {}, view, "old", quantity)
 
 
 def check_scope(scope: str, *, name: str = "scope") -> None:
@@ -134,14 +166,15 @@ def assign_credit(
 def credit_metrics(before: RolloutBatch, after: RolloutBatch) -> dict[str, float]:
     """How far credits moved the advantages of a rollout's tokens; docs/metrics.md gives the formulas."""
     counted = before.response_mask & (before.advantages != 0)
-    given = after.advantages.abs()[counted].double()
-    if not len(given):
-        return {}
-    mass, original = given.sum(), before.advantages.abs()[counted].double().sum()
+    if not bool(counted.any()):
+        # Nothing was moved: a row of metrics has the same columns in every rollout.
+        return {"credit/scale": 1.0, "credit/zero_share": 0.0, "credit/effective_share": 1.0}
+    original = before.advantages[counted].double()
+    weights = after.advantages[counted].double() / original
     return {
-        "credit/scale": float(mass / original),
-        "credit/zero_share": float((given == 0).double().mean()),
+        "credit/scale": float((weights * original).abs().sum() / original.abs().sum()),
+        "credit/zero_share": float((weights == 0).double().mean()),
         "credit/effective_share": float(
-            mass.square() / (len(given) * given.square().sum()).clamp_min(1e-300)
+            weights.abs().sum().square() / (len(weights) * weights.square().sum()).clamp_min(1e-300)
         ),
     }
