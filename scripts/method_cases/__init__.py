@@ -2,6 +2,12 @@
 
 # The name of a method in its files -> the module here.
 MODULES = {
+    "CGPO": "cgpo",
+    "PGPO": "pgpo",
+    "PIVOT": "pivot",
+    "ToR": "tor",
+    "TPAE": "tpae",
+    "VEPO": "vepo",
     "VPPO": "vppo",
 }
 

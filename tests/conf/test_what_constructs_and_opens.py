@@ -168,6 +168,7 @@ PLACES = {
     "papo/parallel/ranks.py": {"torch.load": WEIGHTS},
     "papo/provenance.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
     "papo/published.py": {"yaml.safe_load": SAFE},
+    "papo/objective/credit.py": {"getattr": NAMED},
     "papo/rewards/__init__.py": {"getattr": NAMED},
     "papo/rewards/grading_pool.py": {
         "subprocess.Popen": "papo's own worker, which parses text; tests/rewards/test_grading_pool.py"
@@ -199,6 +200,7 @@ PLACES = {
         "torch.load": WEIGHTS,
         "zipfile.ZipFile": "its checksums alone; nothing is unpacked onto the disk",
     },
+    "papo/training/credit.py": {"getattr": NAMED},
     "papo/training/data_fingerprint.py": {"getattr": NAMED},
     "papo/training/draft.py": {"getattr": NAMED},
     "papo/training/failures.py": {"getattr": NAMED},
@@ -214,6 +216,7 @@ PLACES = {
         "front_door.instantiate": CONFIG,
         "omegaconf.OmegaConf.create": CONFIG,
     },
+    "scripts/check_method.py": {"importlib.import_module": "modules of method_cases.MODULES alone"},
     "run_memory.py": {"omegaconf.OmegaConf.load": OWN},
     "servers/vllm/plugin/papo_vllm/engine.py": {
         ".from_config": "the server's own model, no code that comes with it"
