@@ -15,6 +15,7 @@ import torch
 from hydra.errors import InstantiationException
 
 from constructors import find_constructor
+from papo.objective import SettingError
 
 _NUMBERS = {int, float, bool}
 
@@ -68,7 +69,8 @@ def check_arguments(node: Any, key: str) -> None:
 def refusals_named(node: Mapping[str, Any], key: str) -> Iterator[None]:
     """Names the keys of what a constructor refuses.
 
-    Errors of papo's own constructors say what to set, or are faults of papo: they pass as they are.
+    Errors of papo's own constructors say what to set, or are faults of papo: they pass as they are, and so does a
+    SettingError of a user's own.
 
     Raises:
         ValueError: another project's constructor refused its arguments.
@@ -79,7 +81,7 @@ def refusals_named(node: Mapping[str, Any], key: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         cause = cause or error
         target = str(node.get("_target_", "papo."))
-        if target.startswith("papo."):
+        if target.startswith("papo.") or isinstance(cause, SettingError):
             raise cause from None
         settings = ", ".join(
             f"{_joined(key, name)}={value}" for name, value in _arguments(node).items()

@@ -1,12 +1,14 @@
 """What a configuration may construct; it depends on who wrote it.
 
-The command line and conf/ are the user's own: they name what `papo` defines, and classes of
-torch.optim, lightning.pytorch and transformers. A configuration that came with a folder may be a
-stranger's: it is read as data, and names what conf/ names and nothing else.
+The command line and conf/ are the user's own: they name what `papo` defines, classes of torch.optim,
+lightning.pytorch and transformers, and what packages define that the command line allows (`allow=`). A
+configuration that came with a folder may be a stranger's: it is read as data, and names what conf/ names, or
+what the command line allows, and nothing else.
 """
 
 import inspect
 import re
+import sys
 from collections.abc import Collection, Iterator
 from functools import cache
 from importlib import import_module
@@ -28,9 +30,48 @@ ALLOWED_PACKAGES = {
     "transformers": "transformers",
 }
 
+# What is no package of the user's own: what runs anything it is told to, and what has a list above.
+_NEVER_ALLOWED = frozenset(
+    {
+        *sys.stdlib_module_names,
+        *sys.builtin_module_names,
+        "hydra",
+        "omegaconf",
+        "constructors",
+        "front_door",
+    }
+    | {package.partition(".")[0] for package in ALLOWED_PACKAGES}
+)
+
+_own_packages: list[str] = []
+
 _MAX_CONFIG_BYTES = 1_000_000  # a resolved configuration has about 10,000
 _MAX_DEPTH = 100  # one has about 6
 _INTERPOLATION = "${"
+
+
+def allow_packages(names: Any) -> None:
+    """Lets configurations name what these packages define, too; from now on, and no others than these.
+
+    Args:
+        names: packages of the user's own, as the command line of this process names them (`allow=`). Never what a
+            folder's configuration says.
+
+    Raises:
+        ValueError: no list of names of packages, or one that is never a user's own.
+    """
+    if not isinstance(names, list | tuple) or not all(
+        isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
+        for name in names
+    ):
+        raise ValueError(f"allow is a list of packages, allow=[my_package]; got {names!s:.200}")
+    for name in names:
+        if name.partition(".")[0] in _NEVER_ALLOWED:
+            raise ValueError(
+                f"allow names packages of your own; got {name}, which a configuration would run anything with. Write "
+                "a class or function of yours that does what is meant, and allow its package."
+            )
+    _own_packages[:] = names
 
 
 def check_targets(node: Any) -> None:
@@ -43,15 +84,19 @@ def check_targets(node: Any) -> None:
         ValueError: a `_target_` that `find_constructor` refuses, or an interpolation that is left:
             it would be resolved once more while constructing, into what nobody checked.
     """
-    for target in _targets(node):
-        find_constructor(target)
+    for key, target in _nodes(node):
+        if key.rpartition(".")[2] == "_target_":
+            try:
+                find_constructor(target)
+            except ValueError as error:
+                raise ValueError(f"{error}. It is {key}.") from error
     for key, value in _texts(node):
         if _INTERPOLATION in value:
             raise ValueError(f"{key} still has an interpolation after all are resolved: {value!r}")
 
 
 def find_constructor(target: Any) -> Any:
-    """Returns the class, or the function of `papo`, that a `_target_` names.
+    """Returns the class, or the function of `papo` or of a user's own package, that a `_target_` names.
 
     Each part of its path but the last is a module of the allowed package itself, and the last is
     defined there: `papo.training.checkpoints.torch.load` is no name of papo's.
@@ -59,16 +104,12 @@ def find_constructor(target: Any) -> Any:
     Raises:
         ValueError: it names anything else.
     """
+    homes = {**ALLOWED_PACKAGES, **{name: name for name in _own_packages}}
     package = next(
-        (
-            one
-            for one in ALLOWED_PACKAGES
-            if isinstance(target, str) and target.startswith(f"{one}.")
-        ),
-        None,
+        (one for one in homes if isinstance(target, str) and target.startswith(f"{one}.")), None
     )
     if package is None:
-        raise _refusal(target, f"it is in none of {', '.join(ALLOWED_PACKAGES)}")
+        raise _refusal(target, f"it is in none of {', '.join(homes)}")
     *inner, name = target.removeprefix(f"{package}.").split(".")
     if any(not part.isidentifier() or part.startswith("_") for part in (*inner, name)):
         raise _refusal(target, "a name in it is private, or is none")
@@ -82,10 +123,13 @@ def find_constructor(target: Any) -> Any:
         found = getattr(module, name)
     except (ImportError, AttributeError, RuntimeError) as error:
         raise _refusal(target, f"it cannot be imported ({error})") from error
-    home = ALLOWED_PACKAGES[package]
+    home = homes[package]
     if not f"{getattr(found, '__module__', '')}.".startswith(f"{home}."):
         raise _refusal(target, f"it is not defined in {home}")
-    if not (inspect.isclass(found) or (package == "papo" and inspect.isfunction(found))):
+    if not (
+        inspect.isclass(found)
+        or (package in ("papo", *_own_packages) and inspect.isfunction(found))
+    ):
         raise _refusal(target, "it is no class")
     return found
 
@@ -162,12 +206,13 @@ def read_run_config(
     for key, node in config.items():
         shipped = shipped_targets() if keys is None else shipped_targets(key)
         for target in _targets(node):
-            if not isinstance(target, str) or target not in shipped:
-                raise ValueError(
-                    f"{path} is refused: a configuration that came with a folder constructs only what "
-                    f"conf/ of this project names; got _target_: {target!r:.200}. If you trust it, say "
-                    f"so on the command line ({key}._target_=...)."
-                )
+            if isinstance(target, str) and (target in shipped or _is_own(target)):
+                continue
+            raise ValueError(
+                f"{path} is refused: a configuration that came with a folder constructs only what "
+                f"conf/ of this project names; got _target_: {target!r:.200}. If you trust it, say "
+                f"so on the command line ({key}._target_=..., or allow=[PACKAGE] for a package of your own)."
+            )
     for key, value in _nodes(config):
         name = key.rpartition(".")[2]
         runs_code = (name == "trust_remote_code" and value not in (False, None)) or (
@@ -193,10 +238,15 @@ def _check_events(events: Iterator[yaml.Event]) -> None:
             raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
 
 
+def _is_own(target: str) -> bool:
+    return any(target.startswith(f"{name}.") for name in _own_packages)
+
+
 def _refusal(target: Any, reason: str) -> ValueError:
+    allowed = ", ".join((*ALLOWED_PACKAGES, *_own_packages))
     return ValueError(
-        f"a configuration constructs only what {', '.join(ALLOWED_PACKAGES)} themselves define; "
-        f"got _target_: {target!s:.200} ({reason})"
+        f"a configuration constructs only what {allowed} themselves define; got _target_: {target!s:.200} ({reason}). "
+        "A package of your own is named on the command line: allow=[my_package]"
     )
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 import front_door
 import policy_source
 from chosen_device import choose_device, choose_dtype
+from constructors import allow_packages
 from front_door import instantiate
 from on_ranks import (
     end_recorded,
@@ -76,6 +77,7 @@ KNOWN_KEYS = (
         "num_threads",
         "run_dir",
         "resume",
+        "allow",
     ),
 )
 SET_KEYS = {"label", "group", "published_column", "problems", "grader"}
@@ -108,6 +110,8 @@ class Plan:
 def task(config: DictConfig, ranks: Ranks) -> float:
     """One evaluation, or one rank of it. Returns the mean accuracy over benchmarks in the first view, for sweepers."""
     console.quiet = not ranks.writes
+    # Of the command line: what a folder's configuration says of it is not read.
+    allow_packages(OmegaConf.to_container(config).get("allow"))
     run_dir = front_door.run_dir()
     OmegaConf.update(config, "run_dir", str(run_dir))
     plan = make_plan(config)

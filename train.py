@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import front_door
-from constructors import read_run_config
+from constructors import allow_packages, read_run_config
 from front_door import instantiate, instantiate_each, make_objective
 from lab_settings import check_settings_are_meant
 from on_ranks import (
@@ -105,6 +105,7 @@ KNOWN_KEYS = (
         "run_dir",
         "resume",
         "sweep",
+        "allow",
     ),
 )
 
@@ -112,6 +113,7 @@ KNOWN_KEYS = (
 BESIDE_OWN_SETTINGS = (
     "run_dir",
     "resume",
+    "allow",
     "logger",
     "callbacks",
     LENGTH_KEY,
@@ -168,6 +170,8 @@ def saved_rollouts(folder: Path) -> str:
 def task(config: DictConfig, ranks: Ranks) -> float:
     """One run, or one rank of it. Returns the mean reward of the last rollout, for sweepers."""
     console.quiet = not ranks.writes
+    # Of the command line: what a run folder says of it is not read.
+    allow_packages(OmegaConf.to_container(config).get("allow"))
     front_door.apply_arm(config)
     check_settings_are_meant(config)
     folder = RunFolder(front_door.run_dir())
@@ -286,7 +290,7 @@ def own_settings(config: DictConfig, folder: RunFolder) -> DictConfig:
             command line may ask for.
     """
     keys = front_door.overridden_keys()
-    given = ("run_dir", "resume", *(key for key, _ in keys))
+    given = ("run_dir", "resume", "allow", *(key for key, _ in keys))
     before = read_run_config(folder.path / "config.yaml", given=given)
     if missing := sorted({*KNOWN_KEYS} & {*config} - {*before, *given}):
         raise ValueError(
@@ -294,8 +298,8 @@ def own_settings(config: DictConfig, folder: RunFolder) -> DictConfig:
             "the run with that version (run.json names its commit), or name every setting"
         )
     own = OmegaConf.create(_moved(before, folder.settings().get("run_dir"), config.run_dir))
-    for key in ("run_dir", "resume"):
-        OmegaConf.update(own, key, config[key])
+    for key in ("run_dir", "resume", "allow"):
+        OmegaConf.update(own, key, config[key], force_add=True)
     for key, is_deleted in keys:
         if is_deleted:
             front_door.delete(own, key)
@@ -642,7 +646,8 @@ def make_views(config: DictConfig, objective: Objective) -> dict[str, View]:
         )
     if missing := sorted(objective.needs.views - {MASKED, *views}):
         raise ValueError(
-            f"a term of the objective looks at the view {missing[0]!r}; got {', '.join([MASKED, *views])}. Set "
+            f"a term or credit of the objective looks at the view {missing[0]!r}; got "
+            f"{', '.join([MASKED, *views])}. Set "
             f"objective.views.{missing[0]}."
         )
     return views

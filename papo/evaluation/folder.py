@@ -20,7 +20,7 @@ from papo.rollout import SERVER_KEYS
 
 # Where the evaluation goes and who is evaluated: the weights themselves are compared instead.
 _FREE_KEYS = (
-    *("resume", "run_dir", "checkpoint", "num_threads", "devices", "num_nodes"),
+    *("resume", "run_dir", "allow", "checkpoint", "num_threads", "devices", "num_nodes"),
     *SERVER_KEYS,
 )
 _FACTS = {"checkpoint": dict, "benchmarks": dict}

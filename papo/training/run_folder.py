@@ -43,7 +43,7 @@ PROCESS_KEYS = (
 )
 """Which processes do the work; the run they do is the same."""
 
-_FREE_KEYS = ("resume", "run_dir", "logger", "callbacks", "sweep", *PROCESS_KEYS)
+_FREE_KEYS = ("resume", "run_dir", "allow", "logger", "callbacks", "sweep", *PROCESS_KEYS)
 
 LENGTH_KEY = "training.num_rollouts"
 
