@@ -329,10 +329,13 @@ def check_length(plan: Plan, folder: RunFolder, start: Start) -> None:
     Raises:
         ValueError: the objective's weights depend on how much of the run is done.
     """
-    if plan.objective.depends_on_progress and folder.changes_length(start):
+    anneals = any(
+        isinstance(view, MaskedView) and view.depends_on_progress for view in plan.views.values()
+    )
+    if (plan.objective.depends_on_progress or anneals) and folder.changes_length(start):
         raise ValueError(
-            "objective.gamma_anneal_until, or anneal_until of a term, fades weights over the whole run, so "
-            f"with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
+            "objective.gamma_anneal_until, anneal_until of a term or an annealed view fades weights over the whole run, "
+            f"so with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
             "others. Leave it out, or start a new run in another run_dir."
         )
 

@@ -7,24 +7,50 @@ patches; it never changes the group it reads. Not here: when to mask and how the
 
 from papo.masking.blank import BlankMask
 from papo.masking.coverage import black_token_fraction
+from papo.masking.diffusion_noise import (
+    AnnealedDiffusionNoise,
+    DiffusionNoiseMask,
+    diffusion_coefficients,
+)
 from papo.masking.dino_saliency import DinoSaliency
 from papo.masking.evidence import EvidenceControlMask, EvidenceMask
-from papo.masking.noise import GaussianNoiseMask
+from papo.masking.noise import GaussianNoiseMask, ProcessedNoiseMask
+from papo.masking.picture import OneOf, PictureMask
 from papo.masking.preflight import check_mask, require_pictures
 from papo.masking.random_patches import MASK_GRIDS, RandomPatchMask
+from papo.masking.rearranged import (
+    ColourJitterMask,
+    CropFillMask,
+    OcclusionMask,
+    PerspectiveMask,
+    RotationMask,
+    ZoomCropMask,
+)
 from papo.masking.semantic import Saliency, SemanticMask
 
 __all__ = [
     "MASK_GRIDS",
+    "AnnealedDiffusionNoise",
     "BlankMask",
+    "ColourJitterMask",
+    "CropFillMask",
+    "DiffusionNoiseMask",
     "DinoSaliency",
     "EvidenceControlMask",
     "EvidenceMask",
     "GaussianNoiseMask",
+    "OcclusionMask",
+    "OneOf",
+    "PerspectiveMask",
+    "PictureMask",
+    "ProcessedNoiseMask",
     "RandomPatchMask",
+    "RotationMask",
     "Saliency",
     "SemanticMask",
+    "ZoomCropMask",
     "black_token_fraction",
     "check_mask",
+    "diffusion_coefficients",
     "require_pictures",
 ]

@@ -28,8 +28,10 @@ def image_patches(group: PromptGroup) -> Float[Tensor, "patch pixel"]:
 def black_patches(
     group: PromptGroup,
     process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+    *,
+    level: int = 0,
 ) -> Float[Tensor, "patch pixel"]:
-    """Returns the patches of all-black pictures of the sizes of the group's images.
+    """Returns the patches of pictures of one grey `level`, black by default, of the sizes of the group's images.
 
     Black is (0 - mean) / std after normalisation, not 0, which is mid-grey: the processor is asked
     instead of a formula, so the value is that of any model family.
@@ -39,7 +41,7 @@ def black_patches(
     """
     patches = image_patches(group)
     # All patches of a black picture are alike, so a small one tells what they look like.
-    row = process_images([Image.new("RGB", (_SIDE, _SIDE))])[:1]
+    row = process_images([Image.new("RGB", (_SIDE, _SIDE), (level,) * 3)])[:1]
     if row.shape[1] != patches.shape[1]:
         raise ValueError(
             f"process_images gave patches of {row.shape[1]} values, and those of problem "

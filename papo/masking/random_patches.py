@@ -79,7 +79,12 @@ class RandomPatchMask:
 
     def _blacken_squares(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         side = self.raw_square_pixels
-        hidden = self._draw((-(-image.height // side), -(-image.width // side)), generator)
+        cells = (-(-image.height // side), -(-image.width // side))
+        return self.blacken(image, self._draw(cells, generator))
+
+    def blacken(self, image: Image.Image, hidden: Bool[Tensor, "row column"]) -> Image.Image:
+        """Returns the raw picture with the squares that are True in `hidden` black."""
+        side = self.raw_square_pixels
         pixels = hidden.repeat_interleave(side, 0).repeat_interleave(side, 1)
         pixels = pixels[: image.height, : image.width].to(torch.uint8) * 255
         # A palette or a 16-bit picture has no black of its own to paint with.

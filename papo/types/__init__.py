@@ -3,6 +3,7 @@
 from papo.types.message import key_in, shown
 from papo.types.problem import IMAGE, IMAGE_MARKER, Problem, PromptGroup
 from papo.types.protocols import (
+    AnnealedMask,
     Grader,
     ImageMask,
     Objective,
@@ -28,6 +29,7 @@ from papo.types.seed import derive_seed, derive_seeds
 __all__ = [
     "IMAGE",
     "IMAGE_MARKER",
+    "AnnealedMask",
     "Begun",
     "GradedAnswer",
     "Grader",

@@ -65,6 +65,15 @@ class ImageMask(Protocol):
 
 
 @runtime_checkable
+class AnnealedMask(Protocol):
+    """A mask that changes over the run; a view asks for that of its moment."""
+
+    def at(self, progress: float) -> ImageMask:
+        """Returns the mask at a share of the run that is done, 0 to 1."""
+        ...
+
+
+@runtime_checkable
 class RolloutEngine(Protocol):
     """Samples G responses to each prompt."""
 

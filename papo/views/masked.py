@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from papo.types import ImageMask, PromptGroup, derive_seed
+from papo.types import AnnealedMask, ImageMask, PromptGroup, derive_seed
 from papo.views.view import Item, ReadingPolicy
 
 MASKED = "masked"
@@ -16,8 +16,10 @@ class MaskedView:
     """The picture through a mask: one mask for all responses to a prompt, or one for each.
 
     Args:
-        mask: hides part of each image; its attribute `seed`, if any, seeds the masks.
+        mask: hides part of each image, or one that does so less and less over a run; its attribute `seed`, if any,
+            seeds the masks.
         per: "prompt" or "response".
+        hides: whether it means to change every picture; None: where its ratio, if it has one, is above 0.
 
     Raises:
         ValueError: another `per`.
@@ -25,14 +27,17 @@ class MaskedView:
 
     name = MASKED
 
-    def __init__(self, *, mask: ImageMask, per: str = "prompt") -> None:
+    def __init__(
+        self, *, mask: ImageMask | AnnealedMask, per: str = "prompt", hides: bool | None = None
+    ) -> None:
         if per not in ("prompt", "response"):
             raise ValueError(f"a view shows a picture per prompt or per response; got per={per!r}")
         self.mask = mask
         self.per = per
         # A mask that draws nothing has no seed, and one without a ratio always means to hide something.
         self.seed = int(getattr(mask, "seed", 0))
-        self.hides = float(getattr(mask, "ratio", 1.0)) > 0
+        self.hides = float(getattr(mask, "ratio", 1.0)) > 0 if hides is None else hides
+        self.depends_on_progress = isinstance(mask, AnnealedMask)
 
     def __call__(
         self, item: Item, policy: ReadingPolicy, *, num_responses: int
@@ -41,10 +46,11 @@ class MaskedView:
         group = item.encoded(policy)
         if group.patches is None:
             return ()
+        mask = self.mask.at(item.progress) if isinstance(self.mask, AnnealedMask) else self.mask
         if self.per == "prompt":
-            return (hide(group, self.mask, policy, seed=item.seed),)
+            return (hide(group, mask, policy, seed=item.seed),)
         return tuple(
-            hide(group, self.mask, policy, seed=derive_seed(item.seed, index))
+            hide(group, mask, policy, seed=derive_seed(item.seed, index))
             for index in range(num_responses)
         )
 

@@ -9,6 +9,13 @@ MODULES = {
     "TPAE": "tpae",
     "VEPO": "vepo",
     "VPPO": "vppo",
+    "second views": "views",
+    "NoisyRollout": "noisyrollout",
+    "DVRP": "dvrp",
+    "CPPO": "cppo",
+    "R1-ShareVL": "r1_sharevl",
+    "Perceval": "perceval",
+    "Evidence-RL": "evidence_rl",
 }
 
 # Methods that papo does not offer, and why; docs/methods.md says more.
