@@ -618,7 +618,7 @@ def make_module(
             settings=plan.settings,
             num_responses=plan.num_responses,
             needs=objective.needs,
-            credit=objective.credit if objective.credits else None,
+            credit=objective.credit if objective.reads_rollouts else None,
             seed=plan.seed,
             ranks=ranks,
             sharding=sharding,

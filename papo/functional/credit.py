@@ -53,6 +53,7 @@ def largest_share(
     *,
     rows: Sequence[slice] | None = None,
     shuffles_ties: bool = False,
+    rounds_up: bool = True,
 ) -> Mask:
     """True at the ceil(share * n) largest of the n values of each block.
 
@@ -63,13 +64,15 @@ def largest_share(
         rows: the blocks; None: each response is one.
         shuffles_ties: of equal values some are chosen that a fixed permutation puts first; otherwise those that
             come first, which favours the first responses where most values are equal.
+        rounds_up: False: floor(share * n) of them, but at least one.
     """
     chosen = torch.zeros_like(mask)
     blocks = [slice(i, i + 1) for i in range(len(mask))] if rows is None else rows
     for block in blocks:
         found = values[block][mask[block]]
         # A product like 0.3 * 10 is rounded up: 3.0000000000000004 are 3 tokens.
-        count = -int(-round(share * len(found), 9) // 1)
+        exact = round(share * len(found), 9)
+        count = -int(-exact // 1) if rounds_up else max(1, int(exact))
         order = torch.arange(len(found), device=mask.device)
         if shuffles_ties:
             order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).to(order)

@@ -4,6 +4,7 @@ docs/methods.md has a row for each: formula, cost in passes, where paper and cod
 """
 
 from papo.methods.cgpo import CGPO
+from papo.methods.cppo import ViewContrast
 from papo.methods.pgpo import PGPO
 from papo.methods.pivot import PIVOT
 from papo.methods.tor import ToR
@@ -16,7 +17,8 @@ __all__ = [
     "PGPO",
     "PIVOT",
     "TPAE",
+    "ToR",
     "VEPO",
     "VPPO",
-    "ToR",
+    "ViewContrast",
 ]

@@ -6,6 +6,7 @@ GRPO is a surrogate and a reference KL; PAPO adds a perception KL and two entrop
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 
 import torch
@@ -13,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from papo.functional import zero_padding
-from papo.objective.credit import Blocks, Credit, assign_credit, check_credit
+from papo.objective.blocks import Blocks
+from papo.objective.credit import Credit, assign_credit, check_credit
 from papo.objective.errors import NonFiniteTermError, SettingError
-from papo.objective.term import Term, averaged
+from papo.objective.term import Term, averaged, chosen_weights
 from papo.types import IMAGE, MinibatchCounts, Needs, RolloutBatch, TokenScores
 
 
@@ -73,8 +75,13 @@ class Objective:
             credit.depends_on_progress for credit in self.credits.values()
         )
 
+    @property
+    def reads_rollouts(self) -> bool:
+        """Whether something is decided over a whole rollout, and so whether `credit` must be asked."""
+        return bool(self.credits) or any(t.chooses and t.weight for t in self.terms.values())
+
     def credit(self, batch: RolloutBatch, blocks: Blocks, *, progress: float) -> RolloutBatch:
-        """Returns the whole rollout with the advantages that its tokens get.
+        """Returns the whole rollout with the advantages that its tokens get, and their weights in terms that choose.
 
         Raises:
             ValueError: a credit lacks its inputs, or returned no finite number per token.
@@ -82,7 +89,15 @@ class Objective:
         for name, credit in self.credits.items():
             if missing := unmet(credit.needs, batch, {}):
                 raise ValueError(f"the credit {name!r} lacks its input: {missing} is missing")
-        return assign_credit(self.credits, batch, blocks, progress=progress)
+        batch = assign_credit(self.credits, batch, blocks, progress=progress)
+        weights = {
+            name: chosen_weights(
+                term.choose(batch, blocks), batch.response_mask, blocks, term.average
+            )
+            for name, term in self.terms.items()
+            if term.chooses and term.weight
+        }
+        return replace(batch, term_weights=weights)
 
     def weights(self, progress: float) -> dict[str, float]:
         """Returns what each term is multiplied by in the total, at this point of the run."""
@@ -110,15 +125,21 @@ class Objective:
         weights = self.weights(progress)
         terms: dict[str, Tensor] = {}
         for name, term in self.terms.items():
-            if missing := unmet(term.needs, batch, scores):
+            missing = unmet(term.needs, batch, scores)
+            if not missing and term.chooses and name not in batch.term_weights:
+                missing = f"which tokens count (batch.term_weights[{name!r}])"
+            if missing:
                 if term.weight:
                     raise ValueError(
                         f"the term {name!r} has a weight but not its input: {missing} is missing"
                     )
                 continue
-            value = averaged(
-                term(batch, scores), batch, term.average, minibatch, self.count_epsilon
-            )
+            values = term(batch, scores)
+            if name in batch.term_weights:
+                # Selected, not multiplied: what is infinite where nobody looks stays out.
+                weights_of = batch.term_weights[name]
+                values = (values * weights_of.to(values)).where(weights_of > 0, 0.0)
+            value = averaged(values, batch, term.average, minibatch, self.count_epsilon)
             terms[name] = value if weights[name] != 0.0 else value.detach()
         terms["total"] = _weighted_sum(terms, weights)
         return terms
@@ -136,7 +157,10 @@ class Objective:
         readable = {
             name: term for name, term in self.terms.items() if not unmet(term.needs, batch, scores)
         }
-        tokenwise: dict[str, Tensor] = {}
+        tokenwise = {
+            f"{name}_chosen": (weights > 0).to(logprobs.dtype)
+            for name, weights in batch.term_weights.items()
+        }
         for term in readable.values():
             tokenwise |= term.watch(batch, scores)
         log_ratio = logprobs - batch.old_logprobs

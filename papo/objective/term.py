@@ -4,12 +4,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from papo.functional import linear_decay, sequence_mean, token_mean
+from papo.objective.blocks import Blocks
 from papo.objective.errors import SettingError
 from papo.types import IMAGE, MinibatchCounts, Needs, RolloutBatch, TokenScores
 
@@ -19,6 +21,7 @@ PolicyOfView = Literal["old", "current", "current_detached"]
 Number = float | int
 
 TokenValues = Float[Tensor, "rollout token"]
+TokenChoice = Bool[Tensor, "rollout token"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -67,6 +70,18 @@ class Term(ABC):
             batch: the rollout; constant.
             scores: of the policy that is updated, with gradient: the image, and the views of `needs.now`.
         """
+
+    chooses: ClassVar[bool] = False
+    """Whether only tokens count that `choose` names; then the objective takes the mean over these."""
+
+    def choose(self, batch: RolloutBatch, blocks: Blocks) -> TokenChoice:
+        """Returns the tokens that count, once per rollout; not asked unless `chooses`.
+
+        Args:
+            batch: the whole rollout, after credits; constant, without its prompts.
+            blocks: the rows that a statistic may be taken over.
+        """
+        raise NotImplementedError
 
     def watch(self, batch: RolloutBatch, scores: TokenScores) -> Mapping[str, TokenValues]:
         """Returns numbers per token to log beside the term, averaged over tokens; none by default."""
@@ -120,6 +135,21 @@ def averaged(
     return sequence_mean(
         values, mask, num_rollouts=minibatch.num_rollouts, count_epsilon=count_epsilon
     )
+
+
+def chosen_weights(
+    chosen: TokenChoice, mask: TokenChoice, blocks: Blocks, average: str
+) -> TokenValues:
+    """Returns what turns a mean over tokens, of a minibatch or of a response, into that over the chosen ones: tokens
+    per chosen token at these, 0 elsewhere. A response without any counts as 0 among sequences.
+
+    All tokens of the minibatch are counted, so no cut into passes changes it.
+    """
+    weights = torch.zeros(mask.shape, dtype=torch.float64)
+    for rows in blocks.rows("minibatch" if average == "token" else "response"):
+        kept = (chosen & mask)[rows]
+        weights[rows] = kept * (mask[rows].sum().double() / kept.sum().clamp_min(1))
+    return weights
 
 
 def view_needs(view: str, policy: str, quantity: Any) -> Needs:

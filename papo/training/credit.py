@@ -1,4 +1,4 @@
-"""Credit over the responses of all ranks: each gets its own tokens' advantages out of the whole rollout's."""
+"""What is decided over the responses of all ranks: each gets its own tokens' share of the whole rollout's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -23,7 +23,8 @@ def credited(
     ranks: Ranks,
     progress: float,
 ) -> tuple[RolloutBatch, dict[str, float]]:
-    """Returns this rank's batch with the advantages of its tokens, and metrics of the whole rollout.
+    """Returns this rank's batch with what its tokens get, advantages and weights of terms, and metrics of the
+    whole rollout.
 
     Args:
         own: scored, with the advantage of a response at each of its tokens.
@@ -56,8 +57,15 @@ def credited(
     views = {view: seen(view) for view in own.old_views}
     whole = replace(own, groups=(), old_views=views, **each(lambda part: part["fields"]))
     given = credit(whole, blocks, progress=progress)
-    mine = given.advantages.reshape(-1, size, given.advantages.shape[1])[list(places)].flatten(0, 1)
-    return replace(own, advantages=mine.to(own.advantages)), credit_metrics(whole, given)
+
+    def mine(values: Tensor) -> Tensor:
+        return (
+            values.reshape(-1, size, values.shape[1])[list(places)].flatten(0, 1).to(own.advantages)
+        )
+
+    weights = {name: mine(values) for name, values in given.term_weights.items()}
+    moved = {} if given.advantages is whole.advantages else credit_metrics(whole, given)
+    return replace(own, advantages=mine(given.advantages), term_weights=weights), moved
 
 
 def _rowwise(batch: RolloutBatch) -> dict[str, Tensor]:

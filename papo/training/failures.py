@@ -111,6 +111,7 @@ def write_batch(
                     "rewards",
                 ),
             ),
+            "term_weights": {name: each.cpu() for name, each in part.term_weights.items()},
             "old_views": {view: of_view(seen) for view, seen in part.old_views.items()},
             "scores": {view: of_view(seen) for view, seen in (scores or {}).items()},
             "prompts": [

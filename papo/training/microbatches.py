@@ -33,6 +33,7 @@ def trim(batch: RolloutBatch) -> RolloutBatch:
             view: scores.map(lambda values: values[:, :longest])
             for view, scores in batch.old_views.items()
         },
+        term_weights={name: each[:, :longest] for name, each in batch.term_weights.items()},
         **{
             name: value[:, :longest]
             for name in tokenwise

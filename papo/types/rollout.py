@@ -204,6 +204,7 @@ class RolloutBatch:
         advantages: A of every token.
         correct: the accuracy verdict per rollout.
         rewards: R of every response; None where only the objective is evaluated.
+        term_weights: of the tokens, by the name of a term that chooses among them, once per rollout.
         response_ids: the tokens themselves; None where only the objective is evaluated.
         groups: the encoded prompts, one per G rollouts; empty where only the objective is evaluated.
 
@@ -220,6 +221,7 @@ class RolloutBatch:
     behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
     old_views: Mapping[str, ViewScores] = field(default_factory=dict)
     rewards: Float[Tensor, " rollout"] | None = None
+    term_weights: Mapping[str, Float[Tensor, "rollout token"]] = field(default_factory=dict)
     response_ids: Int[Tensor, "rollout token"] | None = None
     groups: tuple[PromptGroup, ...] = ()
 
@@ -266,4 +268,10 @@ class RolloutBatch:
             if isinstance(value := getattr(self, f.name), torch.Tensor)
         }
         views = {view: scores.map(lambda t: t[rows]) for view, scores in self.old_views.items()}
-        return replace(self, groups=self.groups[start:stop], old_views=views, **rowwise)
+        return replace(
+            self,
+            groups=self.groups[start:stop],
+            old_views=views,
+            term_weights={name: weights[rows] for name, weights in self.term_weights.items()},
+            **rowwise,
+        )

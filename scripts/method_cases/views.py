@@ -51,7 +51,7 @@ def patch_mask(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str
 
 
 def gaussian_noise(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    mask = GaussianNoiseMask(noise_std=config["std"], seed=0, rounding="down")
+    mask = GaussianNoiseMask(noise_std=float(config["std"]), seed=0, rounding="down")
     levels, noise = (torch.tensor(inputs[name]).float() for name in ("pixels", "noise"))
     return {"pixels": pixels_of(mask.with_noise(levels, noise))}
 
