@@ -50,6 +50,7 @@ from papo.rollout import (
     check_ahead,
     check_ahead_alone,
     check_importance_cap,
+    check_samples_views,
     check_sampling,
     preflight_engine,
 )
@@ -74,6 +75,7 @@ from papo.training import (
     check_group_size,
     check_offload,
     check_room,
+    check_sampled_from,
     check_seed,
     check_share,
     check_strategy,
@@ -147,6 +149,7 @@ class Plan:
     seed: int
     objective: Objective
     views: dict[str, View]
+    sampled_from: dict[str, int]
     image_mask: Any
     reward: Any
     source: Any
@@ -358,13 +361,20 @@ def make_plan(config: DictConfig) -> Plan:
         raise ValueError("the learning rate is part of a run's metrics; set optimizer.lr")
     objective = make_objective(config)
     make_engine = instantiate(config.rollout, without=("num_responses", "ahead"))
+    num_responses = check_group_size(config.rollout.num_responses)
+    views = make_views(config, objective)
     plan = Plan(
         config=config,
         settings=settings,
-        num_responses=check_group_size(config.rollout.num_responses),
+        num_responses=num_responses,
         seed=check_seed(config.seed),
         objective=objective,
-        views=make_views(config, objective),
+        views=views,
+        sampled_from=check_sampled_from(
+            config.objective.get("sampled_from") or {},
+            {MASKED, *views},
+            num_responses=num_responses,
+        ),
         image_mask=instantiate(config.masking),
         reward=instantiate(config.reward),
         source=instantiate(config.data),
@@ -389,7 +399,10 @@ def make_plan(config: DictConfig) -> Plan:
         top_p=config.rollout.top_p,
         top_k=config.rollout.top_k,
         ahead=plan.ahead,
+        from_views=bool(plan.sampled_from),
     )
+    if plan.sampled_from:
+        check_samples_views(plan.make_engine, ahead=plan.ahead)
     check_labels(plan)
     if is_lab(plan):
         require_enough(plan.source, settings)
@@ -618,6 +631,7 @@ def make_module(
             settings=plan.settings,
             num_responses=plan.num_responses,
             needs=objective.needs,
+            sampled_from=plan.sampled_from,
             credit=objective.credit if objective.reads_rollouts else None,
             seed=plan.seed,
             ranks=ranks,

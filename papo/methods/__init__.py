@@ -17,8 +17,8 @@ __all__ = [
     "PGPO",
     "PIVOT",
     "TPAE",
-    "ToR",
     "VEPO",
     "VPPO",
+    "ToR",
     "ViewContrast",
 ]

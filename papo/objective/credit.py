@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from papo.objective.blocks import Blocks
+from papo.objective.blocks import Blocks, check_scope
 from papo.objective.errors import SettingError
 from papo.objective.term import TokenValues, look
 from papo.types import Needs, Quantity, RolloutBatch

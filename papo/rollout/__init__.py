@@ -5,6 +5,7 @@ from papo.rollout.check import (
     check_ahead,
     check_ahead_alone,
     check_importance_cap,
+    check_samples_views,
     preflight_engine,
 )
 from papo.rollout.connection import KEY_VARIABLE, ServerDiffers, ServerUnavailable
@@ -24,6 +25,7 @@ __all__ = [
     "check_ahead",
     "check_ahead_alone",
     "check_importance_cap",
+    "check_samples_views",
     "check_sampling",
     "draw_tokens",
     "preflight_engine",

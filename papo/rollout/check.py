@@ -71,6 +71,7 @@ def check_importance_cap(
     top_p: float,
     top_k: int | None,
     ahead: int,
+    from_views: bool,
 ) -> None:
     """Refuses a correction for the engine where there is nothing to correct, or no ratio to correct it by.
 
@@ -80,13 +81,14 @@ def check_importance_cap(
         top_p: of sampling.
         top_k: of sampling.
         ahead: rollouts that the responses are older than the policy.
+        from_views: whether some are sampled from views of prompts: what the policy said there is corrected for.
 
     Raises:
         ValueError: the policy samples itself, or what an engine says of a token is not over the whole vocabulary.
     """
     if importance_cap is None:
         return
-    if not ahead and not getattr(_class_of(make_engine), "has_own_logprobs", False):
+    if not (ahead or from_views) and not getattr(_class_of(make_engine), "has_own_logprobs", False):
         raise ValueError(
             f"objective.importance_cap={importance_cap} corrects for an engine that is not the policy itself, and here "
             "the policy samples. Set rollout=server, or objective.importance_cap=null."
@@ -96,4 +98,22 @@ def check_importance_cap(
             "a server's log-probabilities are those after top-p and top-k, over other tokens than the policy's, so "
             f"their ratio corrects nothing; got objective.importance_cap={importance_cap}, rollout.top_p={top_p} and "
             f"rollout.top_k={top_k}. Set rollout.top_p=1.0 and rollout.top_k=null, or objective.importance_cap=null."
+        )
+
+
+def check_samples_views(make_engine: Callable[..., Any], *, ahead: int) -> None:
+    """Refuses views of prompts for an engine that is asked about pictures by another road.
+
+    Raises:
+        ValueError: servers sample, or responses are written ahead, when views of their prompts are still to come.
+    """
+    if ahead:
+        raise ValueError(
+            "objective.sampled_from has the policy sample from views of prompts, which are made when a rollout is "
+            f"collected; got rollout.ahead={ahead}. Set rollout.ahead=0."
+        )
+    if getattr(_class_of(make_engine), "has_own_logprobs", False):
+        raise ValueError(
+            "objective.sampled_from has the policy sample from views of prompts, and servers are asked about the "
+            "pictures themselves; got rollout=server. Set rollout=shared_prefill or rollout=lab."
         )

@@ -33,6 +33,7 @@ from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
 from papo.training.room import RunMemory, available_bytes, check_room, recomputes
 from papo.training.run_folder import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start
+from papo.training.sampling import check_sampled_from
 from papo.training.settings import (
     TrainingSettings,
     check_group_size,
@@ -70,6 +71,7 @@ __all__ = [
     "check_group_size",
     "check_offload",
     "check_room",
+    "check_sampled_from",
     "check_seed",
     "check_share",
     "check_strategy",

@@ -29,6 +29,7 @@ from papo.training.offload import NoOffload, Offload
 from papo.training.prompt_reader import ActingPolicy, PromptReader
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
+from papo.training.sampling import sample_from
 from papo.training.second_look import SecondLook
 from papo.training.settings import TrainingSettings
 from papo.types import (
@@ -115,6 +116,7 @@ class Collector:
         settings: how many prompts, and dynamic sampling.
         num_responses: G.
         needs: what must be scored for the objective.
+        sampled_from: how many of the responses to a prompt are sampled from views, by their names.
         credit: divides the advantages of responses among their tokens; None: each has that of its response.
         seed: of the run.
         ranks: the processes of the run.
@@ -143,6 +145,7 @@ class Collector:
         needs: Needs,
         seed: int,
         ranks: Ranks,
+        sampled_from: Mapping[str, int] | None = None,
         credit: CreditRule | None = None,
         sharding: Sharding | NoSharding | None = None,
         weights: WeightSource | None = None,
@@ -156,12 +159,13 @@ class Collector:
         self.engine = engine
         self.reward = reward
         self.prompts = prompts
+        self.sampled_from = dict(sampled_from or {})
         self.reader = PromptReader(
             policy=policy,
             prompts=prompts,
             workers=prompt_workers,
             packs=packs_pictures,
-            views={name: views[name] for name in sorted(needs.views)},
+            views={name: views[name] for name in sorted({*needs.views, *self.sampled_from})},
             num_responses=num_responses,
         )
         self.ahead = Ahead(
@@ -302,13 +306,14 @@ class Collector:
             seeds = response_seeds(self.seed, step, round_index, count)
             if not prompts:
                 return self._exchange(None)
-            responses = self.ahead.sample(
-                self.engine,
-                step,
-                round_index,
-                [prompt.group for prompt in prompts if prompt.group is not None],
-                [seeds[index] for index in share],
-            )
+            groups = [prompt.group for prompt in prompts if prompt.group is not None]
+            own_seeds = [seeds[index] for index in share]
+            if self.sampled_from:
+                responses = sample_from(
+                    self.engine, groups, self.num_responses, own_seeds, counts=self.sampled_from
+                )
+            else:
+                responses = self.ahead.sample(self.engine, step, round_index, groups, own_seeds)
         with _timed(seconds, "reward"):
             per_response = [problem for problem in problems for _ in range(self.num_responses)]
             rewards = self.reward(per_response, responses.texts)

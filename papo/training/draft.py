@@ -66,18 +66,10 @@ class Draft:
         rows = torch.tensor(
             [i * num_responses + j for i in kept for j in range(num_responses)], dtype=torch.long
         )
-        responses, rewards = self.responses, self.rewards
+        rewards = self.rewards
         return Draft(
             prompts=tuple(self.prompts[i] for i in kept),
-            responses=Responses(
-                ids=responses.ids[rows],
-                mask=responses.mask[rows],
-                logprobs=responses.logprobs[rows],
-                finished=responses.finished[rows],
-                texts=tuple(responses.texts[int(row)] for row in rows),
-                behaviour_logprobs=_rows(responses.behaviour_logprobs, rows),
-                from_server=_rows(responses.from_server, rows),
-            ),
+            responses=select_responses(self.responses, rows),
             rewards=Rewards(
                 total=rewards.total[rows],
                 correct=rewards.correct[rows],
@@ -87,37 +79,54 @@ class Draft:
         )
 
 
+def select_responses(responses: Responses, rows: Tensor) -> Responses:
+    """The responses at some rows, in that order."""
+    return Responses(
+        ids=responses.ids[rows],
+        mask=responses.mask[rows],
+        logprobs=responses.logprobs[rows],
+        finished=responses.finished[rows],
+        texts=tuple(responses.texts[int(row)] for row in rows),
+        behaviour_logprobs=_rows(responses.behaviour_logprobs, rows),
+        from_server=_rows(responses.from_server, rows),
+    )
+
+
 def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if values is None else values[rows]
+
+
+def concatenate_responses(parts: Sequence[Responses]) -> Responses:
+    """The rows of one after those of another, padded to the longest response; one engine wrote all of them."""
+    longest = max(part.mask.shape[1] for part in parts)
+
+    def padded(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            return None
+        return torch.cat(
+            [torch.nn.functional.pad(each, (0, longest - each.shape[1])) for each in values]
+        )
+
+    served = [part.from_server for part in parts if part.from_server is not None]
+    tokenwise: dict[str, Any] = {
+        name: padded(name) for name in ("ids", "mask", "logprobs", "behaviour_logprobs")
+    }
+    return Responses(
+        finished=torch.cat([part.finished for part in parts]),
+        texts=tuple(text for part in parts for text in part.texts),
+        from_server=torch.cat(served) if served else None,
+        **tokenwise,
+    )
 
 
 def concatenate(drafts: Sequence[Draft]) -> Draft:
     """One draft after another, padded to the longest response."""
     if len(drafts) == 1:
         return drafts[0]
-    longest = max(draft.responses.mask.shape[1] for draft in drafts)
-    served = [draft.responses.from_server for draft in drafts]
-
-    def padded(name: str) -> Tensor:
-        parts = [getattr(draft.responses, name) for draft in drafts]
-        return torch.cat(
-            [torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts]
-        )
-
     return Draft(
         prompts=tuple(prompt for draft in drafts for prompt in draft.prompts),
-        responses=Responses(
-            ids=padded("ids"),
-            mask=padded("mask"),
-            logprobs=padded("logprobs"),
-            finished=torch.cat([draft.responses.finished for draft in drafts]),
-            texts=tuple(text for draft in drafts for text in draft.responses.texts),
-            # One engine wrote all of them, so all have these or none has.
-            behaviour_logprobs=None if served[0] is None else padded("behaviour_logprobs"),
-            from_server=None
-            if served[0] is None
-            else torch.cat([each for each in served if each is not None]),
-        ),
+        responses=concatenate_responses([draft.responses for draft in drafts]),
         rewards=Rewards(
             total=torch.cat([draft.rewards.total for draft in drafts]),
             correct=torch.cat([draft.rewards.correct for draft in drafts]),
