@@ -90,7 +90,7 @@ from papo.training import (
     training_settings,
     try_optimizer,
 )
-from papo.types import IMAGE
+from papo.types import IMAGE, ImageMask
 from papo.views import MASKED, MaskedView, View
 from run_memory import run_memory, unloaded_run_memory
 
@@ -403,6 +403,7 @@ def make_plan(config: DictConfig) -> Plan:
     )
     if plan.sampled_from:
         check_samples_views(plan.make_engine, ahead=plan.ahead)
+    check_credits(plan)
     check_labels(plan)
     if is_lab(plan):
         require_enough(plan.source, settings)
@@ -423,6 +424,18 @@ def importance_cap_of(objective: Objective) -> float | None:
     """The cap of the correction for the engine; None where no term corrects."""
     surrogates = [term for term in objective.terms.values() if isinstance(term, ClippedSurrogate)]
     return next((cap for term in surrogates if (cap := term.importance_cap) is not None), None)
+
+
+def check_credits(plan: Plan) -> None:
+    """Raises ValueError where groups or rewards are not such as the credits need."""
+    for name, credit in plan.objective.credits.items():
+        with front_door.settings_named(plan.config.objective.credits[name]):
+            credit.check_group(plan.num_responses)
+    if plan.objective.needs.flagged and not getattr(plan.reward, "flags_claims", False):
+        raise ValueError(
+            "objective.credits needs a reward that says which claims of a response are false, as reward=lab does; got "
+            f"{type(plan.reward).__name__}. Set reward=lab, or another objective."
+        )
 
 
 def check_labels(plan: Plan) -> None:
@@ -472,8 +485,11 @@ def preflight(
     )
     make_trainer(plan, [], ranks, device, NoSharding())
     # These read the data, which may have to come from the hub.
-    if plan.objective.needs.views:
-        check_mask(plan.image_mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
+    if plan.objective.needs.views or plan.sampled_from:
+        masks = [view.mask for view in plan.views.values() if isinstance(view, MaskedView)]
+        for mask in (plan.image_mask, *masks):
+            if isinstance(mask, ImageMask):
+                check_mask(mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
     return recomputes, (*notes, *notes_on(plan.source))
 
 

@@ -5,6 +5,7 @@ from papo.functional.credit import (
     ascending_rank,
     detrended,
     discounted_future,
+    in_spans,
     k3_dependence,
     largest_factor,
     largest_share,
@@ -13,6 +14,7 @@ from papo.functional.credit import (
     response_means,
     robust_scores,
     shrunk_gaussians,
+    standardised,
 )
 from papo.functional.disturbance import DISTURBANCES, disturbance
 from papo.functional.divergence import (
@@ -30,10 +32,7 @@ from papo.functional.divergence import (
 )
 from papo.functional.head_precision import HeadPrecision
 from papo.functional.logprobs import TokenStatistics, token_statistics
-from papo.functional.perception import (
-    most_dependent_tokens,
-    restricted_perception_kl,
-)
+from papo.functional.perception import most_dependent_tokens, restricted_perception_kl
 from papo.functional.reduce import sequence_mean, token_mean, zero_padding
 from papo.functional.schedules import linear_decay
 from papo.functional.surrogate import (
@@ -58,6 +57,7 @@ __all__ = [
     "disturbance",
     "estimate_divergence",
     "group_advantages",
+    "in_spans",
     "jensen_shannon",
     "k3_dependence",
     "kl_k1",
@@ -77,6 +77,7 @@ __all__ = [
     "robust_scores",
     "sequence_mean",
     "shrunk_gaussians",
+    "standardised",
     "token_mean",
     "token_statistics",
     "total_variation",

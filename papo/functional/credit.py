@@ -21,6 +21,30 @@ def k3_dependence(view_logprobs: Values, image_logprobs: Values) -> Values:
     return (difference.exp() - difference - 1).clamp(0.0, 10.0)
 
 
+def standardised(
+    values: Float[Tensor, " rollout"], size: int, *, epsilon: float, copies: int = 1
+) -> Float[Tensor, " rollout"]:
+    """(x - mean) / (std + epsilon) in blocks of `size` neighbours, each value counted `copies` times in the unbiased
+    std; 0 in blocks of one value.
+    """
+    blocks = values.reshape(-1, size)
+    centred = blocks - blocks.mean(1, keepdim=True)
+    # The mean of equal values is rounded, and a small epsilon makes a score of the difference.
+    equal = blocks.amax(1, keepdim=True) == blocks.amin(1, keepdim=True)
+    centred = centred.masked_fill(equal, 0.0)
+    freedom = max(copies * size - 1, 1)
+    std = (copies * centred.square().sum(1, keepdim=True) / freedom).sqrt()
+    return (centred / (std + epsilon)).reshape(-1)
+
+
+def in_spans(extents: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Which extents, from a place up to another, share a place with one of the spans."""
+    return [
+        any(start < end and max(start, first) < min(end, last) for first, last in spans)
+        for start, end in extents
+    ]
+
+
 def response_means(values: Values, mask: Mask) -> Float[Tensor, " rollout"]:
     """The mean over the tokens of each response."""
     return values.where(mask, 0.0).sum(1) / mask.sum(1).clamp_min(1)

@@ -183,6 +183,23 @@ def grade_response(truth: Mapping[str, Any], text: str) -> Grade:
     )
 
 
+def misread_spans(truth: Mapping[str, Any], text: str) -> tuple[tuple[int, int], ...]:
+    """Returns where a response says of a side what the picture does not: `a = 7`, as [start, end) of its characters.
+
+    Nothing of what is not of the grammar.
+    """
+    shape = shape_of(truth["operation"])
+    start = len(text) - len(text.lstrip())
+    match = _GRAMMARS[shape.name].fullmatch(text.strip()) if len(text) <= MAX_CHARACTERS else None
+    if match is None:
+        return ()
+    return tuple(
+        (start + match.string.rindex(side, 0, match.start(place)), start + match.end(place))
+        for place, side in enumerate(shape.sides, start=1)
+        if int(match[place]) != truth[side]
+    )
+
+
 def grade_responses(problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
     """Returns one grade per response; `problems` repeats each problem once per response.
 
@@ -214,8 +231,10 @@ class LabReward:
 
     Components: `accuracy`, then 0/1 per rollout for each `error_*` category and
     `correct_but_misread`; `accuracy` and the errors add up to 1. Never times out: grading is a
-    regular expression on bounded text, in this process.
+    regular expression on bounded text, in this process. Readings that are wrong are named (`Rewards.flawed`).
     """
+
+    flags_claims = True
 
     def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> Rewards:
         grades = grade_responses(problems, texts)
@@ -232,4 +251,8 @@ class LabReward:
                 **{f"error_{category}": share(category) for category in ERRORS},
                 "correct_but_misread": share(Category.CORRECT_BUT_MISREAD),
             },
+            flawed=tuple(
+                misread_spans(problem.truth or {}, text)
+                for problem, text in zip(problems, texts, strict=True)
+            ),
         )

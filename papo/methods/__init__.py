@@ -5,8 +5,11 @@ docs/methods.md has a row for each: formula, cost in passes, where paper and cod
 
 from papo.methods.cgpo import CGPO
 from papo.methods.cppo import ViewContrast
+from papo.methods.evidence_rl import EvidenceRL
+from papo.methods.perceval import Perceval
 from papo.methods.pgpo import PGPO
 from papo.methods.pivot import PIVOT
+from papo.methods.r1_sharevl import ShareGRPO
 from papo.methods.tor import ToR
 from papo.methods.tpae import TPAE
 from papo.methods.vepo import VEPO
@@ -19,6 +22,9 @@ __all__ = [
     "TPAE",
     "VEPO",
     "VPPO",
+    "EvidenceRL",
+    "Perceval",
+    "ShareGRPO",
     "ToR",
     "ViewContrast",
 ]

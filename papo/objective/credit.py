@@ -41,6 +41,9 @@ class Credit(ABC):
         """Whether it changes over the run."""
         return False
 
+    def check_group(self, num_responses: int) -> None:  # noqa: B027 - most credits suit any group
+        """Raises SettingError where groups of so many responses do not suit it; asked before a model is loaded."""
+
     def check_share(self, *names: str) -> None:
         """Raises SettingError where a setting is no share, above 0 to 1; None passes, it switches one off."""
         for name in names:

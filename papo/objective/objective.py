@@ -192,6 +192,8 @@ def unmet(needs: Needs, batch: RolloutBatch, scores: TokenScores) -> str:
         return "the reference policy's log-probs (batch.ref_logprobs)"
     if needs.behaviour and batch.behaviour_logprobs is None:
         return "what the engine that drew the tokens says of them (batch.behaviour_logprobs)"
+    if needs.flagged and batch.flagged is None:
+        return "which tokens the reward calls false (batch.flagged)"
     for wanted, found, whose in (
         (needs.old, batch.old_views, "rollout policy's"),
         (needs.now, scores, "current policy's"),

@@ -33,6 +33,7 @@ class PartlyLabelled:
             )
         self.labelled_share = labelled_share
         self._reward = reward
+        self.flags_claims = bool(getattr(reward, "flags_claims", False))
 
     def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> Rewards:
         """Returns the rewards, with the component `labelled`: 1 where the answer is known."""

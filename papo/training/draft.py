@@ -75,6 +75,9 @@ class Draft:
                 correct=rewards.correct[rows],
                 components={name: values[rows] for name, values in rewards.components.items()},
                 timeouts=rewards.timeouts,
+                flawed=None
+                if rewards.flawed is None
+                else tuple(rewards.flawed[i] for i in rows.tolist()),
             ),
         )
 
@@ -135,6 +138,10 @@ def concatenate(drafts: Sequence[Draft]) -> Draft:
                 for name in drafts[0].rewards.components
             },
             timeouts=sum(draft.rewards.timeouts for draft in drafts),
+            # One reward graded all of them.
+            flawed=None
+            if drafts[0].rewards.flawed is None
+            else tuple(spans for draft in drafts for spans in draft.rewards.flawed or ()),
         ),
     )
 

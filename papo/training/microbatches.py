@@ -25,7 +25,7 @@ def trim(batch: RolloutBatch) -> RolloutBatch:
     longest = int(batch.response_mask.any(dim=0).nonzero().max()) + 1
     tokenwise = (
         *("response_ids", "response_mask", "old_logprobs", "ref_logprobs", "behaviour_logprobs"),
-        "advantages",
+        *("advantages", "flagged"),
     )
     return replace(
         batch,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,11 @@ PROMPTS_AHEAD = 128
 
 class ActingPolicy(Policy, Protocol):
     """A policy that also says where it lives and how it reads, and lets masks process pictures."""
+
+    @property
+    def encoder(self) -> Any:
+        """What reads prompts; its `tokenizer` also tells the text of every token."""
+        ...
 
     @property
     def device(self) -> torch.device: ...

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from papo.parallel import NoSharding, Sharding
 from papo.training.draft import Draft
+from papo.training.flags import flagged_tokens
 from papo.training.microbatches import MicrobatchCutter
 from papo.training.prompt_reader import ActingPolicy
 from papo.training.reference import ReferenceModule
@@ -64,8 +65,11 @@ class SecondLook:
             correct=own.rewards.correct.to(device),
             rewards=own.rewards.total.to(device),
         )
+        if self.needs.flagged:
+            flagged = flagged_tokens(self.policy.encoder.tokenizer, responses, own.rewards)
+            batch = replace(batch, flagged=flagged.to(device))
         if responses.behaviour_logprobs is not None:
-            # Another program drew the tokens: what it says of them is no start of an update.
+            # Another program drew the tokens, or another picture: what was said of them is no start of an update.
             batch = replace(
                 batch,
                 behaviour_logprobs=responses.behaviour_logprobs.to(device),

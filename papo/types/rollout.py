@@ -68,12 +68,15 @@ class Rewards:
         correct: the accuracy verdict (gating by correctness reads it).
         components: named parts per rollout, e.g. accuracy, format; logged as their mean.
         timeouts: how many gradings were killed at the deadline (each counted as wrong).
+        flawed: for every response the spans [start, end) of its characters that claim what is not so; None where
+            nobody looked.
     """
 
     total: Float[Tensor, " rollout"]
     correct: Bool[Tensor, " rollout"]
     components: Mapping[str, Float[Tensor, " rollout"]] = field(default_factory=dict)
     timeouts: int = 0
+    flawed: tuple[tuple[tuple[int, int], ...], ...] | None = None
 
 
 Quantity = Literal["logprobs", "entropy", "kl_from_image", "jsd_from_image", "nucleus_entropy"]
@@ -134,12 +137,14 @@ class Needs:
     Attributes:
         reference: log-probabilities of the reference policy.
         behaviour: those of the engine that drew the tokens, where that is not the rollout policy.
+        flagged: the tokens of claims that the reward calls false.
         old: (view, quantity) under the rollout policy.
         now: (view, quantity) under the policy that is updated, beside the image's log-probabilities.
     """
 
     reference: bool = False
     behaviour: bool = False
+    flagged: bool = False
     old: frozenset[tuple[str, Quantity]] = frozenset()
     now: frozenset[tuple[str, Quantity]] = frozenset()
 
@@ -147,6 +152,7 @@ class Needs:
         return Needs(
             reference=self.reference or other.reference,
             behaviour=self.behaviour or other.behaviour,
+            flagged=self.flagged or other.flagged,
             old=self.old | other.old,
             now=self.now | other.now,
         )
@@ -204,6 +210,7 @@ class RolloutBatch:
         advantages: A of every token.
         correct: the accuracy verdict per rollout.
         rewards: R of every response; None where only the objective is evaluated.
+        flagged: True at tokens of claims that the reward calls false; None where nothing reads it.
         term_weights: of the tokens, by the name of a term that chooses among them, once per rollout.
         response_ids: the tokens themselves; None where only the objective is evaluated.
         groups: the encoded prompts, one per G rollouts; empty where only the objective is evaluated.
@@ -221,6 +228,7 @@ class RolloutBatch:
     behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
     old_views: Mapping[str, ViewScores] = field(default_factory=dict)
     rewards: Float[Tensor, " rollout"] | None = None
+    flagged: Bool[Tensor, "rollout token"] | None = None
     term_weights: Mapping[str, Float[Tensor, "rollout token"]] = field(default_factory=dict)
     response_ids: Int[Tensor, "rollout token"] | None = None
     groups: tuple[PromptGroup, ...] = ()

@@ -4,7 +4,7 @@ import pytest
 from lab_module import lab_policy
 
 from papo.models import build_byte_tokenizer
-from papo.training.callbacks.token_texts import token_texts
+from papo.training.token_texts import token_texts
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from PIL.Image import Image
 
 from papo.functional import kl_k3
 from papo.training.callbacks.record import finished_step
-from papo.training.callbacks.token_texts import token_texts
 from papo.training.module import FinishedStep
 from papo.training.tables import append_jsonl
+from papo.training.token_texts import token_texts
 from papo.types import IMAGE
 from papo.views import MASKED
 
