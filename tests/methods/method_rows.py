@@ -24,8 +24,8 @@ def logprobs(seed, mask=MASK):
 
 def make_batch(old_views=None, *, rewards=None, mask=MASK, num_responses=NUM_RESPONSES, **more):
     """A rollout; `old_views` name log-probs or ViewScores."""
-    given = torch.arange(mask.shape[0]) % 2 if rewards is None else torch.as_tensor(rewards)
-    rewards = given.double()
+    given = torch.arange(mask.shape[0]) % 2 if rewards is None else rewards
+    rewards = torch.as_tensor(given, dtype=torch.float64)
     return RolloutBatch(
         num_responses=num_responses,
         response_mask=mask,

@@ -1,0 +1,91 @@
+"""Each method with a view or a credit of its own trains the lab's policy, as `python train.py objective=NAME` does."""
+
+import math
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from lab_module import parameters
+from lab_module import train as run_module
+
+import front_door
+import train
+from papo.parallel import NoSharding, Ranks
+
+SMALL = (
+    "training.num_rollouts=1",
+    *(f"training.prompts_per_{what}=2" for what in ("rollout", "minibatch", "microbatch")),
+    "rollout.num_responses=4",
+)
+# A metric of each that is there only where the method works, and what it says.
+ALIVE = {
+    "cppo": ("loss/contrast", lambda value: 0.3 < value < 1.5),
+    "dvrp": ("loss/robustness", lambda value: value > 0),
+    "noisyrollout": ("views/noised_changed", lambda value: value == 1.0),
+    "r1_sharevl": ("credit/scale", lambda value: value > 0),
+    "perceval": ("credit/scale", lambda value: abs(value - 1) < 0.1),
+    "evidence_rl": ("credit/scale", lambda value: value > 0),
+}
+
+
+def composed(*overrides):
+    with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
+        return compose("train", overrides=[*SMALL, *overrides])
+
+
+def module_of(tmp_path, *overrides):
+    config = composed(f"run_dir={tmp_path}", *overrides)
+    plan = train.make_plan(config)
+    policy = front_door.instantiate(config.model)
+    return train.make_module(
+        plan,
+        policy,
+        plan.make_engine(policy=policy),
+        plan.source,
+        Ranks(),
+        NoSharding(),
+        device=torch.device("cpu"),
+        failure_folder=tmp_path / "non_finite",
+    )
+
+
+@pytest.mark.parametrize("name", ALIVE)
+def test_it_trains(name, tmp_path):
+    module = module_of(tmp_path, f"objective={name}")
+    before = parameters(module.policy_module.policy)
+    after = run_module(module, tmp_path)
+    metrics = module.last_step.metrics
+    metric, says = ALIVE[name]
+    assert says(metrics[metric]), metrics[metric]
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["update/grad_norm"] > 0
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["objective=perceval", "reward=math"],
+            "which claims of a response are false.*Set reward=lab",
+        ),
+        (
+            [
+                "objective=r1_sharevl",
+                "rollout.num_responses=6",
+                "objective.credits.share_grpo.variants=4",
+            ],
+            "objective.credits.share_grpo.variants=4",
+        ),
+        (["objective=cppo", "~objective.views.remove"], "objective.views.remove"),
+        (["objective=evidence_rl", "~objective.views.control_1"], "objective.views.control_1"),
+        (["objective=noisyrollout", "~objective.views.noised"], "objective.views.noised"),
+        (
+            ["objective=dvrp", "objective.views.noised.mask.decay=fast"],
+            "decay is one of.*got 'fast'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_model_is_loaded(overrides, said):
+    with pytest.raises(ValueError, match=said):
+        train.make_plan(composed(*overrides))
