@@ -1,11 +1,10 @@
 """The maths: pure tensor -> tensor functions; torch alone."""
 
-from papo.functional.advantages import group_advantages
+from papo.functional.advantages import group_advantages, standardised
 from papo.functional.credit import (
     ascending_rank,
     detrended,
     discounted_future,
-    in_spans,
     k3_dependence,
     largest_factor,
     largest_share,
@@ -14,7 +13,6 @@ from papo.functional.credit import (
     response_means,
     robust_scores,
     shrunk_gaussians,
-    standardised,
 )
 from papo.functional.disturbance import DISTURBANCES, disturbance
 from papo.functional.divergence import (
@@ -34,6 +32,7 @@ from papo.functional.head_precision import HeadPrecision
 from papo.functional.logprobs import TokenStatistics, token_statistics
 from papo.functional.perception import most_dependent_tokens, restricted_perception_kl
 from papo.functional.reduce import sequence_mean, token_mean, zero_padding
+from papo.functional.reliance import contrast_margin, evidence_gate, evidence_margin, largest_rises
 from papo.functional.schedules import linear_decay
 from papo.functional.surrogate import (
     ClipEvents,
@@ -52,12 +51,14 @@ __all__ = [
     "ascending_rank",
     "clip_events",
     "clipped_surrogate",
+    "contrast_margin",
     "detrended",
     "discounted_future",
     "disturbance",
     "estimate_divergence",
+    "evidence_gate",
+    "evidence_margin",
     "group_advantages",
-    "in_spans",
     "jensen_shannon",
     "k3_dependence",
     "kl_k1",
@@ -66,6 +67,7 @@ __all__ = [
     "kl_k3",
     "kl_k3_weighted",
     "largest_factor",
+    "largest_rises",
     "largest_share",
     "linear_decay",
     "log_ratio",

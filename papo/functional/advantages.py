@@ -31,3 +31,18 @@ def group_advantages(
     equal = groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True)
     deviations = deviations.masked_fill(equal, 0.0)
     return (deviations / (groups.std(dim=1, keepdim=True) + epsilon)).reshape(-1)
+
+
+def standardised(
+    values: Float[Tensor, " rollout"], size: int, *, epsilon: float, copies: int = 1
+) -> Float[Tensor, " rollout"]:
+    """(x - mean) / (std + epsilon) in blocks of `size` neighbours; 0 in blocks of one value.
+
+    As group_advantages, for blocks of any size, and with each value counted `copies` times in the unbiased std.
+    """
+    blocks = values.reshape(-1, size)
+    equal = blocks.amax(1, keepdim=True) == blocks.amin(1, keepdim=True)
+    centred = (blocks - blocks.mean(1, keepdim=True)).masked_fill(equal, 0.0)
+    freedom = max(copies * size - 1, 1)
+    std = (copies * centred.square().sum(1, keepdim=True) / freedom).sqrt()
+    return (centred / (std + epsilon)).reshape(-1)

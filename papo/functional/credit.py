@@ -21,30 +21,6 @@ def k3_dependence(view_logprobs: Values, image_logprobs: Values) -> Values:
     return (difference.exp() - difference - 1).clamp(0.0, 10.0)
 
 
-def standardised(
-    values: Float[Tensor, " rollout"], size: int, *, epsilon: float, copies: int = 1
-) -> Float[Tensor, " rollout"]:
-    """(x - mean) / (std + epsilon) in blocks of `size` neighbours, each value counted `copies` times in the unbiased
-    std; 0 in blocks of one value.
-    """
-    blocks = values.reshape(-1, size)
-    centred = blocks - blocks.mean(1, keepdim=True)
-    # The mean of equal values is rounded, and a small epsilon makes a score of the difference.
-    equal = blocks.amax(1, keepdim=True) == blocks.amin(1, keepdim=True)
-    centred = centred.masked_fill(equal, 0.0)
-    freedom = max(copies * size - 1, 1)
-    std = (copies * centred.square().sum(1, keepdim=True) / freedom).sqrt()
-    return (centred / (std + epsilon)).reshape(-1)
-
-
-def in_spans(extents: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Which extents, from a place up to another, share a place with one of the spans."""
-    return [
-        any(start < end and max(start, first) < min(end, last) for first, last in spans)
-        for start, end in extents
-    ]
-
-
 def response_means(values: Values, mask: Mask) -> Float[Tensor, " rollout"]:
     """The mean over the tokens of each response."""
     return values.where(mask, 0.0).sum(1) / mask.sum(1).clamp_min(1)
@@ -77,7 +53,6 @@ def largest_share(
     *,
     rows: Sequence[slice] | None = None,
     shuffles_ties: bool = False,
-    rounds_up: bool = True,
 ) -> Mask:
     """True at the ceil(share * n) largest of the n values of each block.
 
@@ -88,15 +63,13 @@ def largest_share(
         rows: the blocks; None: each response is one.
         shuffles_ties: of equal values some are chosen that a fixed permutation puts first; otherwise those that
             come first, which favours the first responses where most values are equal.
-        rounds_up: False: floor(share * n) of them, but at least one.
     """
     chosen = torch.zeros_like(mask)
     blocks = [slice(i, i + 1) for i in range(len(mask))] if rows is None else rows
     for block in blocks:
         found = values[block][mask[block]]
         # A product like 0.3 * 10 is rounded up: 3.0000000000000004 are 3 tokens.
-        exact = round(share * len(found), 9)
-        count = -int(-exact // 1) if rounds_up else max(1, int(exact))
+        count = -int(-round(share * len(found), 9) // 1)
         order = torch.arange(len(found), device=mask.device)
         if shuffles_ties:
             order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).to(order)

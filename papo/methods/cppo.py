@@ -1,13 +1,12 @@
-"""CPPO's contrast (Zheng et al., arXiv:2601.00501, code vbdi/cppo@77f8763)."""
+"""CPPO's contrast (arXiv:2601.00501, code vbdi/cppo@77f8763)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.nn.functional import softplus
 
-from papo.functional import k3_dependence, largest_share
-from papo.objective import Blocks, SettingError, Term, look, view_needs
-from papo.objective.term import Number, TokenChoice, TokenValues
+from papo.functional import contrast_margin, largest_rises
+from papo.objective import Number, SettingError, Term, TokenChoice, TokenValues, look
 from papo.types import IMAGE, Needs, RolloutBatch, TokenScores
 
 
@@ -15,14 +14,14 @@ from papo.types import IMAGE, Needs, RolloutBatch, TokenScores
 class ViewContrast(Term):
     """softplus((d(preserve) - d(remove)) / temperature): one view should change a token less than the other.
 
-    d is a divergence from the image at the sampled token, and gradient flows through all three log-probs. The mean is
-    over the tokens whose entropy under the rollout policy rises most where the picture is removed.
+    d is a divergence from the image at the sampled token; gradient flows through all three log-probs. The mean is over
+    the tokens whose entropy under the rollout policy rises most where the picture is removed.
 
     Args:
         preserve, remove: views with and without what matters.
         temperature: of the contrast.
         top_share: of a response's tokens with a rise that count, the largest relative rises; None: all tokens.
-        divergence: "k3", in [0, 10]; or "k1", as of their second code, in which the image's log-prob cancels.
+        divergence: "k3", or "k1", as of their second code, in which the image's log-prob cancels.
         gate: "positive": only tokens with a positive advantage count; or "all".
         rounds_up: whether a share of a token is one more (their second code) or none.
     """
@@ -46,38 +45,20 @@ class ViewContrast(Term):
 
     @property
     def needs(self) -> Needs:
-        live = [view_needs(view, "current", "logprobs") for view in (self.preserve, self.remove)]
-        if self.top_share is None:
-            return live[0] | live[1]
-        old = [view_needs(view, "old", "entropy") for view in (IMAGE, self.remove)]
-        return live[0] | live[1] | old[0] | old[1]
+        compared = (IMAGE, self.remove) if self.top_share else ()
+        return Needs(
+            now=frozenset({(self.preserve, "logprobs"), (self.remove, "logprobs")}),
+            old=frozenset((view, "entropy") for view in compared),
+        )
 
-    def choose(self, batch: RolloutBatch, blocks: Blocks) -> TokenChoice:
-        chosen = batch.response_mask
-        if self.top_share is not None:
-            removed, clean = (batch.old_views[view].entropy for view in (self.remove, IMAGE))
-            assert removed is not None
-            assert clean is not None
-            rise = (removed - clean) / (removed + 1e-8)
-            rising = chosen & (removed > clean)
-            chosen = largest_share(rise, rising, self.top_share, rounds_up=self.rounds_up)
-        return chosen & (batch.advantages > 0) if self.gate == "positive" else chosen
+    def choose(self, batch: RolloutBatch) -> TokenChoice:
+        mask = batch.response_mask
+        gated = mask & ((batch.advantages > 0) | (self.gate == "all"))
+        if self.top_share is None:
+            return gated
+        clean, removed = (look(batch, {}, v, "old", "entropy") for v in (IMAGE, self.remove))
+        return gated & largest_rises(clean, removed, mask, self.top_share, rounds_up=self.rounds_up)
 
     def __call__(self, batch: RolloutBatch, scores: TokenScores) -> TokenValues:
-        return softplus(self.margin(batch, scores) / self.temperature)
-
-    def margin(self, batch: RolloutBatch, scores: TokenScores) -> TokenValues:
-        """Below 0 where removing changes the token more than preserving."""
-        preserved, removed = (
-            self._changed(look(batch, scores, view, "current"), scores[IMAGE].logprobs)
-            for view in (self.preserve, self.remove)
-        )
-        return preserved - removed
-
-    def _changed(self, view: TokenValues, image: TokenValues) -> TokenValues:
-        return (
-            k3_dependence(view, image) if self.divergence == "k3" else (image - view).clamp(-10, 10)
-        )
-
-    def watch(self, batch: RolloutBatch, scores: TokenScores) -> dict[str, TokenValues]:
-        return {"contrast_margin": self.margin(batch, scores)}
+        image, kept, lost = (scores[v].logprobs for v in (IMAGE, self.preserve, self.remove))
+        return softplus(contrast_margin(image, kept, lost, self.divergence) / self.temperature)

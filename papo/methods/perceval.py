@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from papo.objective import Blocks, Credit, SettingError
-from papo.objective.term import TokenValues
+from papo.objective import Blocks, Credit, SettingError, TokenValues
 from papo.types import Needs, RolloutBatch
 
 

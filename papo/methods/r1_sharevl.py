@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from papo.functional import standardised
-from papo.objective import Blocks, Credit, SettingError
-from papo.objective.term import TokenValues
+from papo.objective import Blocks, Credit, SettingError, TokenValues
 from papo.types import Needs, RolloutBatch
 
 

@@ -4,11 +4,18 @@ A term of your own is a class that derives from `Term`, named in the configurati
 (`objective.terms.NAME._target_`), and a credit one that derives from `Credit` (`objective.credits.NAME._target_`).
 """
 
-from papo.objective.blocks import SCOPES, Blocks, check_scope
-from papo.objective.credit import Credit, credit_metrics, old, old_needs
+from papo.objective.credit import (
+    SCOPES,
+    Blocks,
+    Credit,
+    check_scope,
+    credit_metrics,
+    old,
+    old_needs,
+)
 from papo.objective.errors import NonFiniteTermError, SettingError
 from papo.objective.objective import Objective
-from papo.objective.term import Number, Term, TokenValues, look, view_needs
+from papo.objective.term import Number, Term, TokenChoice, TokenValues, look, view_needs
 from papo.objective.terms import ClippedSurrogate, ReferenceKL, ViewEntropy, ViewKL
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "ReferenceKL",
     "SettingError",
     "Term",
+    "TokenChoice",
     "TokenValues",
     "ViewEntropy",
     "ViewKL",

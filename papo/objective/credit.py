@@ -8,13 +8,50 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 
-from papo.objective.blocks import Blocks, check_scope
 from papo.objective.errors import SettingError
 from papo.objective.term import TokenValues, look
 from papo.types import Needs, Quantity, RolloutBatch
+
+Scope = Literal["response", "group", "minibatch", "rollout"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """Which responses a statistic is taken over, by its scope.
+
+    Attributes:
+        num_rollouts: responses of the rollout, on all ranks.
+        num_responses: G; the responses to a prompt are contiguous.
+        rollouts_per_minibatch: responses that one optimiser step reads; the last step may have fewer.
+    """
+
+    num_rollouts: int
+    num_responses: int
+    rollouts_per_minibatch: int
+
+    def rows(self, scope: str) -> tuple[slice, ...]:
+        """Returns the rows of each block, which together are all rows, in order.
+
+        Raises:
+            SettingError: there is no such scope.
+        """
+        sizes = {
+            "response": 1,
+            "group": self.num_responses,
+            "minibatch": self.rollouts_per_minibatch,
+            "rollout": self.num_rollouts,
+        }
+        check_scope(scope)
+        size = sizes[scope]
+        return tuple(
+            slice(start, min(start + size, self.num_rollouts))
+            for start in range(0, self.num_rollouts, size)
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,6 +72,9 @@ class Credit(ABC):
             blocks: the rows that a statistic is taken over.
             progress: share of the run that is done, 0 to 1.
         """
+
+    def check_group(self, num_responses: int) -> None:  # noqa: B027 - most credits suit any group
+        """Raises SettingError where groups of so many responses do not suit it; asked before a model is loaded."""
 
     @property
     def depends_on_progress(self) -> bool:
@@ -79,6 +119,12 @@ def old_needs(*wanted: tuple[str, Quantity]) -> Needs:
 def old(batch: RolloutBatch, view: str, quantity: Quantity = "logprobs") -> TokenValues:
     """What the rollout policy says of the tokens given a view; `image` is the unchanged prompt."""
     return look(batch, {}, view, "old", quantity)
+
+
+def check_scope(scope: str, *, name: str = "scope") -> None:
+    """Raises SettingError where a statistic cannot be taken over what the setting `name` says."""
+    if scope not in SCOPES:
+        raise SettingError(f"{{{name}}} must be one of {', '.join(SCOPES)}; got {scope!r}")
 
 
 def check_credit(name: str, credit: Credit) -> None:

@@ -14,10 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from papo.functional import zero_padding
-from papo.objective.blocks import Blocks
-from papo.objective.credit import Credit, assign_credit, check_credit
+from papo.objective.credit import Blocks, Credit, assign_credit, check_credit
 from papo.objective.errors import NonFiniteTermError, SettingError
-from papo.objective.term import Term, averaged, chosen_weights
+from papo.objective.term import Term, TokenChoice, TokenValues, averaged
 from papo.types import IMAGE, MinibatchCounts, Needs, RolloutBatch, TokenScores
 
 
@@ -91,9 +90,7 @@ class Objective:
                 raise ValueError(f"the credit {name!r} lacks its input: {missing} is missing")
         batch = assign_credit(self.credits, batch, blocks, progress=progress)
         weights = {
-            name: chosen_weights(
-                term.choose(batch, blocks), batch.response_mask, blocks, term.average
-            )
+            name: chosen_weights(term.choose(batch), batch.response_mask, blocks, term.average)
             for name, term in self.terms.items()
             if term.chooses and term.weight
         }
@@ -184,6 +181,21 @@ class Objective:
                     values, batch, "sequence", minibatch, self.count_epsilon
                 )
         return watched
+
+
+def chosen_weights(
+    chosen: TokenChoice, mask: TokenChoice, blocks: Blocks, average: str
+) -> TokenValues:
+    """Returns what turns a mean over tokens, of a minibatch or of a response, into that over the chosen ones: tokens
+    per chosen token at these, 0 elsewhere. A response without any counts as 0 among sequences.
+
+    All tokens of the minibatch are counted, so no cut into passes changes it.
+    """
+    weights = torch.zeros(mask.shape, dtype=torch.float64)
+    for rows in blocks.rows("minibatch" if average == "token" else "response"):
+        kept = (chosen & mask)[rows]
+        weights[rows] = kept * (mask[rows].sum().double() / kept.sum().clamp_min(1))
+    return weights
 
 
 def unmet(needs: Needs, batch: RolloutBatch, scores: TokenScores) -> str:

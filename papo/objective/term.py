@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from papo.functional import linear_decay, sequence_mean, token_mean
-from papo.objective.blocks import Blocks
 from papo.objective.errors import SettingError
 from papo.types import IMAGE, MinibatchCounts, Needs, RolloutBatch, TokenScores
 
@@ -74,12 +72,11 @@ class Term(ABC):
     chooses: ClassVar[bool] = False
     """Whether only tokens count that `choose` names; then the objective takes the mean over these."""
 
-    def choose(self, batch: RolloutBatch, blocks: Blocks) -> TokenChoice:
-        """Returns the tokens that count, once per rollout; not asked unless `chooses`.
+    def choose(self, batch: RolloutBatch) -> TokenChoice:
+        """Returns the tokens that count; asked once per rollout, where `chooses` is True.
 
         Args:
             batch: the whole rollout, after credits; constant, without its prompts.
-            blocks: the rows that a statistic may be taken over.
         """
         raise NotImplementedError
 
@@ -135,21 +132,6 @@ def averaged(
     return sequence_mean(
         values, mask, num_rollouts=minibatch.num_rollouts, count_epsilon=count_epsilon
     )
-
-
-def chosen_weights(
-    chosen: TokenChoice, mask: TokenChoice, blocks: Blocks, average: str
-) -> TokenValues:
-    """Returns what turns a mean over tokens, of a minibatch or of a response, into that over the chosen ones: tokens
-    per chosen token at these, 0 elsewhere. A response without any counts as 0 among sequences.
-
-    All tokens of the minibatch are counted, so no cut into passes changes it.
-    """
-    weights = torch.zeros(mask.shape, dtype=torch.float64)
-    for rows in blocks.rows("minibatch" if average == "token" else "response"):
-        kept = (chosen & mask)[rows]
-        weights[rows] = kept * (mask[rows].sum().double() / kept.sum().clamp_min(1))
-    return weights
 
 
 def view_needs(view: str, policy: str, quantity: Any) -> Needs:

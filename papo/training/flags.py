@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from papo.functional import in_spans
 from papo.training.token_texts import token_texts
 from papo.types import Responses, Rewards
 
@@ -53,3 +52,11 @@ def extents(tokenizer: Any, ids: Sequence[int], text: str) -> list[tuple[int, in
     first = len(text) - len(tokenizer.decode(list(ids), skip_special_tokens=True))
     ends = [first + end for end in accumulate(lengths)]
     return [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
+def in_spans(extents: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Which extents, from a place up to another, share a place with one of the spans."""
+    return [
+        any(start < end and max(start, first) < min(end, last) for first, last in spans)
+        for start, end in extents
+    ]

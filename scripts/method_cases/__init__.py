@@ -22,5 +22,4 @@ MODULES = {
 NOT_CHECKED: dict[str, str] = {
     "VAPO": "its reward asks the policy about claims in generations of their own, which the released trainer never makes",
     "DyCo-RL": "it reads attention weights at every decoding step, which no engine here keeps",
-    "Evidence-RL soft_shaping": "it adds the margin between yes and no at the first answer token",
 }

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from papo.functional import contrast_margin
 from papo.methods import ViewContrast
 from papo.objective import Blocks, Objective
 from papo.types import IMAGE, RolloutBatch, ViewScores
@@ -68,17 +69,12 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         found = torch.zeros(len(flat["response_mask"]), dtype=values.dtype)
         return found.index_put((place[mask],), values[mask])
 
-    raw = (
-        scores
-        if is_packed
-        else {
-            view: ViewScores(logprobs=flat[name])
-            for view, name in zip((IMAGE, "preserve", "remove"), LEAVES, strict=True)
-        }
-    )
+    shape = flat["log_probs"].shape
+    image, kept, lost = (flat[name].detach().reshape(-1, shape[-1]) for name in LEAVES)
+    margin = contrast_margin(image, kept, lost, term.divergence)
     return {
         "vision_mask": packed(chosen).int(),
-        "margin": packed(term.margin(batch, raw).detach()),
+        "margin": margin.reshape(shape),
         "loss": loss.detach(),
         **{f"grad_{name}": flat[name].grad for name in LEAVES},
     }

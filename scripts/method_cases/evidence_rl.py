@@ -5,31 +5,27 @@ from typing import Any
 
 import torch
 
-from papo.methods import EvidenceRL
+from papo.functional import evidence_gate, evidence_margin
+
+# A kind of case that papo does not offer, and why.
+NOT_OFFERED = {"soft_shaping": "it adds the margin between yes and no at the first answer token"}
 
 
 def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     config, inputs = case["config"], case["inputs"]
-    drops = torch.tensor([inputs["evidence_drop"], *inputs["control_drops"]], dtype=torch.float64)
-    evidence, *controls = drops.reshape(-1, 1)
-    plain: dict[str, Any] = {
-        "evidence": "evidence",
-        "controls": [f"control_{place}" for place in range(len(controls))],
-        "temperature": config["tau"],
-        "weight": config["evidence_coef"],
-        "wrong": -0.25,
-        "epsilon": 1e-6,
-    }
-    routed, additive = (EvidenceRL(**plain, routed=is_routed) for is_routed in (True, False))
-    margin = routed.margin(evidence, controls)
+    evidence = torch.tensor([inputs["evidence_drop"]], dtype=torch.float64)
+    controls = torch.tensor(inputs["control_drops"], dtype=torch.float64)[:, None]
+    margin = evidence_margin(evidence, controls.reshape(-1, 1), relative=True)
+    gate = evidence_gate(margin, config["tau"])
     # Without ground truth, which no problem of papo lacks, an answer earns nothing.
-    verdict = {True: 1.0, False: routed.wrong, None: 0.0}[inputs["correct"]]
-    earned = torch.full((1,), verdict, dtype=torch.float64)
+    verdict = {True: 1.0, False: -0.25, None: 0.0}[inputs["correct"]]
+    beside = config["evidence_coef"] * margin
+    # Questions whether something is there are not routed; papo's data have none.
+    used = config["evidence_used"]
     return {
         "margin": margin,
-        "gate": routed.gate(margin),
+        "gate": gate,
         "correctness_reward": verdict,
-        # Questions whether something is there are not routed; papo's data have none.
-        "additive": additive.reward(earned, margin) if config["evidence_used"] else verdict,
-        "routed": routed.reward(earned, margin) if config["evidence_used"] else verdict,
+        "additive": verdict + beside if used else verdict,
+        "routed": verdict * gate + beside if used else verdict,
     }

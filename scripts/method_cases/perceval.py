@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from method_cases.rows import group_advantages, rows_of
-from papo.functional import in_spans
 from papo.methods import Perceval
 from papo.objective import Blocks
+from papo.training.flags import in_spans
 from papo.types import RolloutBatch
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from method_rows import MASK, blocks_of, draw, logprobs, make_batch
 
+from papo.functional import evidence_gate, evidence_margin
 from papo.methods import EvidenceRL
 from papo.objective import SettingError
 from papo.types import ViewScores
@@ -64,15 +65,15 @@ def test_matches_the_definition(settings):
 
 
 def test_by_hand():
-    """Controls that cost 0 and 2: mean 1, deviation 1; evidence that costs 1 has margin 0 and half of the reward."""
+    """Controls that cost 0 and 2: mean 1, deviation 1; evidence that costs 1 has margin 0, and the gate is half open."""
     one = torch.ones(1, dtype=torch.float64)
-    margin = credit().margin(one, [0 * one, 2 * one])
+    margin = evidence_margin(one, torch.stack([0 * one, 2 * one]), relative=True)
     assert margin.item() == 0.0
-    assert credit().gate(margin).item() == 0.5
-    assert credit().reward(one, margin).item() == 0.5
-    assert credit(temperature=0.0).gate(margin).item() == 0.0
-    assert credit(routed=False).reward(one, margin).item() == 1.0
-    assert credit().margin(one, []).item() == pytest.approx(math.tanh(1))
+    assert evidence_gate(margin, 0.2).item() == 0.5
+    assert evidence_gate(margin, 0.0).item() == 0.0
+    assert evidence_gate(one, 0.0).item() == 1.0
+    none = one.new_zeros(0, 1)
+    assert evidence_margin(one, none, relative=True).item() == pytest.approx(math.tanh(1))
 
 
 def test_more_reliance_on_the_evidence_is_a_larger_advantage():

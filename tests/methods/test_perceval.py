@@ -4,11 +4,10 @@ import pytest
 import torch
 from method_rows import MASK, blocks_of, draw, make_batch
 
-from papo.functional import in_spans
 from papo.lab.grading import LabReward, misread_spans, write_response
 from papo.methods import Perceval
 from papo.objective import ClippedSurrogate, Objective, SettingError
-from papo.training.flags import extents, flagged_tokens
+from papo.training.flags import extents, flagged_tokens, in_spans
 from papo.types import Problem, Responses, Rewards
 
 FLAGGED = (draw(9) > 0.6) & MASK
