@@ -9,6 +9,9 @@ from method_rows import MASK, blocks_of, draw, logprobs, make_batch
 
 from papo.methods import ViewContrast
 from papo.objective import Objective, SettingError
+from papo.parallel import Ranks
+from papo.training import trim
+from papo.training.credit import credited
 from papo.types import IMAGE, ViewScores
 
 SETTINGS = {"preserve": "kept", "remove": "lost", "temperature": 0.1, "top_share": 0.5}
@@ -194,3 +197,61 @@ def test_without_the_choice_the_objective_does_not_guess():
 def test_what_it_refuses_names_the_setting(settings, said):
     with pytest.raises(SettingError, match=said):
         contrast(**settings)
+
+
+class Gathered(Exception):
+    """What a rank says to the others."""
+
+
+class OneOf(Ranks):
+    """A rank that either says what it has, or hears all."""
+
+    def __init__(self, everyone=None):
+        super().__init__()
+        self.everyone = everyone
+
+    def gather(self, value):
+        if self.everyone is None:
+            raise Gathered(value)
+        return self.everyone
+
+
+def test_several_ranks_choose_what_one_chooses():
+    objective, whole = settled(contrast(), 4)
+    batch = make_batch(entropies())
+    blocks = blocks_of(batch, 4)
+    places = ([0, 3], [1, 2])
+
+    def own(some):
+        parts = [batch.select_groups(place, place + 1) for place in some]
+        joined = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in ("response_mask", "old_logprobs", "advantages", "correct", "rewards")
+        }
+        views = {
+            view: ViewScores.concatenate([part.old_views[view] for part in parts])
+            for view in batch.old_views
+        }
+        return replace(batch, old_views=views, **joined)
+
+    def of(some, ranks):
+        credit = objective.credit
+        return credited(own(some), some, credit=credit, blocks=blocks, ranks=ranks, progress=0.0)
+
+    said = []
+    for some in places:
+        with pytest.raises(Gathered) as heard:
+            of(some, OneOf())
+        said.append(heard.value.args[0])
+    expected = whole.term_weights["contrast"].reshape(4, 2, -1)
+    for some in places:
+        mine, metrics = of(some, OneOf(said))
+        assert torch.equal(mine.term_weights["contrast"], expected[some].flatten(0, 1))
+        assert metrics == {}
+
+
+def test_weights_and_flags_are_cut_like_all_that_stands_at_tokens():
+    _, batch = settled(contrast())
+    part = trim(replace(batch, flagged=MASK).select_groups(1, 2))
+    assert part.term_weights["contrast"].shape == part.flagged.shape == part.response_mask.shape
+    assert torch.equal(part.term_weights["contrast"], batch.term_weights["contrast"][2:4, :4])

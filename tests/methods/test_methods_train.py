@@ -1,6 +1,7 @@
 """Each method with a view or a credit of its own trains the lab's policy, as `python train.py objective=NAME` does."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,3 +90,43 @@ def test_it_trains(name, tmp_path):
 def test_what_does_not_fit_is_refused_before_a_model_is_loaded(overrides, said):
     with pytest.raises(ValueError, match=said):
         train.make_plan(composed(*overrides))
+
+
+def test_the_lab_flags_exactly_the_tokens_of_what_was_misread(tmp_path):
+    collector = module_of(tmp_path, "objective=perceval").collector
+    rollout = collector.collect(0, 0, progress=0.0)
+    batch, tokenizer = rollout.batch, collector.policy.encoder.tokenizer
+    assert batch.flagged.any()
+    misread = 0
+    for row, spans in enumerate(rollout.draft.rewards.flawed):
+        text = rollout.draft.responses.texts[row]
+        said = tokenizer.decode(batch.response_ids[row][batch.flagged[row]].tolist())
+        expected = " ".join(text[start:end] for start, end in spans)
+        assert said.split() == expected.split()
+        misread += len(spans)
+    assert misread
+    before = rollout.advantages[:, None].expand(batch.flagged.shape)
+    lost = torch.where(batch.flagged, 0.1 * before.abs(), 0.0)
+    torch.testing.assert_close(
+        batch.advantages, (before - lost).where(batch.response_mask, 0.0), check_dtype=False
+    )
+
+
+def test_dvrp_raises_one_divergence_and_lowers_the_other():
+    plan = train.make_plan(composed("objective=dvrp", "fidelity=official"))
+    weights = plan.objective.weights(0.0)
+    assert weights["necessity"] == -0.01
+    assert weights["robustness"] == 0.01
+    assert weights["masked_entropy"] == weights["noised_entropy"] == 0.05
+    assert plan.objective.needs.old_views == ("masked", "noised")
+    live = train.make_plan(composed("objective=dvrp")).objective.needs
+    assert live.live_views == ("masked", "noised")
+
+
+@pytest.mark.parametrize("name", ["dvrp", "noisyrollout"])
+def test_a_run_whose_noise_fades_is_not_made_longer(name):
+    plan = train.make_plan(composed(f"objective={name}"))
+    folder = SimpleNamespace(changes_length=lambda start: True)
+    start = SimpleNamespace(num_rollouts=99)
+    with pytest.raises(ValueError, match=r"annealed view.*training.num_rollouts=99"):
+        train.check_length(plan, folder, start)
