@@ -73,9 +73,6 @@ class Credit(ABC):
             progress: share of the run that is done, 0 to 1.
         """
 
-    def check_group(self, num_responses: int) -> None:  # noqa: B027 - most credits suit any group
-        """Raises SettingError where groups of so many responses do not suit it; asked before a model is loaded."""
-
     @property
     def depends_on_progress(self) -> bool:
         """Whether it changes over the run."""
