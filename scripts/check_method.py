@@ -95,8 +95,11 @@ def report(file: Mapping[str, Any]) -> int:
         label = (
             f"{method:12} {case['name']!s:.40}".ljust(54) + f"{case.get('reference', '')!s:12.12}"
         )
-        if (kind := str(case.get("kind"))) in not_offered:
-            print(f"{label} not offered ({not_offered[kind]})")
+        reasons = [
+            not_offered[of] for of in (str(case.get("kind")), case["name"]) if of in not_offered
+        ]
+        if reasons:
+            print(f"{label} not offered ({reasons[0]})")
             continue
         try:
             worst, where = worst_error(module.outputs(case), case)

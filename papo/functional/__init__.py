@@ -1,6 +1,7 @@
 """The maths: pure tensor -> tensor functions; torch alone."""
 
 from papo.functional.advantages import group_advantages, standardised
+from papo.functional.cosines import cosine_with_mean, mean_cosine
 from papo.functional.credit import (
     ascending_rank,
     detrended,
@@ -29,6 +30,7 @@ from papo.functional.divergence import (
     total_variation,
 )
 from papo.functional.head_precision import HeadPrecision
+from papo.functional.intervention import attention_change, salient_attention, values_without_picture
 from papo.functional.logprobs import TokenStatistics, token_statistics
 from papo.functional.perception import most_dependent_tokens, restricted_perception_kl
 from papo.functional.reduce import sequence_mean, token_mean, zero_padding
@@ -40,18 +42,23 @@ from papo.functional.surrogate import (
     clipped_surrogate,
     truncated_importance,
 )
+from papo.functional.visual_scores import SCHEDULES, compensated, response_factors, token_factors
 
 __all__ = [
     "DISTURBANCES",
     "SAMPLED_ESTIMATORS",
+    "SCHEDULES",
     "ClipEvents",
     "HeadPrecision",
     "SampledEstimator",
     "TokenStatistics",
     "ascending_rank",
+    "attention_change",
     "clip_events",
     "clipped_surrogate",
+    "compensated",
     "contrast_margin",
+    "cosine_with_mean",
     "detrended",
     "discounted_future",
     "disturbance",
@@ -71,18 +78,23 @@ __all__ = [
     "largest_share",
     "linear_decay",
     "log_ratio",
+    "mean_cosine",
     "mean_one",
     "min_max",
     "most_dependent_tokens",
+    "response_factors",
     "response_means",
     "restricted_perception_kl",
     "robust_scores",
+    "salient_attention",
     "sequence_mean",
     "shrunk_gaussians",
     "standardised",
+    "token_factors",
     "token_mean",
     "token_statistics",
     "total_variation",
     "truncated_importance",
+    "values_without_picture",
     "zero_padding",
 ]

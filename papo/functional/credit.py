@@ -26,11 +26,33 @@ def response_means(values: Values, mask: Mask) -> Float[Tensor, " rollout"]:
     return values.where(mask, 0.0).sum(1) / mask.sum(1).clamp_min(1)
 
 
-def min_max(values: Values, mask: Mask) -> Values:
-    """(x - min) / (max - min) over the tokens of each response, 0 where they are all equal and at padding."""
-    low = values.masked_fill(~mask, torch.inf).amin(1, keepdim=True)
-    high = values.masked_fill(~mask, -torch.inf).amax(1, keepdim=True)
-    return ((values - low) / (high - low).clamp_min(LEAST_RANGE)).where(mask, 0.0)
+def min_max(
+    values: Values,
+    mask: Mask,
+    *,
+    rows: Sequence[slice] | None = None,
+    epsilon: float = 0.0,
+    least_range: float = LEAST_RANGE,
+    with_zero: bool = False,
+) -> Values:
+    """(x - min) / (max - min) over the tokens of each block, 0 where they are all equal and at padding.
+
+    Args:
+        values: of each token.
+        mask: the tokens that are there.
+        rows: the blocks; None: each response is one.
+        epsilon: added to the range.
+        least_range: what the range counts for at least.
+        with_zero: 0 counts among the values.
+    """
+    low = values.masked_fill(~mask, torch.inf).amin(1)
+    high = values.masked_fill(~mask, -torch.inf).amax(1)
+    if with_zero:
+        low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    for block in rows or ():
+        low[block], high[block] = low[block].min(), high[block].max()
+    width = (high - low + epsilon).clamp_min(least_range)
+    return ((values - low[:, None]) / width[:, None]).where(mask, 0.0)
 
 
 def mean_one(weights: Values, mask: Mask) -> Values:

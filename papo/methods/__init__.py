@@ -6,6 +6,7 @@ docs/methods.md has a row for each: formula, cost in passes, where paper and cod
 from papo.methods.cgpo import CGPO
 from papo.methods.cppo import ViewContrast
 from papo.methods.evidence_rl import EvidenceRL
+from papo.methods.pepo import PEPO
 from papo.methods.perceval import Perceval
 from papo.methods.pgpo import PGPO
 from papo.methods.pivot import PIVOT
@@ -13,14 +14,17 @@ from papo.methods.r1_sharevl import ShareGRPO
 from papo.methods.tor import ToR
 from papo.methods.tpae import TPAE
 from papo.methods.vepo import VEPO
+from papo.methods.vgpo import VGPO
 from papo.methods.vppo import VPPO
 
 __all__ = [
     "CGPO",
+    "PEPO",
     "PGPO",
     "PIVOT",
     "TPAE",
     "VEPO",
+    "VGPO",
     "VPPO",
     "EvidenceRL",
     "Perceval",

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from papo.models.counterfactual import Intervention
 from papo.models.shared_prefix import SharedPrefixLayout, install_shared_prefix_attention
 from papo.models.vision_windows import install_batched_windows, pass_arguments
 
@@ -190,6 +191,7 @@ class QwenVLAdapter:
         features: VisionFeatures | None = None,
         cache: Cache | None = None,
         shared_prefix: SharedPrefixLayout | None = None,
+        intervention: Intervention | None = None,
     ) -> Float[Tensor, "row token hidden"]:
         """Last hidden states of the language model; `cache` is read and extended in place.
 
@@ -205,6 +207,8 @@ class QwenVLAdapter:
             # transformers hands a four-dimensional mask through as it is; the layout replaces it.
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device)
             extra["shared_prefix"] = shared_prefix
+        if intervention is not None:
+            extra["intervention"] = intervention
         extra[self.cache_argument] = cache
         outputs = self.model.model.language_model(
             inputs_embeds=embeddings,

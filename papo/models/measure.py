@@ -1,4 +1,7 @@
-"""What a rollout policy is asked beyond the log-probs of sampled tokens: whole distributions, without gradient."""
+"""What a rollout policy is asked beyond the log-probs of sampled tokens: whole distributions, without gradient.
+
+And what is read of hidden states on the way (papo.models.hidden_states).
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -31,6 +34,7 @@ def views_to_read(wanted: Collection[tuple[str, Quantity]]) -> tuple[str, ...]:
 @torch.no_grad()
 def measured(
     hidden: Mapping[str, Float[Tensor, "row hidden"]],
+    of_states: Mapping[str, Mapping[Quantity, Float[Tensor, " row"]]],
     target_ids: Int[Tensor, " row"],
     response_mask: Bool[Tensor, "rollout token"],
     *,
@@ -42,13 +46,14 @@ def measured(
 
     Args:
         hidden: of each view, the states that predict the response tokens.
+        of_states: of each view, what was read of hidden states.
         target_ids: these tokens.
         response_mask: where they stand.
         wanted: (view, quantity); log-probs of the tokens come with every view that is read.
         next_token_logprobs: distributions of states.
         chunk_size: rows.
     """
-    asked = {view: [q for v, q in wanted if v == view and q != "logprobs"] for view in hidden}
+    asked = {view: [q for v, q in wanted if v == view and q in MEASURES] for view in hidden}
     found: dict[str, dict[str, list[Tensor]]] = {
         view: {quantity: [] for quantity in ("logprobs", *quantities)}
         for view, quantities in asked.items()
@@ -71,6 +76,7 @@ def measured(
 
     fields: Any = {
         view: {quantity: padded(parts) for quantity, parts in quantities.items()}
+        | {quantity: padded([values]) for quantity, values in of_states[view].items()}
         for view, quantities in found.items()
     }
     return {view: ViewScores(**quantities) for view, quantities in fields.items()}

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from papo.functional import HeadPrecision, TokenStatistics, token_statistics
 from papo.models.adapter import QwenVLAdapter
+from papo.models.hidden_states import HIDDEN_QUANTITIES, ImageCosines
 from papo.models.lora import adapters_off, has_adapters, merged_copy, save_adapter
 from papo.models.measure import measured, views_to_read
 from papo.models.prompt_encoder import PromptEncoder
@@ -360,23 +361,24 @@ class VisionLanguagePolicy(nn.Module):
             wanted: (view, quantity), any quantity of ViewScores.
 
         Returns:
-            Nats, 0.0 at padding, without gradient.
+            Nats, or cosines, 0.0 at padding, without gradient.
 
         Raises:
             ValueError: as of `score`.
         """
         _check_rows(groups, response_mask)
         num_responses = response_ids.shape[0] // len(groups)
-        with torch.no_grad():
-            hidden = {
-                view: self._response_hidden(
-                    _shown_in(view, groups, num_responses), response_ids, response_mask
-                )
-                for view in views_to_read(wanted)
-            }
+        hidden: dict[str, Tensor] = {}
+        of_states: dict[str, dict[Quantity, Tensor]] = {}
+        for view in views_to_read(wanted):
+            quantities = [q for v, q in wanted if v == view and q in HIDDEN_QUANTITIES]
+            hidden[view], of_states[view] = self._watched_hidden(
+                _shown_in(view, groups, num_responses), response_ids, response_mask, quantities
+            )
         response_mask = response_mask.to(self.device)
         return measured(
             hidden,
+            of_states,
             response_ids.to(self.device)[response_mask],
             response_mask,
             wanted=wanted,
@@ -385,7 +387,17 @@ class VisionLanguagePolicy(nn.Module):
         )
 
     def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
-        """Reads each prompt once: one row per group, right-padded to the longest."""
+        """Reads each prompt once: one row per group, right-padded to the longest.
+
+        Raises:
+            ValueError: a counterfactual view, which is scored and not sampled from: what it replaces in a prompt
+                depends on the whole response.
+        """
+        if any(group.salient_above is not None for group in groups):
+            raise ValueError(
+                "responses are not sampled from a counterfactual view: what it replaces in a prompt depends on the "
+                "whole response. Use it in objective.views alone."
+            )
         return self.reader.prefill(groups)
 
     def extend(
@@ -451,11 +463,34 @@ class VisionLanguagePolicy(nn.Module):
             model.save_pretrained(folder)
         self.encoder.save_pretrained(folder)
 
+    @torch.no_grad()
+    def _watched_hidden(
+        self,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        quantities: Collection[Quantity],
+    ) -> tuple[Float[Tensor, "row hidden"], dict[Quantity, Tensor]]:
+        """As `_response_hidden`, with quantities of the states of the response tokens themselves."""
+        if not quantities:
+            return self._response_hidden(groups, response_ids, response_mask), {}
+        # A further token behind every response, which nothing reads, has its last one read.
+        longer = torch.cat([response_mask[:, :1], response_mask], dim=1)
+        watch = ImageCosines(quantities)
+        with watch.watching(self.adapter.language_model):
+            hidden = self._response_hidden(
+                groups, torch.cat([response_ids, response_ids[:, -1:]], dim=1), longer, watch=watch
+            )
+        predicts = torch.cat([response_mask, torch.zeros_like(response_mask[:, :1])], dim=1)
+        return hidden[predicts[longer].to(hidden.device)], watch.found
+
     def _response_hidden(
         self,
         groups: Sequence[PromptGroup],
         response_ids: Int[Tensor, "rollout token"],
         response_mask: Bool[Tensor, "rollout token"],
+        *,
+        watch: ImageCosines | None = None,
     ) -> Float[Tensor, "row hidden"]:
         """Hidden states that predict the response tokens, without padding, in row-major order."""
         backend = BACKENDS[self.choose_backend(groups, response_mask, self.reader)]
@@ -467,6 +502,7 @@ class VisionLanguagePolicy(nn.Module):
                 groups,
                 response_ids.to(self.device),
                 response_mask.to(self.device),
+                watch=watch,
             )
         finally:
             self.model.eval()

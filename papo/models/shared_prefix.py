@@ -16,6 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from papo.models.counterfactual import Intervention, intervened_attention
 from papo.models.flex_packing import packed_flex_attention
 from papo.models.merged_attention import (
     ResponseRows,
@@ -84,10 +85,15 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     shared_prefix: SharedPrefixLayout | None = None,
+    intervention: Intervention | None = None,
     scaling: float,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """What transformers calls; the layout arrives through the keywords of the model's forward."""
+    """What transformers calls; layout and intervention arrive through the keywords of the model's forward."""
+    if intervention is not None:
+        return intervened_attention(
+            query, key, value, intervention=intervention, scaling=scaling
+        ), None
     if shared_prefix is None:
         return plain_attention(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     rows = [values[0].transpose(0, 1) for values in (query, key, value)]

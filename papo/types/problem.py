@@ -50,6 +50,8 @@ class PromptGroup:
         image_grid_thw: patches per image along time, height and width.
         views: the prompt as other views show it, by the name of the view: to all responses alike, or to each
             in its own way.
+        salient_above: of a counterfactual view, how many standard deviations above their mean the attention weights
+            are whose looks at a picture are replaced; None: the decoder reads as it is.
     """
 
     problem: Problem
@@ -59,6 +61,7 @@ class PromptGroup:
     patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"] | None = None
     image_grid_thw: Int[Tensor, "image 3"] | None = None
     views: Mapping[str, tuple["PromptGroup", ...]] = field(default_factory=dict)
+    salient_above: float | None = None
 
     def shown_in(self, view: str) -> tuple["PromptGroup", ...]:
         """Returns the prompt as a view shows it: one prompt, or one for each response.

@@ -79,8 +79,16 @@ class Rewards:
     flawed: tuple[tuple[tuple[int, int], ...], ...] | None = None
 
 
-Quantity = Literal["logprobs", "entropy", "kl_from_image", "jsd_from_image", "nucleus_entropy"]
-"""What can be known of a view's distribution at each token: the names of ViewScores' fields."""
+Quantity = Literal[
+    "logprobs",
+    "entropy",
+    "kl_from_image",
+    "jsd_from_image",
+    "nucleus_entropy",
+    "image_cosine",
+    "image_cosine_layers",
+]
+"""What can be known of each token given a view: the names of ViewScores' fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,6 +102,10 @@ class ViewScores:
         jsd_from_image: Jensen-Shannon divergence of the same two, in [0, log 2]; without gradient.
         nucleus_entropy: entropy of the renormalised smallest set of tokens that has 0.95 of the mass; without
             gradient.
+        image_cosine: cosine of the last hidden state at the token itself with the mean of those at the prompt's
+            image tokens; 0.0 for a prompt without any; without gradient.
+        image_cosine_layers: mean over the hidden states, the embeddings' included, and the image tokens of the
+            cosine of the two; 0.0 for a prompt without any; without gradient.
     """
 
     logprobs: Float[Tensor, "rollout token"]
@@ -101,6 +113,8 @@ class ViewScores:
     kl_from_image: Float[Tensor, "rollout token"] | None = None
     jsd_from_image: Float[Tensor, "rollout token"] | None = None
     nucleus_entropy: Float[Tensor, "rollout token"] | None = None
+    image_cosine: Float[Tensor, "rollout token"] | None = None
+    image_cosine_layers: Float[Tensor, "rollout token"] | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "ViewScores":
         """Returns the scores with every quantity that is there changed."""

@@ -4,6 +4,7 @@ One kind of object for training (papo.training), evaluation and the perception p
 Not here: what a mask hides (papo.masking).
 """
 
+from papo.views.counterfactual import CounterfactualView
 from papo.views.masked import (
     MASKED,
     BlankView,
@@ -19,6 +20,7 @@ from papo.views.without_picture import RemovedView, SwappedView
 __all__ = [
     "MASKED",
     "BlankView",
+    "CounterfactualView",
     "ImageView",
     "Item",
     "MaskBankView",

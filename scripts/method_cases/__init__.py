@@ -2,6 +2,9 @@
 
 # The name of a method in its files -> the module here.
 MODULES = {
+    "CFPO": "cfpo",
+    "PEPO": "pepo",
+    "VGPO": "vgpo",
     "CGPO": "cgpo",
     "PGPO": "pgpo",
     "PIVOT": "pivot",

@@ -104,7 +104,7 @@ def leaf(values: Tensor) -> Tensor:
 
 def gradient(loss: Tensor, values: Tensor) -> Tensor:
     """The gradient of a loss; 0 where nothing of it reaches the values."""
-    (found,) = torch.autograd.grad(loss, values, allow_unused=True)
+    (found,) = torch.autograd.grad(loss, values, allow_unused=True, retain_graph=True)
     return torch.zeros_like(values) if found is None else found
 
 

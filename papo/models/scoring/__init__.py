@@ -2,6 +2,7 @@
 
 Each is a function `(reader, groups, response_ids, response_mask) -> [row hidden]`: the states
 that predict the response tokens, without padding, response after response. `padded` is the oracle.
+Each tells a `watch` where the tokens stand in its call of the language model (papo.models.hidden_states).
 """
 
 from papo.models.scoring.choice import SCORING_SETTINGS, Backend, BackendChoice

@@ -5,26 +5,33 @@ Of the ways to share a prefix, `split` is taken on a CPU, where fused calls are 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
+from papo.models.hidden_states import ImageCosines
 from papo.models.reader import PromptReader
 from papo.models.scoring.merged_check import merged_is_exact
 from papo.types import PromptGroup
 
-Backend = Callable[
-    [
-        PromptReader,
-        Sequence[PromptGroup],
-        Int[Tensor, "rollout token"],
-        Bool[Tensor, "rollout token"],
-    ],
-    Float[Tensor, "row hidden"],
-]
+
+class Backend(Protocol):
+    """A way to the hidden states that predict response tokens; `watch` sees all others on the way."""
+
+    def __call__(
+        self,
+        reader: PromptReader,
+        groups: Sequence[PromptGroup],
+        response_ids: Int[Tensor, "rollout token"],
+        response_mask: Bool[Tensor, "rollout token"],
+        *,
+        watch: ImageCosines | None = None,
+    ) -> Float[Tensor, "row hidden"]: ...
+
 
 SCORING_SETTINGS = ("auto", "padded", "twopass", "split", "merged", "flex")
 
@@ -67,7 +74,18 @@ class BackendChoice:
         response_mask: Bool[Tensor, "rollout token"],
         reader: PromptReader,
     ) -> str:
-        """Returns the name of the backend for these groups and responses, read by this reader."""
+        """Returns the name of the backend for these groups and responses, read by this reader.
+
+        Raises:
+            ValueError: a counterfactual view of a model whose layers see only a window.
+        """
+        if any(group.salient_above is not None for group in groups):
+            if not self.can_split:
+                raise ValueError(
+                    "a counterfactual view changes attention to all that came before; got a model with "
+                    "sliding windows. Choose another model=, or an objective without that view."
+                )
+            return "padded"
         if self.scoring != "auto":
             return self.scoring
         if not self.can_split:

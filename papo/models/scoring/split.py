@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from papo.models.flex_packing import packed_block_mask
+from papo.models.hidden_states import ImageCosines, Places
 from papo.models.merged_attention import ResponseRows, has_fused_attention
 from papo.models.reader import PromptReader
 from papo.models.shared_prefix import PrefixBlock, SharedPrefixLayout
@@ -25,6 +26,7 @@ def split_hidden(
     response_mask: Bool[Tensor, "rollout token"],
     *,
     way: Literal["masked", "merged", "flex"] = "masked",
+    watch: ImageCosines | None = None,
 ) -> Float[Tensor, "row hidden"]:
     """Hidden states that predict the response tokens, from one packed row of all groups.
 
@@ -47,6 +49,8 @@ def split_hidden(
     if way == "flex":
         owners = (torch.cat(row.owners).to(device), torch.cat(row.continues).to(device))
         block_mask = packed_block_mask(*owners)
+    if watch is not None:
+        watch.places = _places(row, order, groups, image_slots[0], adapter.image_token_id)
     hidden = adapter.backbone(
         adapter.embed(ids[None].to(device), image_slots, features),
         torch.cat(row.positions, dim=1)[:, None].to(device),
@@ -65,6 +69,8 @@ def flex_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
+    *,
+    watch: ImageCosines | None = None,
 ) -> Float[Tensor, "row hidden"]:
     """As `split_hidden`, with FlexAttention.
 
@@ -76,7 +82,7 @@ def flex_hidden(
             "FlexAttention has no backward pass on a CPU; got model.scoring=flex. Set "
             "model.scoring=auto, or use a GPU."
         )
-    return split_hidden(reader, groups, response_ids, response_mask, way="flex")
+    return split_hidden(reader, groups, response_ids, response_mask, way="flex", watch=watch)
 
 
 def merged_hidden(
@@ -84,6 +90,8 @@ def merged_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
+    *,
+    watch: ImageCosines | None = None,
 ) -> Float[Tensor, "row hidden"]:
     """As `split_hidden`, with two fused calls whose results are merged.
 
@@ -96,7 +104,27 @@ def merged_hidden(
             "merged scoring needs a kernel that returns the log-sum-exp: on a GPU one for half precision; got "
             f"{precision} on {reader.device}. Set model.scoring=auto (or trainer.precision=bf16-mixed)."
         )
-    return split_hidden(reader, groups, response_ids, response_mask, way="merged")
+    return split_hidden(reader, groups, response_ids, response_mask, way="merged", watch=watch)
+
+
+def _places(
+    row: "_PackedRow",
+    order: Sequence[int],
+    groups: Sequence[PromptGroup],
+    image_slots: Bool[Tensor, " row"],
+    image_token_id: int,
+) -> Places:
+    """Of the packed row, in which the prompts of groups stand in this order, each with its image tokens."""
+    is_read, device = row.mask[:, :-1] & row.mask[:, 1:], image_slots.device
+    counts = [int((groups[index].prompt_ids == image_token_id).sum()) for index in order]
+    return Places(
+        # What predicts a token is the one before it.
+        responses=row.predictors[:, 1:][is_read].to(device),
+        prompts=is_read.nonzero()[:, 0].to(device) // row.num_responses,
+        images=image_slots.nonzero()[:, 0],
+        image_prompts=torch.tensor(order).repeat_interleave(torch.tensor(counts)).to(device),
+        num_prompts=len(order),
+    )
 
 
 class _PackedRow:

@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from papo.models.hidden_states import ImageCosines
 from papo.models.reader import PromptReader
+from papo.models.scoring.padded import padded_hidden
 from papo.types import PromptGroup
 
 
@@ -20,8 +22,12 @@ def twopass_hidden(
     groups: Sequence[PromptGroup],
     response_ids: Int[Tensor, "rollout token"],
     response_mask: Bool[Tensor, "rollout token"],
+    *,
+    watch: ImageCosines | None = None,
 ) -> Float[Tensor, "row hidden"]:
-    """Hidden states that predict the response tokens, from one prefill per prompt."""
+    """Hidden states that predict the response tokens, from one prefill per prompt; padded where they are watched."""
+    if watch is not None:  # prompt and response stand in one call there
+        return padded_hidden(reader, groups, response_ids, response_mask, watch=watch)
     if reader.passes_alike and response_ids.shape[1] == 1:
         # Responses of one token need no second pass; those of another rank may.
         response_ids, response_mask = pad(response_ids, (0, 1)), pad(response_mask, (0, 1))
