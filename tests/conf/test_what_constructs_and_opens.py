@@ -187,6 +187,7 @@ PLACES = {
         SERVER,
     ),
     "papo/rollout/weight_source.py": {"safetensors.torch.save_file": OWN},
+    "papo/training/ahead.py": {"getattr": NAMED},
     "papo/training/base_weights.py": {".load_state_dict": WEIGHTS},
     "papo/training/callbacks/wandb_rollouts.py": dict.fromkeys(
         ["wandb.Html", "wandb.Image", "wandb.Table"], OWN
