@@ -217,8 +217,8 @@ PLACES = {
         "front_door.instantiate": CONFIG,
         "omegaconf.OmegaConf.create": CONFIG,
     },
+    "run_memory.py": {"front_door.instantiate": CONFIG, "omegaconf.OmegaConf.load": OWN},
     "scripts/check_method.py": {"importlib.import_module": "modules of method_cases.MODULES alone"},
-    "run_memory.py": {"omegaconf.OmegaConf.load": OWN},
     "servers/vllm/plugin/papo_vllm/engine.py": {
         ".from_config": "the server's own model, no code that comes with it"
     },
