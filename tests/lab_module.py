@@ -123,7 +123,7 @@ def lab_module(
         settings=settings,
         num_responses=NUM_RESPONSES,
         needs=objective.needs,
-        credit=objective.credit if objective.credits else None,
+        credit=objective.credit if objective.reads_rollouts else None,
         sampled_from=sampled_from,
         seed=1,
         ranks=ranks or Ranks(),

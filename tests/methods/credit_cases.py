@@ -101,6 +101,9 @@ def rollout(credit, *, seed=0, num_groups=NUM_GROUPS, rewards=None, lengths=None
         correct=rewards > 0.5,
         rewards=rewards,
         response_ids=torch.randint(0, NUM_IDS, mask.shape, generator=generator),
+        flagged=(torch.rand(mask.shape, generator=generator) > 0.5) & mask
+        if credit.needs.flagged
+        else None,
         old_views={view: ViewScores(**quantities) for view, quantities in needed.items()},
     )
 

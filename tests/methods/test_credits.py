@@ -47,7 +47,8 @@ def test_it_changes_the_advantages_of_tokens(name):
     assert (after - before).abs().max() > 1e-3
     assert after.abs().max() > 1e-3
     spread = [row[m].unique().numel() for row, m in zip(after, batch.response_mask, strict=True)]
-    assert max(spread) > 1, "no response's tokens differ"
+    of_responses = name in ("evidence_rl-evidence_rl", "r1_sharevl-share_grpo")
+    assert max(spread) > 1 or of_responses, "no response's tokens differ"
 
 
 @every_credit
@@ -99,6 +100,7 @@ def in_order(batch, order):
             for field in (
                 *("response_mask", "old_logprobs", "advantages", "correct", "rewards"),
                 "response_ids",
+                *(("flagged",) if batch.flagged is not None else ()),
             )
         },
         old_views={
@@ -181,6 +183,8 @@ def test_several_ranks_give_what_one_gives(name, owners):
 @every_credit
 def test_a_group_of_wrong_answers_alone_keeps_advantages_of_0(name):
     credit = credit_of(name)
+    if name == "evidence_rl-evidence_rl":
+        pytest.skip("wrong answers are ranked by their margin")
     batch = rollout(credit, rewards=torch.zeros(16, dtype=torch.float64))
     assert not given(credit, batch).any()
 
@@ -202,6 +206,27 @@ def test_one_response_alone_is_no_trouble(name):
     credit = credit_of(name)
     batch = rollout(credit, num_groups=1)
     [alone] = [batch.select_groups(0, 1)]
+    try:
+        credit.check_group(1)
+    except SettingError:
+        return
+    if alone.flagged is not None:
+        alone = replace(
+            alone,
+            flagged=alone.flagged[:1],
+            num_responses=1,
+            **{
+                f: getattr(alone, f)[:1]
+                for f in (
+                    "response_mask",
+                    "old_logprobs",
+                    "advantages",
+                    "correct",
+                    "rewards",
+                    "response_ids",
+                )
+            },
+        )
     alone = replace(
         alone,
         num_responses=1,

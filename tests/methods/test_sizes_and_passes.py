@@ -10,6 +10,7 @@ from lab_module import REPOSITORY, lab_module, reward_by_row
 from methods.credit_cases import CONF, OBJECTIVES, config_of, objective_of
 
 import papo.methods
+from papo.training import check_sampled_from
 
 MOST_LINES, MOST_LINES_OF_CONF = 40, 15
 METHODS = {path.stem: path for path in (REPOSITORY / "papo" / "methods").glob("[!_]*.py")}
@@ -83,8 +84,14 @@ def test_its_passes_are_those_of_the_table(objective, fidelity, tmp_path):
 
     made = objective_of(objective, fidelity)
     views = make_views(config_of(objective, fidelity), made)
+    shares = config_of(objective, fidelity).objective.get("sampled_from") or {}
     module = lab_module(
-        tmp_path, objective=made, views=views, reward=reward_by_row(4), prompts_per_rollout=4
+        tmp_path,
+        objective=made,
+        views=views,
+        sampled_from=check_sampled_from(shares, views, num_responses=4),
+        reward=None if made.needs.flagged else reward_by_row(4),
+        prompts_per_rollout=4,
     )
     collector, passes = module.collector, []
     reading = [
