@@ -21,7 +21,8 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
 
 def intervention(case: Mapping[str, Any]) -> dict[str, Any]:
     """What is added to the output of attention; one sequence."""
-    config, spans = case["config"], case["inputs"]["image_spans"]
+    config = case["config"]
+    spans = [(start, end) for start, end in case["inputs"]["image_spans"]]
     weights, values = (
         torch.tensor(case["inputs"][name], dtype=torch.float64)[0]
         for name in ("attention_weights", "values")

@@ -116,7 +116,7 @@ def blocks_of(batch):
     )
 
 
-def given(credit, batch, blocks=None, progress=0.0):
+def given(credit, batch, blocks=None, progress=0.5):
     """The advantages of the tokens; at padding 0."""
     advantages = credit(batch, blocks or blocks_of(batch), progress=progress)
     assert advantages.shape == batch.response_mask.shape
