@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -67,9 +68,9 @@ def test_everything_that_conf_names_is_a_public_name_of_its_package():
 def test_every_target_of_conf_is_seen_by_the_list():
     for file in CONF.rglob("*.yaml"):
         lines = [line.partition("#")[0] for line in file.read_text().splitlines()]
-        assert "\n".join(lines).count("_target_") == sum(
-            any(target in line for target in shipped_targets()) for line in lines
-        ), file
+        named = [re.findall(r"_target_: *([\w.]+)", line) for line in lines]
+        assert "\n".join(lines).count("_target_") == sum(map(len, named)), file
+        assert shipped_targets().issuperset(target for each in named for target in each), file
 
 
 def test_nothing_that_a_module_of_papo_merely_imported_is_a_constructor():

@@ -168,6 +168,7 @@ PLACES = {
     "papo/parallel/ranks.py": {"torch.load": WEIGHTS},
     "papo/provenance.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
     "papo/published.py": {"yaml.safe_load": SAFE},
+    "papo/methods/r1_sharevl.py": {"getattr": NAMED},
     "papo/objective/credit.py": {"getattr": NAMED},
     "papo/rewards/__init__.py": {"getattr": NAMED},
     "papo/rewards/grading_pool.py": {

@@ -112,10 +112,11 @@ def naive_surrogate(ratio, advantage, low, high, dual):
 def test_the_surrogate_matches_its_definition_and_its_clips(dual):
     ratios = torch.tensor([[0.1, 0.79, 1.0, 1.31, 5.0]] * 2, dtype=torch.float64)
     advantages = torch.tensor([2.0, -0.5], dtype=torch.float64)
+    of_tokens = advantages[:, None].expand_as(ratios)
     logprobs = ratios.log().requires_grad_()
     old = torch.zeros_like(ratios)
     loss = clipped_surrogate(
-        logprobs, old, advantages, clip_low=0.2, clip_high=0.3, dual_clip=dual, log_ratio_max=20.0
+        logprobs, old, of_tokens, clip_low=0.2, clip_high=0.3, dual_clip=dual, log_ratio_max=20.0
     )
     expected = [
         [naive_surrogate(r, a, 0.2, 0.3, dual) for r in row]
@@ -126,7 +127,7 @@ def test_the_surrogate_matches_its_definition_and_its_clips(dual):
     )
     (grad,) = torch.autograd.grad(loss.sum(), logprobs)
     events = clip_events(
-        logprobs.detach(), old, advantages, clip_low=0.2, clip_high=0.3, dual_clip=dual
+        logprobs.detach(), old, of_tokens, clip_low=0.2, clip_high=0.3, dual_clip=dual
     )
     held = events.low | events.high | events.dual
     assert (grad[held] == 0.0).all()

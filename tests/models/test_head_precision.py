@@ -46,4 +46,4 @@ def test_the_sampler_multiplies_what_the_scorer_multiplies(family, half):
         sampled = policy.next_token_logprobs(hidden).gather(1, ids[:, None])[:, 0]
         scored = policy._statistics(hidden, None, ids[None], torch.ones(1, 40).bool(), False)
     assert sampled.dtype == torch.float32
-    torch.testing.assert_close(scored["image"].logprobs, sampled, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scored.logprobs, sampled, rtol=0, atol=1e-5)

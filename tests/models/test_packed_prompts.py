@@ -33,7 +33,7 @@ def test_every_prompt_token_is_read_once_and_no_mask_is_made(family):
     assert calls == [(1, sum(lengths))]
     assert packed.numbers < min(lengths) ** 2  # those of the tower and stand-ins
     with LargestMask() as padded:
-        policy.reader._prefill_padded(groups, "image")
+        policy.reader._prefill_padded(groups)
     assert calls[1] == (3, max(lengths))
     assert padded.numbers >= max(lengths) ** 2
 
@@ -42,7 +42,7 @@ def test_every_prompt_token_is_read_once_and_no_mask_is_made(family):
 def test_it_reads_what_padded_prompts_say(family, monkeypatch):
     policy = in_true_float64(tiny_policy(family), monkeypatch)
     groups = policy.encode([*mixed_problems(), problem(id="again")])
-    got, expected = policy.prefill(groups), policy.reader._prefill_padded(groups, "image")
+    got, expected = policy.prefill(groups), policy.reader._prefill_padded(groups)
     torch.testing.assert_close(got.last_hidden, expected.last_hidden, rtol=0, atol=1e-12)
     assert torch.equal(got.attention_mask, expected.attention_mask)
     assert torch.equal(got.next_positions, expected.next_positions)

@@ -82,7 +82,7 @@ def broken_on_one_rank(ranks, folder):
 
         def broken(part):
             scores = score(part)
-            scores.logprobs.data[0, 0] = torch.nan
+            scores["image"].logprobs.data[0, 0] = torch.nan
             return scores
 
         module._score = broken

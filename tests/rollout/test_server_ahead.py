@@ -11,7 +11,7 @@ from lab_module import lab_policy
 from rollout.fake_server import fake_server
 from training.command import run_command, sent_on_call
 
-from papo.training import PAPOModule, collect
+from papo.training import TrainingModule, collect
 
 GENERATE = "/inference/v1/generate"
 # Of the command's training; the probe and the evaluation ask for one response.
@@ -141,13 +141,13 @@ def test_responses_come_from_the_weights_one_rollout_before_and_none_past_the_la
 
 
 def test_the_policy_learns_while_the_server_writes(server, tmp_path, monkeypatch):
-    is_learning, update = threading.Event(), PAPOModule._update
+    is_learning, update = threading.Event(), TrainingModule._update
 
     def learning(self, rollout):
         is_learning.set()
         return update(self, rollout)
 
-    monkeypatch.setattr(PAPOModule, "_update", learning)
+    monkeypatch.setattr(TrainingModule, "_update", learning)
     asked = []
 
     def held(answer):
@@ -193,7 +193,7 @@ def test_ctrl_c_while_the_server_writes_ends_at_once_and_a_resume_goes_on_to_the
     only_at(server, 2, late)
     with monkeypatch.context() as patch:
         # The fourth rollout is asked for, and the policy is about to learn from the third.
-        sent_on_call(patch, PAPOModule, "_update", signal.SIGINT, call=3)
+        sent_on_call(patch, TrainingModule, "_update", signal.SIGINT, call=3)
         done = run(server, tmp_path / "run", "callbacks.checkpoint.every_rollouts=2")
     assert not released.is_set()
     assert done.code == 128 + signal.SIGINT, done.stderr

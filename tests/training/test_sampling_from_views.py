@@ -92,14 +92,6 @@ def test_equal_counters_give_equal_rollouts(tmp_path, collected):
     assert torch.equal(again.batch.old_logprobs, rollout.batch.old_logprobs)
 
 
-def test_without_any_the_engine_is_asked_once(collected):
-    collector, rollout = collected
-    groups, seeds = rollout.draft.groups, [1, 2, 3, 4]
-    plain = sample_from(collector.engine, groups, NUM_RESPONSES, seeds, counts={})
-    assert plain.texts == collector.engine.sample(groups, NUM_RESPONSES, seeds).texts
-    assert plain.behaviour_logprobs is None
-
-
 @pytest.mark.parametrize("cap", [None, 2.0])
 def test_a_run_trains_on_them_with_and_without_the_correction(cap, tmp_path):
     settings = {"num_rollouts": 1, "eta_full": 0.0, "beta": 0.0, "importance_cap": cap}
