@@ -146,7 +146,7 @@ def main() -> None:
         trainer = Trainer(
             accelerator="cpu",
             devices=1,
-            max_epochs=1,
+            max_epochs=-1,  # a rollout each; whoever asks for steps ends it
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
