@@ -25,12 +25,7 @@ def group_advantages(
             f"group_advantages needs whole groups; got {len(rewards)} rewards "
             f"for groups of {num_responses}"
         )
-    groups = rewards.reshape(-1, num_responses)
-    deviations = groups - groups.mean(dim=1, keepdim=True)
-    # The mean of equal rewards is rounded, and a small epsilon makes an advantage of the difference.
-    equal = groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True)
-    deviations = deviations.masked_fill(equal, 0.0)
-    return (deviations / (groups.std(dim=1, keepdim=True) + epsilon)).reshape(-1)
+    return standardised(rewards, num_responses, epsilon=epsilon)
 
 
 def standardised(
@@ -38,11 +33,15 @@ def standardised(
 ) -> Float[Tensor, " rollout"]:
     """(x - mean) / (std + epsilon) in blocks of `size` neighbours; 0 in blocks of one value.
 
-    As group_advantages, for blocks of any size, and with each value counted `copies` times in the unbiased std.
+    Each value counts `copies` times in the unbiased std.
     """
     blocks = values.reshape(-1, size)
-    equal = blocks.amax(1, keepdim=True) == blocks.amin(1, keepdim=True)
-    centred = (blocks - blocks.mean(1, keepdim=True)).masked_fill(equal, 0.0)
-    freedom = max(copies * size - 1, 1)
-    std = (copies * centred.square().sum(1, keepdim=True) / freedom).sqrt()
-    return (centred / (std + epsilon)).reshape(-1)
+    deviations = blocks - blocks.mean(dim=1, keepdim=True)
+    # The mean of equal values is rounded, and a small epsilon makes an advantage of the difference.
+    equal = blocks.amax(dim=1, keepdim=True) == blocks.amin(dim=1, keepdim=True)
+    deviations = deviations.masked_fill(equal, 0.0)
+    freedom = max(size - 1, 1)
+    std = blocks.std(dim=1, correction=size - freedom, keepdim=True)
+    if copies > 1:
+        std = std * (copies * freedom / (copies * size - 1)) ** 0.5
+    return (deviations / (std + epsilon)).reshape(-1)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from papo.functional.divergence import kl_k3
+
 Values = Float[Tensor, "rollout token"]
 Mask = Bool[Tensor, "rollout token"]
 
@@ -17,8 +19,7 @@ def k3_dependence(view_logprobs: Values, image_logprobs: Values) -> Values:
     """k3 of a token's log-probs given a view and given the image, e^d - d - 1 with d = view - image cut to
     +-20, in [0, 10]: how much the token depends on what the view hides (VPPO, CGPO).
     """
-    difference = (view_logprobs - image_logprobs).clamp(-20.0, 20.0)
-    return (difference.exp() - difference - 1).clamp(0.0, 10.0)
+    return kl_k3(image_logprobs, view_logprobs, log_ratio_max=20.0).clamp(0.0, 10.0)
 
 
 def response_means(values: Values, mask: Mask) -> Float[Tensor, " rollout"]:
