@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from papo.analysis.forest import FOREST_STYLE
 from papo.analysis.html import Markup, details, join, page, paragraph, section, table
 from papo.analysis.sweep_tables import TextTable
 from papo.markdown_text import markdown_text
@@ -57,7 +58,7 @@ def to_page(title: str, lead: str, sections: Sequence[Section]) -> str:
         join(_html_section(one) for one in sections),
         lead=lead,
         contents={one.anchor: one.heading for one in sections},
-        style=_STYLE,
+        style=_STYLE + FOREST_STYLE,
     )
 
 

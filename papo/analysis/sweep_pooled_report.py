@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from papo.analysis.forest import forest_of
 from papo.analysis.html import Markup
 from papo.analysis.sweep_document import Section, to_markdown, to_page
 from papo.analysis.sweep_measures import (
@@ -192,6 +193,13 @@ def _sections(pooled: PooledSummary) -> list[Section]:
         curves += [_of(start, one) for one in tenths_tables(each)]
     lost = [_of(start, lost_table(s)) for start, s in pooled.starts.items() if s.sweep.lost]
     sections = [
+        Section(
+            anchor="glance",
+            heading="At a glance",
+            parts=forest_of(
+                _pooled_rows(pooled), {name: measure_name(name) for name in pooled.measures}
+            ),
+        ),
         Section(
             anchor="over-starts",
             heading="Over starts",
