@@ -16,9 +16,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-import front_door
-import train
 from benchmarks.measure import REPOSITORY
+from papo.commands import front_door, train
 from papo.parallel import launch, world_of
 from papo.training import TrainingModule
 

@@ -1,6 +1,6 @@
 """The signals that end the work of this process.
 
-Not here: what a command prints when it ends, and how it goes on (front_door.py).
+Not here: what a command prints when it ends, and how it goes on (papo/commands/front_door.py).
 """
 
 import os

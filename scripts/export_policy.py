@@ -12,7 +12,13 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from policy_source import PolicySource, check_policy, folder_model, load_policy, trained_checkpoint
+from papo.commands.policy_source import (
+    PolicySource,
+    check_policy,
+    folder_model,
+    load_policy,
+    trained_checkpoint,
+)
 
 
 def export(checkpoint: Path, output: Path, *, trust_remote_code: bool = False) -> None:

@@ -16,16 +16,16 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from chosen_device import choose_device, choose_dtype
-from constructors import read_run_config
 from papo.analysis.attention_page import attention_page
 from papo.analysis.evaluated_run import EvaluatedRun, ItemKey, read_evaluated_runs
 from papo.analysis.pictures import open_picture
+from papo.commands.chosen_device import choose_device, choose_dtype
+from papo.commands.constructors import read_run_config
+from papo.commands.policy_source import PolicySource, check_policy, folder_model, load_policy
 from papo.evaluation import ResponseAttention, response_attention, write_attention
 from papo.files import read_object, write_atomically
 from papo.training.base_weights import fingerprint
 from papo.types import Problem, derive_seed
-from policy_source import PolicySource, check_policy, folder_model, load_policy
 
 
 def measure(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# The front doors are files of the repository, not of the package.
+# A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # One thread: two would wait for each other on two cores, and results stay the same to the bit.

@@ -28,7 +28,7 @@ def default_config():
     """What `python train.py` composes."""
     from hydra import compose, initialize_config_dir
 
-    import front_door  # registers the resolvers of conf/
+    from papo.commands import front_door  # registers the resolvers of conf/
 
     with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
         return compose("train", overrides=[f"model.path={REPOSITORY}/papo/lab/warm_start"])
@@ -43,7 +43,7 @@ def lab_objective(**overrides):
     """The objective of the default configuration; overrides are settings of `objective` or `fidelity`."""
     from omegaconf import OmegaConf
 
-    from front_door import make_objective
+    from papo.commands.front_door import make_objective
 
     config = OmegaConf.create(OmegaConf.to_container(default_config(), resolve=False))
     for key, value in overrides.items():
@@ -56,7 +56,7 @@ def lab_policy(**settings):
     """The lab's policy; settings are of its `model` section."""
     from omegaconf import OmegaConf
 
-    from front_door import instantiate
+    from papo.commands.front_door import instantiate
 
     return instantiate(OmegaConf.merge(default_config().model, settings))
 

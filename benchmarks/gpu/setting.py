@@ -18,12 +18,14 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import DictConfig
 from torch import Tensor
 
-import front_door
-import train
 from benchmarks.gpu.random_policy import assembled, random_policy
 from benchmarks.models import problems
 from benchmarks.own_step import EverySecondOneIsRight
 from benchmarks.step_model import response_lengths
+from papo.commands import front_door
+from papo.commands.training.plan import Plan, make_plan
+from papo.commands.training.preflight import make_trainer
+from papo.commands.training.run import make_module
 from papo.models import VisionLanguagePolicy
 from papo.parallel import NoSharding, Ranks, Sharding
 from papo.training import TrainingModule, fit
@@ -107,7 +109,7 @@ class Setting:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def plan(self, *overrides: str, prompts: int, rollouts: int = 2) -> train.Plan:
+    def plan(self, *overrides: str, prompts: int, rollouts: int = 2) -> Plan:
         """The experiment's plan for rollouts of so many prompts and one update each; grading costs nothing."""
         config = self._composed(overrides).copy()
         for name, value in (
@@ -116,7 +118,7 @@ class Setting:
             ("num_rollouts", rollouts),
         ):
             config.training[name] = value
-        return replace(train.make_plan(config), reward=EverySecondOneIsRight(), callbacks=[])
+        return replace(make_plan(config), reward=EverySecondOneIsRight(), callbacks=[])
 
     def _composed(self, overrides: tuple[str, ...]) -> DictConfig:
         """What the command with these settings composes; once, for Hydra takes its time."""
@@ -173,14 +175,14 @@ class Setting:
         """The context of a training step: trainer.precision, as the run's Trainer has it."""
         if self._precision is None:
             plan = self._on_device(self.plan(prompts=1))
-            trainer = train.make_trainer(plan, [], Ranks(), self.device, NoSharding())
+            trainer = make_trainer(plan, [], Ranks(), self.device, NoSharding())
             self._precision = trainer.precision_plugin
         context: AbstractContextManager[Any] = self._precision.forward_context()
         return context
 
     def steps(
         self,
-        plan: train.Plan,
+        plan: Plan,
         engine: Any,
         *,
         sharding: Sharding | NoSharding | None = None,
@@ -199,8 +201,8 @@ class Setting:
         plan = self._on_device(replace(plan, callbacks=[watch]))
         # Runs of different objectives have different columns in their metrics.
         plan.config.run_dir = tempfile.mkdtemp(dir=self.folder)
-        trainer = train.make_trainer(plan, [], Ranks(), self.device, sharding)
-        module = train.make_module(
+        trainer = make_trainer(plan, [], Ranks(), self.device, sharding)
+        module = make_module(
             plan,
             self.policy,
             engine,
@@ -215,7 +217,7 @@ class Setting:
         fit(trainer, module, None)
         return watch.steps
 
-    def _on_device(self, plan: train.Plan) -> train.Plan:
+    def _on_device(self, plan: Plan) -> Plan:
         strategy = StaysOnDevice(device=self.device)
         return replace(plan, make_trainer=partial(plan.make_trainer, strategy=strategy))
 

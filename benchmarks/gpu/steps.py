@@ -9,12 +9,13 @@ from dataclasses import asdict
 import torch
 import torch.distributed as dist
 
-import train
 from benchmarks.gpu.passes import measured_peak
 from benchmarks.gpu.setting import GIB, Setting, TimedStep
 from benchmarks.gpu.worker import Answer
 from benchmarks.measure import REPOSITORY
 from benchmarks.step_model import FORWARD_AND_BACKWARD, NUM_PROMPTS
+from papo.commands.training.plan import Plan
+from papo.commands.training.preflight import memory_of
 from papo.models.flops import ScoringShape, shared_flops
 from papo.parallel import Ranks, Sharding, full_tensor
 from papo.training import TrainingModule
@@ -39,8 +40,8 @@ def fits(setting: Setting) -> Iterator[Answer]:
     }
 
 
-def _estimated(plan: train.Plan, module: TrainingModule) -> dict[str, float]:
-    found = train.memory_of(plan, module.collector, module.collector.policy.device).estimate()
+def _estimated(plan: Plan, module: TrainingModule) -> dict[str, float]:
+    found = memory_of(plan, module.collector, module.collector.policy.device).estimate()
     sizes = {name: size for name, size in asdict(found).items() if size and name != "offloads"}
     return {
         "peak_gib": found.peak / GIB,
@@ -82,7 +83,7 @@ def sampled_step(*overrides: str) -> Callable[[Setting], Iterator[Answer]]:
     return cell
 
 
-def _told(setting: Setting, plan: train.Plan, step: TimedStep) -> Answer:
+def _told(setting: Setting, plan: Plan, step: TimedStep) -> Answer:
     """Times of a step, what they would be for as many prompts as published, and useful MFU.
 
     A score counts as one forward pass for the reference and one for the masked view; what an update scores

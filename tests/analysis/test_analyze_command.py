@@ -23,8 +23,7 @@ from omegaconf import OmegaConf
 from training.command import contents, sent_on_call
 from training.command import run_command as train_command
 
-import analyze
-import front_door
+from papo.commands import analyze, front_door
 from papo.files import locked
 
 FORMS = ["Equals(LengthOf(Line(A, B)), 8)", "Equals(LengthOf(Line(B, C)), 6)"]
@@ -406,7 +405,7 @@ def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypa
         commands.append(command)
         given = {
             one.key_or_group: one.value()
-            for one in OverridesParser.create().parse_overrides(command[2:])
+            for one in OverridesParser.create().parse_overrides(command[4:])
         }
         if not Path(given["run_dir"]).exists():
             write_evaluation(Path(given["run_dir"]), [lab_record(0, "perception")])
@@ -424,7 +423,7 @@ def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypa
     given = [f"runs=['{escaped}']", "+evaluate.rollout=greedy"]
     printed = succeed(*given, f"run_dir={tmp_path / 'one'}")
     assert f"{run.name}: 100.0" in printed
-    assert Path(commands[0][1]).name == "evaluate.py"
+    assert commands[0][1:4] == ["-m", "papo", "evaluate"]
     succeed(*given, f"run_dir={tmp_path / 'two'}")
     assert commands[0] == commands[1], "the second time it is found where the first put it"
     assert [folder.parent for folder in (run / "evaluations").iterdir()] == [run / "evaluations"]
@@ -432,7 +431,7 @@ def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypa
 
 def test_a_training_run_that_cannot_be_evaluated_is_one_error(tmp_path, monkeypatch):
     run = training_run(tmp_path / "run")
-    fails = SimpleNamespace(run=lambda command: subprocess.CompletedProcess(command, 1))
+    fails = SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 1))
     monkeypatch.setattr(analyze, "subprocess", fails)
     out = f"run_dir={tmp_path / 'out'}"
     assert "evaluation of" in fail(f"runs=[{run}]", out)

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 def composed(name, overrides):
     """What `python NAME.py OVERRIDES` works with; the running command is set to it."""
-    import front_door
+    from papo.commands import front_door
 
     with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
         whole = compose(name, overrides=list(overrides), return_hydra_config=True)

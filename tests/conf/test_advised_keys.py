@@ -11,8 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
-import evaluate
-import train
+from papo.commands import evaluate
+from papo.commands.training import plan as training
 from papo.data import CheckedProblems
 
 ROW = {"problem": "<image>How many?", "answer": "3", "images": ["one.png"]}
@@ -69,7 +69,9 @@ def message_of(command, config):
     """What the command says of its data before a model is loaded, and of their first problem."""
     try:
         plan = command.make_plan(config)
-        sources = [plan.source] if command is train else [one.problems for one in plan.benchmarks]
+        sources = (
+            [plan.source] if command is training else [one.problems for one in plan.benchmarks]
+        )
         for source in sources:
             if hasattr(source, "preflight"):
                 source.preflight()
@@ -104,7 +106,7 @@ LOCAL_MISTAKES = {
 @pytest.mark.parametrize(
     ("command", "name", "choice", "path", "section"),
     [
-        (train, "train", "data=local", "data.path", "data"),
+        (training, "train", "data=local", "data.path", "data"),
         (evaluate, "evaluate", "benchmark=local", "data.path", "benchmark.sets.local.problems"),
     ],
     ids=["train", "evaluate"],
@@ -130,7 +132,7 @@ def assert_keys_exist(command, config):
 LAB = "benchmark.sets.lab_prior.problems"
 MISTAKES = [
     *[
-        (train, "train", choices, {key: value})
+        (training, "train", choices, {key: value})
         for choices, key, value in (
             ([], "data.difficulty", 2.0),
             ([], "data.zipf_exponent", -1.0),

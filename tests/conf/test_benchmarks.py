@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-import front_door
+from papo.commands import front_door
 from papo.lab import LabGrader, shortest_response
 from papo.published import published_results
 from papo.rewards import AnswerGrader

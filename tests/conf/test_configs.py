@@ -10,8 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import front_door
-import train
+from papo.commands import front_door
+from papo.commands.training.plan import make_plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
@@ -56,7 +56,7 @@ def test_every_group_is_tried():
 def test_every_choice_resolves_and_makes_a_plan(choice):
     config = composed(choice, *WITH.get(choice, ()))
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    plan = train.make_plan(config)
+    plan = make_plan(config)
     assert plan.settings.num_rollouts >= 1
     assert callable(plan.make_engine)
     assert plan.make_trainer.func.__name__ == "Trainer"
@@ -79,7 +79,7 @@ def test_a_trainer_of_this_machine_is_one_process(choice, tmp_path):
     from papo.parallel import Ranks
     from papo.training import build_trainer
 
-    plan = train.make_plan(composed(choice))
+    plan = make_plan(composed(choice))
     trainer = build_trainer(
         plan.make_trainer,
         folder=tmp_path,
@@ -136,10 +136,10 @@ def test_a_pass_takes_several_prompts_where_the_run_has_a_gpu(
 
 
 def test_micro_batches_are_cut_by_one_of_two_budgets():
-    published = train.make_plan(composed("training=published", "data.size=384")).settings
+    published = make_plan(composed("training=published", "data.size=384")).settings
     assert (published.prompts_per_microbatch, published.tokens_per_microbatch) == (1, None)
     by_tokens = ("training.prompts_per_microbatch=null", "training.tokens_per_microbatch=8192")
-    assert train.make_plan(composed(*by_tokens)).settings.tokens_per_microbatch == 8192
+    assert make_plan(composed(*by_tokens)).settings.tokens_per_microbatch == 8192
     for neither_or_both in by_tokens:
         with pytest.raises(ValueError, match=r"training\.prompts_per_microbatch.*tokens_per_micro"):
-            train.make_plan(composed(neither_or_both))
+            make_plan(composed(neither_or_both))

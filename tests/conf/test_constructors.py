@@ -17,11 +17,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from training.command import run_command
 
-import analyze
-import front_door
 import papo
-from constructors import CONF, find_constructor, read_config, read_run_config, shipped_targets
-from policy_source import find_policy
+from papo.commands import analyze, front_door
+from papo.commands.constructors import (
+    CONF,
+    find_constructor,
+    read_config,
+    read_run_config,
+    shipped_targets,
+)
+from papo.commands.policy_source import find_policy
 from scripts import export_policy
 
 # What conf/ names beside classes. A stranger's file may call them, so each is looked at by hand: they
@@ -116,6 +121,7 @@ def test_nothing_that_a_module_of_papo_merely_imported_is_a_constructor():
         "papo.files.os.system",
         "papo.files.Path",
         "papo.nothing.Here",
+        "papo.commands.front_door.command",
         "torch.load",
         "torch.optim.adamw.torch.load",
         "torch.optim.optimizer.torch.hub.load",
@@ -282,7 +288,7 @@ def test_analysing_the_run_of_a_stranger_only_looks_at_what_it_trained_on(
     marker = tmp_path / "ran"
     commands = []
     fails = SimpleNamespace(
-        run=lambda command: commands.append(command) or subprocess.CompletedProcess(command, 1)
+        run=lambda command, **_: commands.append(command) or subprocess.CompletedProcess(command, 1)
     )
     monkeypatch.setattr(analyze, "subprocess", fails)
     monkeypatch.setattr(front_door, "_failures", [])

@@ -8,20 +8,20 @@ from composing import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-import evaluate
-import train
+from papo.commands import evaluate
+from papo.commands.training import plan as training
 from papo.rollout import check_sampling
 from papo.training import training_settings
 
 # Together they hold every group of settings that has a number.
 COMPOSITIONS = {
-    "the lab": (train, "train", []),
-    "a table": (train, "train", ["data=geometry3k", "reward=math_partly_labelled"]),
-    "files": (train, "train", ["data=virl39k_original", "masking=semantic"]),
-    "adapters": (train, "train", ["+model/lora=language_and_vision", "masking=noise"]),
-    "a published run": (train, "train", ["+experiment=papo_d_3b"]),
-    "a random model": (train, "train", ["model=tiny_qwen3_vl", "masking=semantic_policy"]),
-    "an arm": (train, "train", ["+sweep=lab_collapse"]),
+    "the lab": (training, "train", []),
+    "a table": (training, "train", ["data=geometry3k", "reward=math_partly_labelled"]),
+    "files": (training, "train", ["data=virl39k_original", "masking=semantic"]),
+    "adapters": (training, "train", ["+model/lora=language_and_vision", "masking=noise"]),
+    "a published run": (training, "train", ["+experiment=papo_d_3b"]),
+    "a random model": (training, "train", ["model=tiny_qwen3_vl", "masking=semantic_policy"]),
+    "an arm": (training, "train", ["+sweep=lab_collapse"]),
     "views and probe": (evaluate, "evaluate", ["views=vision", "probe=perception"]),
     "a benchmark": (evaluate, "evaluate", ["benchmark=geometry3k"]),
     "pictures in an archive": (evaluate, "evaluate", ["benchmark=virl39k_original"]),
@@ -67,7 +67,7 @@ def test_every_number_has_to_be_finite(name):
 
 def test_infinity_is_a_setting_where_it_turns_clipping_off():
     config = composed("train", [f"{key}={value}" for key, value in MAY_BE])
-    assert train.make_plan(config).settings.max_grad_norm == math.inf
+    assert training.make_plan(config).settings.max_grad_norm == math.inf
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

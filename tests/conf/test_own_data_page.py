@@ -10,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from test_paper_page import commands_of
 
-import front_door
-from lab_settings import check_settings_are_meant
+from papo.commands import front_door
+from papo.commands.lab_settings import check_settings_are_meant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "data.md").read_text("utf-8")

@@ -14,14 +14,14 @@ from omegaconf import OmegaConf
 from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-import front_door
+from papo.commands import front_door
+from papo.commands.run_memory import unloaded_run_memory
 from papo.data import ProblemTable
 from papo.masking import RandomPatchMask
 from papo.models import build_byte_tokenizer, loading, meta_model
 from papo.parallel import Ranks, check_processes
 from papo.rewards import MathReward
 from papo.training import check_room, check_share, check_strategy, training_settings
-from run_memory import unloaded_run_memory
 
 CONF = Path(__file__).parents[2] / "conf"
 B3, B7 = "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"

@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 from training.command import SHORT, contents, result, run_command
 
-import front_door
-import train
+from papo.commands import front_door
+from papo.commands.training.plan import make_plan
 from papo.published import published_results
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -205,7 +205,7 @@ def test_every_job_makes_a_plan_with_the_settings_of_its_arm(sweep, experiment, 
             key: found[key] if value is not None else None for key, value in expected.items()
         }, arm
         assert config.resume is True
-        plan = train.make_plan(config)
+        plan = make_plan(config)
         assert plan.settings.max_resample == config.training.max_resample
         weights = plan.objective.weights(progress=0.0)
         perception = [weights[name] for name in ("perception_kl", "entropy", "masked_entropy")]

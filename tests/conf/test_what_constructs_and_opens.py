@@ -66,9 +66,9 @@ OWN = "the program's own command, settings and files; nothing in it is data"
 NAMED = "names of fields that papo itself lists"
 
 PLACES = {
-    "analyze.py": {
-        "front_door.instantiate": CONFIG,
-        "subprocess.run": "evaluate.py with arguments, no shell; tests/conf/test_constructors.py",
+    "papo/commands/analyze.py": {
+        "papo.commands.front_door.instantiate": CONFIG,
+        "subprocess.run": "papo evaluate with arguments, no shell; tests/conf/test_constructors.py",
         **dict.fromkeys(["wandb.Image", "wandb.Settings", "wandb.Table", "wandb.init"], OWN),
     },
     "benchmarks/__main__.py": {"subprocess.run": OWN},
@@ -97,7 +97,7 @@ PLACES = {
         "datasets.Dataset.from_list": OWN,
         "yaml.safe_load": SAFE,
     },
-    "constructors.py": {
+    "papo/commands/constructors.py": {
         "getattr": CONFIG,
         "importlib.import_module": CONFIG,
         "omegaconf.OmegaConf.create": SAFE,
@@ -106,17 +106,17 @@ PLACES = {
         ),
         "yaml.parse": SAFE,
     },
-    "evaluate.py": {"front_door.instantiate": CONFIG},
-    "front_door.py": {
+    "papo/commands/evaluate.py": {"papo.commands.front_door.instantiate": CONFIG},
+    "papo/commands/front_door.py": {
         "hydra.utils.instantiate": CONFIG,
         "importlib.util.find_spec": OWN,
         "instantiate": CONFIG,
         "wandb.login": OWN,
     },
     "notebooks/error_analysis.ipynb": {"subprocess.run": OWN},
-    "notebooks/papo_on_one_page.ipynb": {"front_door.instantiate": CONFIG},
+    "notebooks/papo_on_one_page.ipynb": {"papo.commands.front_door.instantiate": CONFIG},
     "notebooks/reading_a_run.ipynb": {"subprocess.run": OWN},
-    "notebooks/what_the_mask_hides.ipynb": {"front_door.instantiate": CONFIG},
+    "notebooks/what_the_mask_hides.ipynb": {"papo.commands.front_door.instantiate": CONFIG},
     "papo/analysis/evaluated_run.py": {"getattr": NAMED},
     "papo/analysis/judge/remote.py": {
         "openai": ANSWER,
@@ -214,11 +214,14 @@ PLACES = {
     "papo/training/microbatches.py": {"getattr": NAMED},
     "papo/training/settings.py": {"getattr": NAMED},
     "papo/types/rollout.py": {"getattr": NAMED},
-    "policy_source.py": {
-        "front_door.instantiate": CONFIG,
+    "papo/commands/policy_source.py": {
+        "papo.commands.front_door.instantiate": CONFIG,
         "omegaconf.OmegaConf.create": CONFIG,
     },
-    "run_memory.py": {"front_door.instantiate": CONFIG, "omegaconf.OmegaConf.load": OWN},
+    "papo/commands/run_memory.py": {
+        "papo.commands.front_door.instantiate": CONFIG,
+        "omegaconf.OmegaConf.load": OWN,
+    },
     "scripts/check_method.py": {"importlib.import_module": "modules of method_cases.MODULES alone"},
     "servers/vllm/plugin/papo_vllm/engine.py": {
         ".from_config": "the server's own model, no code that comes with it"
@@ -227,7 +230,10 @@ PLACES = {
         "safetensors.safe_open": "names, folder, sizes and shapes, tests/rollout/test_vllm_plugin.py"
     },
     "servers/vllm/prepare_cpu.py": {"importlib.metadata.version": OWN},
-    "train.py": {"front_door.instantiate": CONFIG, "omegaconf.OmegaConf.create": CONFIG},
+    "papo/commands/training/continued.py": {"omegaconf.OmegaConf.create": CONFIG},
+    "papo/commands/command_line.py": {"importlib.import_module": "a command of its own table"},
+    "papo/commands/training/plan.py": {"papo.commands.front_door.instantiate": CONFIG},
+    "papo/commands/training/run.py": {"papo.commands.front_door.instantiate": CONFIG},
 }
 
 

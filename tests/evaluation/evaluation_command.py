@@ -30,8 +30,7 @@ class Outcome:
 
 def run_evaluation(*overrides, short=True, multirun=False):
     """Returns exit code and output of `python evaluate.py OVERRIDES`."""
-    import evaluate
-    import front_door
+    from papo.commands import evaluate, front_door
 
     flags = ("-m",) if multirun else ()
     stdout, stderr = io.StringIO(), io.StringIO()

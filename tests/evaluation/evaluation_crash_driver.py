@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crash_frame import before, die, on_call, run_cases
 
-import evaluate
 from papo import files
+from papo.commands import evaluate
 from papo.evaluation import runner, store
 
 COMMAND = [

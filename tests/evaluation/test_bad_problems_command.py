@@ -102,7 +102,7 @@ def test_an_evaluation_that_is_strict_stops_at_the_first_by_name(folder, tmp_pat
 def test_a_masked_view_of_texts_alone_is_refused_before_a_model_is_built(
     tmp_path, views, remedy, monkeypatch
 ):
-    import policy_source
+    from papo.commands import policy_source
 
     row = {"problem": "How long?", "answer": "4", "images": ["good.png"]}
     (tmp_path / "test.jsonl").write_text("\n".join([json.dumps(row)] * 3))

@@ -27,7 +27,7 @@ LAB_SETS = {"lab_prior", "lab_counter_prior"}
 @pytest.fixture
 def no_model(monkeypatch):
     """Fails where a model would be loaded."""
-    import policy_source
+    from papo.commands import policy_source
 
     def load(_):
         raise AssertionError("a model was loaded before everything was checked")
@@ -343,7 +343,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on_and_does(tmp_path, monkeypa
 
 
 def test_half_precision_is_for_weights_and_not_for_positions(tmp_path, monkeypatch):
-    import policy_source
+    from papo.commands import policy_source
 
     original, loaded = policy_source.load_policy, []
 
@@ -537,7 +537,7 @@ def test_a_data_set_without_a_readable_problem_has_no_table(tmp_path):
     ],
 )
 def test_what_is_read_may_be_set(overrides, tmp_path, no_model, monkeypatch):
-    import evaluate
+    from papo.commands import evaluate
 
     def stop(_):
         raise ValueError("all is read")
@@ -584,7 +584,7 @@ def test_the_published_protocol_is_the_default():
 
 @pytest.mark.parametrize("group", ["benchmark", "views", "rollout", "masking"])
 def test_every_choice_composes_and_builds(group, tmp_path):
-    import evaluate
+    from papo.commands import evaluate
 
     choices = sorted(file.stem for file in (REPOSITORY / "conf" / group).glob("*.yaml"))
     assert len(choices) > 1

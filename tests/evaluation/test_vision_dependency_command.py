@@ -108,7 +108,7 @@ def test_an_evaluation_is_compared_with_itself_in_any_view(finished):
 @pytest.fixture
 def no_model(monkeypatch):
     """Fails where a model would be loaded."""
-    import policy_source
+    from papo.commands import policy_source
 
     def load(_):
         raise AssertionError("a model was loaded before everything was checked")

@@ -5,8 +5,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-import front_door
-import train
+from papo.commands import front_door
+from papo.commands.training.plan import make_plan
+from papo.commands.training.preflight import preflight
 from papo.lab import PerceptionLabProblems, held_out_set, save_untrained_model, shape_named
 from papo.masking import EvidenceControlMask, EvidenceMask
 from papo.parallel import Ranks
@@ -27,33 +28,33 @@ def quadrilateral_model(tmp_path_factory):
 
 def test_the_experiment_trains_on_four_readings_with_a_model_that_knows_them(quadrilateral_model):
     config = composed("+experiment=lab_quadrilateral", f"model.path={quadrilateral_model}")
-    plan = train.make_plan(config)
-    train.preflight(plan, Ranks(), torch.device("cpu"), shards=1)
+    plan = make_plan(config)
+    preflight(plan, Ranks(), torch.device("cpu"), shards=1)
     assert set("abcd") <= plan.source[0].truth.keys()
 
 
 def test_the_shipped_policy_is_refused_for_the_other_world():
-    plan = train.make_plan(composed("data.shape=quadrilateral", "rollout.max_response_tokens=44"))
+    plan = make_plan(composed("data.shape=quadrilateral", "rollout.max_response_tokens=44"))
     with pytest.raises(ValueError, match=r"data\.shape=quadrilateral.*warm_start_lab\.py"):
-        train.preflight(plan, Ranks(), torch.device("cpu"), shards=1)
+        preflight(plan, Ranks(), torch.device("cpu"), shards=1)
 
 
 def test_a_policy_of_the_other_world_is_refused_for_the_shipped_one(quadrilateral_model):
-    plan = train.make_plan(composed(f"model.path={quadrilateral_model}"))
+    plan = make_plan(composed(f"model.path={quadrilateral_model}"))
     with pytest.raises(ValueError, match=r"data\.shape=rectangle: it does not know"):
-        train.preflight(plan, Ranks(), torch.device("cpu"), shards=1)
+        preflight(plan, Ranks(), torch.device("cpu"), shards=1)
 
 
 def test_responses_that_cannot_be_finished_are_refused_before_anything_is_loaded():
     with pytest.raises(ValueError, match=r"at least 39 tokens.*rollout\.max_response_tokens=24"):
-        train.make_plan(composed("data.shape=quadrilateral"))
+        make_plan(composed("data.shape=quadrilateral"))
 
 
 def test_an_unknown_shape_names_the_key():
     with pytest.raises(
         ValueError, match=r"rectangle, quadrilateral; got 'circle'. Set data\.shape"
     ):
-        train.make_plan(composed("data.shape=circle"))
+        make_plan(composed("data.shape=circle"))
 
 
 def test_the_held_out_sets_of_the_worlds_differ():

@@ -8,8 +8,8 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-import front_door
 import papo.methods
+from papo.commands import front_door
 from papo.functional import group_advantages
 from papo.objective import Blocks, Credit
 from papo.types import IMAGE, RolloutBatch, ViewScores

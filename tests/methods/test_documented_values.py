@@ -7,7 +7,7 @@ import torch
 from lab_module import lab_module, reward_by_row
 from methods.credit_cases import blocks_of, config_of, credit_of, given, objective_of, rollout
 
-import front_door
+from papo.commands import front_door
 from papo.methods import TPAE, VPPO
 from papo.types import IMAGE
 
@@ -103,7 +103,7 @@ def test_tpae_pushes_down_tokens_of_right_answers_alone_and_leaves_few_samples()
 
 @pytest.mark.parametrize("objective", ["vppo", "vepo"])
 def test_the_cut_into_passes_changes_no_advantage(objective, tmp_path):
-    from train import make_views
+    from papo.commands.training.plan import make_views
 
     made = objective_of(objective)
     views = make_views(config_of(objective), made)

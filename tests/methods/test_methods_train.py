@@ -1,7 +1,7 @@
 """Each method with a view or a credit of its own trains the lab's policy, as `python train.py objective=NAME` does."""
 
 import math
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,9 +9,12 @@ from hydra import compose, initialize_config_dir
 from lab_module import parameters
 from lab_module import train as run_module
 
-import front_door
-import train
+from papo.commands import front_door
+from papo.commands.training.continued import check_length
+from papo.commands.training.plan import make_plan
+from papo.commands.training.run import make_module
 from papo.parallel import NoSharding, Ranks
+from papo.training import RunFolder, Start
 
 SMALL = (
     "training.num_rollouts=1",
@@ -36,9 +39,9 @@ def composed(*overrides):
 
 def module_of(tmp_path, *overrides):
     config = composed(f"run_dir={tmp_path}", *overrides)
-    plan = train.make_plan(config)
+    plan = make_plan(config)
     policy = front_door.instantiate(config.model)
-    return train.make_module(
+    return make_module(
         plan,
         policy,
         plan.make_engine(policy=policy),
@@ -89,7 +92,7 @@ def test_it_trains(name, tmp_path):
 )
 def test_what_does_not_fit_is_refused_before_a_model_is_loaded(overrides, said):
     with pytest.raises(ValueError, match=said):
-        train.make_plan(composed(*overrides))
+        make_plan(composed(*overrides))
 
 
 def test_the_lab_flags_exactly_the_tokens_of_what_was_misread(tmp_path):
@@ -113,20 +116,20 @@ def test_the_lab_flags_exactly_the_tokens_of_what_was_misread(tmp_path):
 
 
 def test_dvrp_raises_one_divergence_and_lowers_the_other():
-    plan = train.make_plan(composed("objective=dvrp", "fidelity=official"))
+    plan = make_plan(composed("objective=dvrp", "fidelity=official"))
     weights = plan.objective.weights(0.0)
     assert weights["necessity"] == -0.01
     assert weights["robustness"] == 0.01
     assert weights["masked_entropy"] == weights["noised_entropy"] == 0.05
     assert plan.objective.needs.old_views == ("masked", "noised")
-    live = train.make_plan(composed("objective=dvrp")).objective.needs
+    live = make_plan(composed("objective=dvrp")).objective.needs
     assert live.live_views == ("masked", "noised")
 
 
 @pytest.mark.parametrize("name", ["dvrp", "noisyrollout"])
 def test_a_run_whose_noise_fades_is_not_made_longer(name):
-    plan = train.make_plan(composed(f"objective={name}"))
-    folder = SimpleNamespace(changes_length=lambda start: True)
-    start = SimpleNamespace(num_rollouts=99)
+    plan = make_plan(composed(f"objective={name}"))
+    folder = Mock(spec=RunFolder, **{"changes_length.return_value": True})
+    start = Mock(spec=Start, num_rollouts=99)
     with pytest.raises(ValueError, match=r"annealed view.*training.num_rollouts=99"):
-        train.check_length(plan, folder, start)
+        check_length(plan, folder, start)

@@ -8,7 +8,7 @@ import yaml
 from methods.test_sizes_and_passes import code_lines
 from training.command import run_command
 
-from constructors import allow_packages, find_constructor, read_run_config
+from papo.commands.constructors import allow_packages, find_constructor, read_run_config
 
 OWN_PARTS = '''
 """A term and a credit of a user's own."""

@@ -80,7 +80,7 @@ def said_passes(objective, fidelity):
     [(name, "official") for name in OBJECTIVES] + [("papo_g", "exact"), ("papo_d", "paper")],
 )
 def test_its_passes_are_those_of_the_table(objective, fidelity, tmp_path):
-    from train import make_views
+    from papo.commands.training.plan import make_views
 
     made = objective_of(objective, fidelity)
     views = make_views(config_of(objective, fidelity), made)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 from hydra import compose, initialize_config_dir
 
-import front_door
+from papo.commands import front_door
 from papo.functional import group_advantages, token_statistics, zero_padding
 from papo.types import IMAGE, RolloutBatch, ViewScores
 

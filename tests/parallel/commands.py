@@ -38,9 +38,9 @@ def command(ranks, name, arguments, prepare=None):
         arguments: of every rank, or a list of them by rank.
         prepare: called with the module and the ranks before it begins.
     """
-    import front_door
+    from papo.commands import front_door
 
-    door = importlib.import_module(name)
+    door = importlib.import_module(f"papo.commands.{name}")
     if isinstance(arguments[0], list):
         arguments = arguments[ranks.rank]
     sys.argv = [str(TESTS.parent / f"{name}.py"), *arguments]

@@ -8,15 +8,15 @@ import traceback
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "evaluate",
         "lightning.pytorch",
+        "papo.commands.evaluate",
+        "papo.commands.train",
         "papo.lab",
         "papo.masking",
         "papo.models",
         "papo.objective",
         "papo.rollout",
         "papo.training",
-        "train",
     ]
 )
 

@@ -24,7 +24,7 @@ def launcher(*overrides):
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    import front_door
+    from papo.commands import front_door
 
     with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
         config = GlobalHydra.instance().hydra.compose_config(
@@ -106,13 +106,13 @@ def test_jobs_in_other_processes_share_the_folder_named_after_the_start():
     import cloudpickle
     from hydra.core.singleton import Singleton
 
-    import front_door
+    from papo.commands import front_door
 
     here = front_door.start_time("%Y-%m-%d_%H-%M-%S")
     state = cloudpickle.dumps(Singleton.get_state())
     script = (
         "import pickle, sys, time\n"
-        "import front_door\n"
+        "from papo.commands import front_door\n"
         "from hydra.core.singleton import Singleton\n"
         "front_door.CommandStart().seconds += 1000\n"
         "Singleton.set_state(pickle.loads(sys.stdin.buffer.read()))\n"
@@ -127,7 +127,7 @@ def test_jobs_in_other_processes_share_the_folder_named_after_the_start():
 def test_a_launcher_takes_the_task_to_its_processes_by_name():
     import pickle
 
-    import train
+    from papo.commands import train
 
     # By value it would be all that the function refers to, of which some cannot be pickled.
     assert pickle.dumps(train.main.__wrapped__) == pickle.dumps(train.task)
@@ -215,7 +215,7 @@ def test_a_run_is_saved_before_its_launcher_hears_of_the_warning(tmp_path, monke
 def test_a_command_whose_processes_were_warned_hands_over_and_says_nothing_more(
     tmp_path, monkeypatch
 ):
-    import on_ranks
+    from papo.commands import on_ranks
 
     def requeue(number, frame):
         raise SystemExit(255)

@@ -332,8 +332,7 @@ def test_ranks_with_other_settings_are_refused_before_anything_is_written(tmp_pa
     ],
 )
 def test_impossible_numbers_of_processes_are_refused(settings, says, tmp_path, capfd, monkeypatch):
-    import evaluate
-    import front_door
+    from papo.commands import evaluate, front_door
 
     monkeypatch.setattr(front_door, "_failures", [])
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *settings, f"run_dir={tmp_path / 'run'}"])

@@ -100,8 +100,7 @@ def test_a_warning_to_the_command_stops_all_processes_after_a_saved_rollout(
 def test_impossible_numbers_of_processes_are_refused_before_any_is_started(
     settings, says, tmp_path, capfd, monkeypatch
 ):
-    import front_door
-    import train
+    from papo.commands import front_door, train
 
     monkeypatch.setattr(front_door, "_failures", [])
     monkeypatch.setattr(sys, "argv", ["train.py", *settings, f"run_dir={tmp_path / 'run'}"])

@@ -102,7 +102,7 @@ def filtered(ranks, changed=()):
     """Filters 64 problems; returns the usable ones and how many problems this rank read."""
     from model_fixtures import problem
 
-    import train
+    from papo.commands.training.run import usable_problems
     from papo.data import FilteredProblems
     from papo.types import Needs
 
@@ -123,7 +123,7 @@ def filtered(ranks, changed=()):
 
     source = Counted()
     encoder = SimpleNamespace(prompt_length=lambda problem: 5)
-    usable = train.usable_problems(
+    usable = usable_problems(
         SimpleNamespace(
             source=source,
             settings=SimpleNamespace(prompts_per_rollout=4),

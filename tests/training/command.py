@@ -33,8 +33,7 @@ class Outcome:
 
 def run_command(*overrides, short=True, multirun=False):
     """Returns exit code and output of `python train.py OVERRIDES`."""
-    import front_door
-    import train
+    from papo.commands import front_door, train
 
     flags = ("-m",) if multirun else ()
     stdout, stderr = io.StringIO(), io.StringIO()

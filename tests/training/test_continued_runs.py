@@ -311,13 +311,13 @@ def test_a_finished_run_that_goes_on_is_the_longer_run(run, longer):
 
 
 def test_a_longer_run_that_is_killed_goes_on_to_its_new_end(run, longer, monkeypatch):
-    import train
+    from papo.commands.training import run as running
 
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "fit", killed)
+        patch.setattr(running, "fit", killed)
         with pytest.raises(KeyboardInterrupt):
             continued(run, "training.num_rollouts=6")
     assert result(run)["status"] == "interrupted"

@@ -67,7 +67,7 @@ def test_the_best_checkpoints_are_those_of_the_highest_rewards(watched):
 
 
 def test_a_best_checkpoint_can_be_evaluated_and_holds_the_state_to_resume_from(watched):
-    from policy_source import find_policy, load_policy
+    from papo.commands.policy_source import find_policy, load_policy
 
     [file, *_] = (watched / "checkpoints").glob("best_*")
     source = find_policy(str(file), OmegaConf.load(watched / "config.yaml").model)

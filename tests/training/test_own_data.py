@@ -143,7 +143,7 @@ def test_only_what_was_left_is_named(tmp_path):
     ],
 )
 def test_settings_that_were_chosen_are_taken(words, tmp_path, monkeypatch):
-    import train
+    from papo.commands import train
 
     def stop(_):
         raise ValueError("settings were taken")

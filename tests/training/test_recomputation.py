@@ -11,14 +11,15 @@ AUTO = ("model.gradient_checkpointing=auto", "training.prompts_per_microbatch=2"
 
 def counted(*overrides):
     """The memory of the run of a command, with all activations kept and computed again."""
-    import front_door
-    import train
+    from papo.commands import front_door
+    from papo.commands.run_memory import unloaded_run_memory
+    from papo.commands.training.plan import make_plan
+    from papo.commands.training.preflight import memory_facts
     from papo.parallel import Ranks
-    from run_memory import unloaded_run_memory
 
     with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
-        plan = train.make_plan(compose("train", overrides=[*SHORT, *AUTO, *overrides]))
-    facts = train.memory_facts(plan, torch.device("cpu"), 1)
+        plan = make_plan(compose("train", overrides=[*SHORT, *AUTO, *overrides]))
+    facts = memory_facts(plan, torch.device("cpu"), 1)
     return [
         unloaded_run_memory(
             plan.config, plan.settings, available=available, ranks=Ranks(), **facts
@@ -28,9 +29,9 @@ def counted(*overrides):
 
 
 def run_with(available, run_dir, monkeypatch):
-    import train
+    from papo.commands.training import preflight
 
-    monkeypatch.setattr(train, "available_bytes", lambda device: available)
+    monkeypatch.setattr(preflight, "available_bytes", lambda device: available)
     return run_command(*AUTO, f"run_dir={run_dir}")
 
 

@@ -5,7 +5,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lab_module import NUM_RESPONSES, lab_module, reward_by_row, train
 
-import front_door
+from papo.commands import front_door
 from papo.masking import DiffusionNoiseMask
 from papo.training import check_sampled_from
 from papo.training.sampling import sample_from
@@ -131,10 +131,10 @@ def test_shares_become_numbers_of_responses():
 
 
 def plan_of(*overrides):
-    import train as front
+    from papo.commands.training.plan import make_plan
 
     with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
-        return front.make_plan(compose("train", overrides=["objective=noisyrollout", *overrides]))
+        return make_plan(compose("train", overrides=["objective=noisyrollout", *overrides]))
 
 
 def test_the_command_line_reads_it_before_a_model_is_loaded():

@@ -70,8 +70,7 @@ def test_other_processes_than_were_started_are_refused_with_what_to_set(devices)
 
 
 def test_a_run_is_not_started_by_mpi(tmp_path, monkeypatch, capsys):
-    import front_door
-    import train
+    from papo.commands import front_door, train
 
     for name, value in SEVERAL["Open MPI"].items():
         monkeypatch.setenv(name, value)
@@ -126,9 +125,9 @@ def test_what_works_in_one_process_refuses_before_hydra_makes_a_folder(
 ):
     import importlib
 
-    import front_door
+    from papo.commands import front_door
 
-    door = importlib.import_module(name)
+    door = importlib.import_module(f"papo.commands.{name}")
     monkeypatch.setattr(sys, "argv", [f"{name}.py", f"run_dir={tmp_path / 'run'}"])
     assert front_door.command(door.main) == 1
     assert re.match("error: this is one process of 2 ", capsys.readouterr().err)

@@ -35,9 +35,9 @@ def while_the_model_loads():
 
 
 def before_training():
-    import train
+    from papo.commands.training import run
 
-    return train, "evaluate", 1
+    return run, "evaluate", 1
 
 
 def in_a_rollout():
@@ -47,9 +47,9 @@ def in_a_rollout():
 
 
 def after_training():
-    import train
+    from papo.commands.training import run
 
-    return train, "evaluate", SECOND_CALL
+    return run, "evaluate", SECOND_CALL
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_signal_ends_the_run_with_its_code_and_names_what_goes_on(
 
 
 def test_a_signal_before_anything_is_begun_says_so(tmp_path, monkeypatch):
-    import train
+    from papo.commands import train
 
     sent_on_call(monkeypatch, train, "preflight", signal.SIGTERM)
     outcome = run_command(f"run_dir={tmp_path}", "seed=3")
@@ -240,7 +240,7 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(slurm, 
     ],
 )
 def test_a_signal_outside_a_job_ends_the_command_too(arguments, expected, monkeypatch, capsys):
-    import front_door
+    from papo.commands import front_door
 
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     assert front_door.command(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143

@@ -233,7 +233,7 @@ def alias_tables():
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    import front_door
+    from papo.commands import front_door
 
     with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
         config = compose("train", overrides=["logger=wandb"])

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 
-import front_door
+from papo.commands import front_door
+from papo.commands.command_line import variables, words_of
 from papo.files import locked
 from papo.models import checkpoint_weights
 from papo.parallel import Failure, Ranks, launch
@@ -23,8 +24,8 @@ Opened = TypeVar("Opened")
 _STOPPED_CODES = tuple(128 + number for number in STOPPING)
 
 
-def launch_ranks(script: str, *, num_processes: int, run_dir: Path) -> None:
-    """Has the command that this process was started with done by so many processes of this machine.
+def launch_ranks(name: str, *, num_processes: int, run_dir: Path) -> None:
+    """Has the command that this process runs done by so many processes of this machine.
 
     Raises:
         RanksFailed: they failed, and have said why.
@@ -33,9 +34,10 @@ def launch_ranks(script: str, *, num_processes: int, run_dir: Path) -> None:
     overrides = front_door.without(HydraConfig.get().overrides.task, "run_dir")
     multirun = front_door.multirun_name()
     code = launch(
-        [script, *overrides, front_door.quoted("run_dir", run_dir)],
+        [*words_of(name), *overrides, front_door.quoted("run_dir", run_dir)],
         processes=num_processes,
-        variables={} if multirun is None else {front_door.MULTIRUN_VARIABLE: multirun},
+        variables=variables()
+        | ({} if multirun is None else {front_door.MULTIRUN_VARIABLE: multirun}),
     )
     if code in _STOPPED_CODES:
         raise Interrupted(code - 128, is_told=True)

@@ -1,6 +1,6 @@
 """What a configuration hands to constructors: a wrong name, kind or value is told with its key.
 
-Shared by the front doors. Not here: what may be constructed at all (constructors.py).
+Shared by the commands. Not here: what may be constructed at all (constructors.py).
 """
 
 import inspect
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 
-from constructors import find_constructor
+from papo.commands.constructors import find_constructor
 from papo.objective import SettingError
 
 _NUMBERS = {int, float, bool}

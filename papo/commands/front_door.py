@@ -25,8 +25,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from constructor_arguments import check_arguments, refusals_named
-from constructors import CONF, check_targets
+from papo.commands.constructor_arguments import check_arguments, refusals_named
+from papo.commands.constructors import CONF, check_targets, plain
 from papo.files import write_atomically
 from papo.lab import WARM_START
 from papo.objective import Credit, Objective, SettingError, Term
@@ -148,9 +148,9 @@ def instantiate(node: DictConfig, *, without: tuple[str, ...] = (), **arguments:
             take.
         Exception: what a constructor of papo raised, not Hydra's wrapping of it.
     """
-    key, plain = key_of(node), OmegaConf.to_container(node, resolve=True)
-    check_targets(plain)
-    arguments |= {name: value for name, value in plain.items() if name not in without}
+    key, values = key_of(node), plain(node)
+    check_targets(values)
+    arguments |= {name: value for name, value in values.items() if name not in without}
     with settings_named(node):
         check_arguments(arguments, key)
     with settings_named(node), refusals_named(arguments, key):
@@ -211,8 +211,7 @@ def settings_named(node: DictConfig) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        written = OmegaConf.to_container(node, resolve=False)
-        assert isinstance(written, dict)
+        written = plain(node, resolve=False)
         here = {str(name): f"{key_of(node)}.{name}" for name in written}
         keys = {
             name: source[1]
@@ -235,9 +234,9 @@ def check_node(node: DictConfig) -> None:
     Raises:
         ValueError: as of `instantiate`.
     """
-    plain = OmegaConf.to_container(node, resolve=True)
-    check_targets(plain)
-    check_arguments(plain, key_of(node))
+    values = plain(node)
+    check_targets(values)
+    check_arguments(values, key_of(node))
 
 
 def key_of(node: DictConfig) -> str:
@@ -253,10 +252,10 @@ def check_known_keys(config: DictConfig, known: Iterable[str]) -> None:
             anywhere in it a `_target_` that no configuration may name (constructors.py).
     """
     # As it was written: an interpolation would name the key that reads it, not the one to set.
-    for key, value in _settings(OmegaConf.to_container(config, resolve=False)):
+    for key, value in _settings(plain(config, resolve=False)):
         if not _is_finite(value) and not (value == math.inf and key.endswith(MAY_BE_INFINITE)):
             raise ValueError(f"a setting is a finite number; got {value}. Set {key}.")
-    check_targets(OmegaConf.to_container(config, resolve=True))
+    check_targets(plain(config))
     if unknown := sorted(set(config) - set(known)):
         raise ValueError(
             f"unknown key {unknown[0]}; known: {', '.join(sorted(known))}. "
@@ -313,8 +312,7 @@ def apply_arm(config: DictConfig) -> None:
         raise ValueError(
             f"sweep.arm is one of {', '.join(map(str, arms))}; got {config.sweep.arm!r}"
         )
-    settings = OmegaConf.to_container(arms[config.sweep.arm], resolve=True)
-    assert isinstance(settings, dict)
+    settings = plain(arms[config.sweep.arm])
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in map(str, given):
         if (name := override.lstrip("+").partition("=")[0]) in settings:
@@ -558,7 +556,9 @@ def without(overrides: Iterable[str], *keys: str) -> list[str]:
 
 def shell_command(arguments: Iterable[str]) -> str:
     """Returns the line that starts this front door with other arguments."""
-    return shlex.join(["python", sys.argv[0], *arguments])
+    program = sys.argv[0]
+    words = program.split() if program.startswith("papo ") else ["python", program]
+    return shlex.join([*words, *arguments])
 
 
 def quoted(name: str, value: Any) -> str:

@@ -1,6 +1,6 @@
 """Where a finished policy comes from: a training run, a Hugging Face folder, or a model of conf/.
 
-Shared by evaluate.py and the scripts; knows Hydra's nodes, so it belongs to the front doors.
+Shared by `evaluate` and the scripts; knows Hydra's nodes, so it belongs to the commands.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from constructors import read_run_config
-from front_door import instantiate
+from papo.commands.constructors import read_run_config
+from papo.commands.front_door import instantiate
 from papo.evaluation import check_hugging_face_folder
 from papo.models import check_model, meta_model
 from papo.training import (

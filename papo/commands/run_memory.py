@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from front_door import instantiate
+from papo.commands.constructors import CONF
+from papo.commands.front_door import instantiate
 from papo.models import check_model, meta_model
 from papo.parallel import Ranks
 from papo.training import RunMemory, TrainingSettings, recomputes
@@ -17,7 +17,7 @@ from papo.training.microbatches import (
     shared_prefix_tokens,
 )
 
-_LORA = Path(__file__).resolve().parent / "conf" / "model" / "lora" / "language.yaml"
+_LORA = CONF / "model" / "lora" / "language.yaml"
 
 
 def run_memory(

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-CONF = Path(__file__).resolve().parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # Package -> where what it offers is defined: Lightning's loggers and plugins are partly Fabric's.
 ALLOWED_PACKAGES = {
@@ -37,8 +37,6 @@ _NEVER_ALLOWED = frozenset(
         *sys.builtin_module_names,
         "hydra",
         "omegaconf",
-        "constructors",
-        "front_door",
     }
     | {package.partition(".")[0] for package in ALLOWED_PACKAGES}
 )
@@ -48,6 +46,16 @@ _own_packages: list[str] = []
 _MAX_CONFIG_BYTES = 1_000_000  # a resolved configuration has about 10,000
 _MAX_DEPTH = 100  # one has about 6
 _INTERPOLATION = "${"
+
+
+def plain(node: Any, *, resolve: bool = True) -> Any:
+    """Returns a node of a configuration as plain values.
+
+    Args:
+        node: OmegaConf's.
+        resolve: without, interpolations stay as they were written.
+    """
+    return OmegaConf.to_container(node, resolve=resolve)
 
 
 def allow_packages(names: Any) -> None:
@@ -113,6 +121,8 @@ def find_constructor(target: Any) -> Any:
     *inner, name = target.removeprefix(f"{package}.").split(".")
     if any(not part.isidentifier() or part.startswith("_") for part in (*inner, name)):
         raise _refusal(target, "a name in it is private, or is none")
+    if package == "papo" and inner[:1] == ["commands"]:
+        raise _refusal(target, "what a command does is no part of a run")
     try:
         module, path = import_module(package), package
         for part in inner:
@@ -164,7 +174,7 @@ def read_config(path: Path) -> dict[str, Any]:
         text = path.read_text("utf-8")
         _check_events(yaml.parse(text))
         # OmegaConf's reading of numbers (1e-6), without its resolving of interpolations.
-        config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        config = plain(OmegaConf.create(text), resolve=False)
     except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         message = " ".join(str(error).split())
         raise ValueError(

@@ -1,0 +1,153 @@
+"""What is missing for a planned run, said before a model is loaded: memory, devices, disk, pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from papo.commands import front_door
+from papo.commands.run_memory import run_memory, unloaded_run_memory
+from papo.commands.training.plan import Plan, is_lab
+from papo.data import notes_on
+from papo.lab import check_model_speaks
+from papo.masking import check_mask
+from papo.parallel import NoSharding, Ranks, Sharding
+from papo.rollout import preflight_engine
+from papo.training import (
+    Collector,
+    RolloutCheckpoint,
+    RunFolder,
+    RunMemory,
+    available_bytes,
+    build_trainer,
+    check_room,
+    checkpoint_bytes,
+    longest_prompt,
+)
+from papo.types import ImageMask
+from papo.views import MaskedView
+
+WITHOUT_MASKED_VIEW = "objective=grpo"
+
+
+# Prompts that are read for the estimate of memory.
+PROMPTS_FOR_ESTIMATE = 16
+
+
+def preflight(
+    plan: Plan, ranks: Ranks, device: torch.device, shards: int
+) -> tuple[bool, tuple[str, ...]]:
+    """Says what is missing before a model is loaded, and, but for what stands in the data, within seconds.
+
+    Returns whether passes compute activations again, and what must be known of that and of how the data are read.
+
+    Raises:
+        ValueError, FileNotFoundError, MemoryError: with the override that helps.
+    """
+    for part in (plan.source, plan.image_mask):
+        if hasattr(part, "preflight"):
+            part.preflight()
+    model, free = plan.config.model, available_bytes(device)
+    notes: tuple[str, ...] = ()
+    recomputes = bool(model.gradient_checkpointing)
+    if "hub_id" in model or model.gradient_checkpointing == "auto":
+        facts = memory_facts(plan, device, shards)
+        unloaded = unloaded_run_memory(
+            plan.config, plan.settings, available=free, ranks=ranks, **facts
+        )
+        memory, notes = unloaded.memory, unloaded.notes
+        check_room(memory, name=unloaded.name, available=free, instead=unloaded.instead)
+        recomputes = memory.checkpointing
+    if is_lab(plan) and model.get("path"):
+        check_model_speaks(model.path, plan.source.shape)
+    preflight_engine(
+        plan.make_engine, longest_prompt=getattr(plan.source, "max_prompt_tokens", None) or 1
+    )
+    make_trainer(plan, [], ranks, device, NoSharding())
+    # These read the data, which may have to come from the hub.
+    if plan.objective.needs.views or plan.sampled_from:
+        masks = [view.mask for view in plan.views.values() if isinstance(view, MaskedView)]
+        for mask in (plan.image_mask, *masks):
+            if isinstance(mask, ImageMask):
+                check_mask(mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
+    return recomputes, (*notes, *notes_on(plan.source))
+
+
+def make_sharding(config: DictConfig, ranks: Ranks, device: torch.device) -> Sharding | NoSharding:
+    """How the policy is spread over the ranks; the settings are checked."""
+    if ranks.size == 1 or config.trainer.get("strategy") != "shards":
+        return NoSharding()
+    return Sharding(
+        ranks=ranks,
+        shard_size=config.trainer.get("shard_size"),
+        device_type=device.type,
+        half_precision="16" in str(config.trainer.precision),
+    )
+
+
+def make_trainer(
+    plan: Plan,
+    loggers: list[Any],
+    ranks: Ranks,
+    device: torch.device,
+    sharding: Sharding | NoSharding,
+) -> Trainer:
+    """Returns Lightning's Trainer.
+
+    Raises:
+        ValueError: Lightning refuses its settings.
+    """
+    with front_door.refusals_named(plan.config.trainer, "trainer"):
+        return build_trainer(
+            plan.make_trainer,
+            folder=Path(plan.config.run_dir),
+            callbacks=plan.callbacks,
+            loggers=loggers,
+            ranks=ranks,
+            device=device,
+            sharding=sharding,
+        )
+
+
+def require_room_for_checkpoints(plan: Plan, policy: Any, folder: RunFolder) -> None:
+    """Raises ValueError where the disk would be full before the run has its last checkpoint."""
+    size = checkpoint_bytes(policy, plan.make_optimizer)
+    for callback in plan.callbacks:
+        if isinstance(callback, RolloutCheckpoint):
+            callback.require_room(folder.checkpoint_folder, size)
+
+
+def memory_facts(plan: Plan, device: torch.device, shards: int) -> dict[str, Any]:
+    """What the memory of a run depends on beside its model and prompts."""
+    return {
+        "objective": plan.objective,
+        "make_optimizer": plan.make_optimizer,
+        "on_gpu": device.type == "cuda",
+        "shards": shards,
+    }
+
+
+def memory_of(plan: Plan, collector: Collector, device: torch.device) -> RunMemory:
+    """What a step needs, were all prompts like the longest of the first few."""
+    policy: Any = collector.policy
+    num_prompts = min(PROMPTS_FOR_ESTIMATE, plan.settings.prompts_per_rollout)
+    prompt_tokens, patches = longest_prompt(policy.encode(collector.prompts.take(0, num_prompts)))
+    return run_memory(
+        plan.config,
+        plan.settings,
+        model=policy.model,
+        checkpointing=policy.gradient_checkpointing,
+        prompt_tokens=prompt_tokens,
+        patches=patches,
+        **memory_facts(plan, device, collector.sharding.shard_size),
+    )
+
+
+def room_of(plan: Plan, collector: Collector, device: torch.device) -> list[str]:
+    """Says what of a run's settings its device has room for."""
+    # On the CPU the weights are there already, and were counted before.
+    free = available_bytes(device) if device.type == "cuda" else None
+    memory = memory_of(plan, collector, device)
+    return check_room(memory, name="the policy", available=free, instead={})
