@@ -4,7 +4,7 @@ import pytest
 from conf.test_sweeps import CONF, hydra_config, jobs_of
 from omegaconf import OmegaConf
 
-import train
+from papo.commands.training.plan import make_plan
 
 __all__ = ["hydra_config"]
 
@@ -31,7 +31,7 @@ def test_every_method_is_an_arm_with_a_live_entropy_and_no_further_samples(
     found = {}
     for job in jobs:
         config = hydra_config(job)
-        plan = train.make_plan(config)
+        plan = make_plan(config)
         found[config.sweep.arm] = plan
         assert config.fidelity.entropy == "exact"
         assert plan.settings.max_resample == 0
