@@ -110,6 +110,9 @@ def test_an_exported_policy_is_the_trained_one(demo, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
     assert tokenizer.chat_template
     AutoImageProcessor.from_pretrained(tmp_path / "exported")
+    card = (tmp_path / "exported" / "README.md").read_text("utf-8")
+    assert "| counter-prior | after |" in card
+    assert "Weights of rollout_000004" in card
 
 
 def test_exporting_over_something_is_refused(demo, tmp_path):
