@@ -18,6 +18,11 @@ class DamagedFile(ValueError):
     """A file that this project wrote does not hold what it wrote; the message names it and the way out."""
 
 
+def user_cache() -> Path:
+    """The folder of what can be made anew: papo in `XDG_CACHE_HOME`, else in `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "papo"
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes the whole file or leaves the old one."""
     unfinished = path.with_name(path.name + ".unfinished")

@@ -69,7 +69,12 @@ def measure(
             max(image.size) >= config["evaluation"]["picture_side"] for image in images
         )
         problem = Problem(
-            id=key[1], question=known.question, answer="-", images=images, source=key[0]
+            id=key[1],
+            question=known.question,
+            answer="-",
+            images=images,
+            source=key[0],
+            system_prompt=known.system_prompt,
         )
         try:
             yield response_attention(policy, problem, run.responses[key][0], evaluation=run.name)

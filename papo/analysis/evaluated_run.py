@@ -23,11 +23,13 @@ class KnownProblem:
         question: its text.
         images: files of its pictures, inside the evaluation's folder.
         truth: what is known of the picture, or None.
+        system_prompt: what was said before the question; None leaves it to the chat template.
     """
 
     question: str
     images: tuple[Path, ...]
     truth: Mapping[str, Any] | None
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +194,7 @@ def _read_problems(folder: Path, wanted: Mapping[ItemKey, Any]) -> dict[ItemKey,
                 question=writable(str(row["question"])),
                 images=tuple(_inside(folder, str(image)) for image in row["images"]),
                 truth=row.get("truth"),
+                system_prompt=None if (said := row.get("system_prompt")) is None else str(said),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} describes no problem: {error}") from error

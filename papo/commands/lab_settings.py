@@ -37,10 +37,11 @@ def check_settings_are_meant(config: DictConfig) -> None:
         return
     keys = [OF_THE_LAB[group][1] for group in left]
     values = ", ".join(f"{key}={OmegaConf.select(config, key)}" for key in keys)
+    published = f"+experiment={'own_data' if choices.get('data') == 'local' else 'papo_geo3k'}"
     meant = " ".join(f"{group}={name}" for group, name in left.items())
     raise ValueError(
         f"{values} are settings for PerceptionLab's model of 0.35 M parameters, and this is another model. "
-        f"The published settings: {shell_command(['+experiment=papo_geo3k', *sys.argv[1:]])} (docs/data.md). "
+        f"The published settings: {shell_command([published, *sys.argv[1:]])} (docs/data.md). "
         f"Were the lab's meant? {meant}"
     )
 

@@ -9,11 +9,14 @@ from papo.data.filtering import (
     CheckedProblems,
     FilteredProblems,
     ProblemFilterReport,
+    Reading,
     filter_problems,
 )
 from papo.data.logicvista import LogicVistaProblems
+from papo.data.mixture import MixedProblems
 from papo.data.papo_eval import PapoEvalProblems
 from papo.data.problem_error import ProblemError
+from papo.data.remembered import Remembered
 from papo.data.table import ProblemTable
 from papo.data.virl39k import Virl39kProblems
 
@@ -22,10 +25,13 @@ __all__ = [
     "CheckedProblems",
     "FilteredProblems",
     "LogicVistaProblems",
+    "MixedProblems",
     "PapoEvalProblems",
     "ProblemError",
     "ProblemFilterReport",
     "ProblemTable",
+    "Reading",
+    "Remembered",
     "Virl39kProblems",
     "filter_problems",
     "notes_on",

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from papo.files import user_cache
+
 # Pictures are compressed already: an archive of them that shrinks so far is none.
 MAX_COMPRESSION_RATIO = 100
 MAX_MEMBERS = 1_000_000
@@ -112,8 +114,7 @@ def _cache_folder(archive: Path) -> Path:
     status = archive.stat()
     identity = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "papo" / f"{archive.stem}-{digest}"
+    return user_cache() / f"{archive.stem}-{digest}"
 
 
 def _extract(archive: Path, folder: Path, max_archive_gb: float) -> None:

@@ -4,15 +4,21 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from papo.files import read_object
 from papo.hub import check_hub_answers
 from papo.types import key_in, shown
+
+FILE_KINDS = (".parquet", ".arrow", ".jsonl", ".json", ".csv")
+"""Files that hold a table."""
 
 
 def find_files(path: Path, split: str, *, section: str = "data") -> tuple[Path, ...]:
     """Returns the files that hold a split: `path` itself, or those named after the split in it.
 
-    A folder may hold SPLIT.parquet, SPLIT-*.parquet (also below data/, as on the hub) or SPLIT.jsonl.
-    Files that say how many they are (SPLIT-00000-of-00003.parquet) are there all of them.
+    A folder may hold SPLIT.parquet, SPLIT-*.parquet (also below data/, as on the hub), SPLIT.jsonl, .json or .csv; be
+    what `save_to_disk` wrote of one split or of several; or be an ImageFolder: SPLIT/metadata.csv, .jsonl or .parquet,
+    which stands at its top where the only split is `train`. Files that say how many they are
+    (SPLIT-00000-of-00003.parquet) are there all of them.
 
     Args:
         path: a folder or a file.
@@ -24,8 +30,10 @@ def find_files(path: Path, split: str, *, section: str = "data") -> tuple[Path, 
     """
     path_key = key_in(section, "path")
     if path.is_file():
-        if path.suffix not in (".parquet", ".jsonl"):
-            raise ValueError(f"{path_key}={path} is neither a folder nor a .parquet or .jsonl file")
+        if path.suffix not in FILE_KINDS:
+            raise ValueError(
+                f"{path_key}={path} is neither a folder nor a file of a known kind ({', '.join(FILE_KINDS)})"
+            )
         return (path,)
     if not path.is_dir():
         raise ValueError(
@@ -33,20 +41,54 @@ def find_files(path: Path, split: str, *, section: str = "data") -> tuple[Path, 
             f"Point {path_key}= at the data set, or drop it to load from the hub."
         )
     for pattern in (
-        f"{split}.parquet",
-        f"{split}-*.parquet",
-        f"data/{split}-*.parquet",
-        f"{split}.jsonl",
+        *(f"{split}.parquet", f"{split}-*.parquet", f"data/{split}-*.parquet"),
+        *(f"{split}.jsonl", f"{split}.json", f"{split}.csv"),
     ):
-        # A fifo of that name would be waited for.
-        if files := tuple(sorted(file for file in path.glob(pattern) if file.is_file())):
+        if files := _files(path, pattern):
             return _all_shards(files, split, path_key)
+    for folder in (path / split, path):
+        if (folder / "state.json").is_file():
+            return saved_files(folder)
+    for folder in (path / split, *([path] if split == "train" else [])):
+        for kind in ("csv", "jsonl", "parquet"):
+            if files := _files(folder, f"metadata.{kind}"):
+                return files
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
     raise ValueError(
         f"{path_key}={path} holds no split {split!r}: looked for {split}.parquet, {split}-*.parquet, "
-        f"data/{split}-*.parquet and {split}.jsonl; found {shown(found, 300)}. "
+        f"data/{split}-*.parquet, {split}.jsonl, {split}.json, {split}.csv, what save_to_disk writes, and "
+        f"{split}/metadata.csv, .jsonl or .parquet; found {shown(found, 300)}. "
         f"Set {key_in(section, 'split')}= or point {path_key}= at the file itself."
     )
+
+
+def _files(folder: Path, pattern: str) -> tuple[Path, ...]:
+    # A fifo of that name would be waited for.
+    return tuple(sorted(file for file in folder.glob(pattern) if file.is_file()))
+
+
+def saved_files(folder: Path) -> tuple[Path, ...]:
+    """Returns the Arrow files that `Dataset.save_to_disk` wrote, in their order.
+
+    Raises:
+        ValueError: its state is damaged, or one of the files is missing.
+    """
+    state = read_object(folder / "state.json", remedy="Save the data set anew.")
+    try:
+        names = [str(one["filename"]) for one in state["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / 'state.json'} is not what save_to_disk writes: it names no files"
+        ) from error
+    # A name, and no path: the state is a stranger's.
+    files = tuple(folder / name for name in names if name == Path(name).name)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing or len(files) < len(names) or not files:
+        raise ValueError(
+            f"{folder} was saved as {len(names)} files and lacks {len(missing)}: "
+            f"{shown(', '.join(missing or names), 300)}. Save the data set anew."
+        )
+    return files
 
 
 def _all_shards(files: Sequence[Path], split: str, path_key: str) -> tuple[Path, ...]:

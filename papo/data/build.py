@@ -63,6 +63,7 @@ def build_problem(
     images: Sequence[Any],
     read_image: Callable[[Any], Image],
     prompt_suffix: str,
+    system_prompt: str = "",
     truth: Mapping[str, Any] | None = None,
 ) -> Problem:
     """Returns the problem, its answer without a box around it and its question with the suffix.
@@ -75,11 +76,13 @@ def build_problem(
         images: as they are stored.
         read_image: decodes one of them; raises ProblemError where it cannot.
         prompt_suffix: what every question ends with, after an empty line; empty for nothing.
+        system_prompt: what the system's turn says; empty for none.
         truth: see `Problem`.
 
     Raises:
         ProblemError: see `checked_texts`; or an image is broken.
     """
+    _check_text("system prompt", system_prompt)
     texts = checked_texts(id=id, question=question, answer=answer, num_images=len(images))
     question = texts.question
     if prompt_suffix and not question.endswith(prompt_suffix):
@@ -90,6 +93,7 @@ def build_problem(
         answer=texts.answer,
         images=tuple(read_image(image) for image in images),
         source=source,
+        system_prompt=system_prompt or None,
         truth=truth,
     )
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from papo.data.problem_error import ProblemError
-from papo.types import IMAGE_MARKER, shown
+from papo.types import shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,45 +53,24 @@ def cell_of(row: Mapping[str, Any], column: str, *, key: str) -> Cell:
     return Cell(value=value, column=column, key=key)
 
 
-def question_in(cell: Cell) -> str:
-    """Returns the text of a question, stripped; '' where there is none.
-
-    A chat (a list of turns with `role` and `content`) is its user's turn, the last one, which a system's
-    may precede. Of a content in parts, texts follow one another and a picture becomes a marker.
-
-    Raises:
-        ProblemError: it is neither, or a chat with other turns, or with a picture inside.
-    """
-    value = cell.value
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value.strip()
-    if not _is_chat(value):
-        raise cell.refusal(
-            f"{_kind(value)}, {shown(value)}; a question is text, or a list of turns with role and content",
-            "Choose the column of the question",
-        )
-    roles = [turn["role"] for turn in value]
-    if roles not in (["user"], ["system", "user"]):
-        raise cell.refusal(
-            f"a chat of the turns {shown(', '.join(map(str, roles)))}; a question is one turn, the user's, "
-            "which nobody has answered",
-            "Choose a column with the question alone",
-        )
-    return _content(value[-1]["content"], cell).strip()
-
-
-def has_system_turn(value: Any) -> bool:
-    """Whether a chat begins with a turn that `question_in` does not read."""
-    return _is_chat(value) and value[0]["role"] == "system"
-
-
 def answer_in(cell: Cell) -> str:
     """Returns a reference answer, stripped; '' where there is none, which NaN means in a table of numbers.
 
+    Raises:
+        ProblemError: as `text_of`.
+    """
+    return text_of(cell, what="a reference answer")
+
+
+def text_of(cell: Cell, *, what: str) -> str:
+    """Returns text, stripped, or the digits of a number; '' where there is nothing, or NaN.
+
     A number is its decimal digits, as few as tell it from others: 5 and 5.0 are both `5` (tables turn whole
     numbers into floating-point ones where a row has none), 0.1 is `0.1`, 1e-7 is `0.0000001`.
+
+    Args:
+        cell: that holds it.
+        what: it is, for the message.
 
     Raises:
         ProblemError: it is neither text nor a finite number.
@@ -109,7 +88,7 @@ def answer_in(cell: Cell) -> str:
         fields = ", ".join(f"{cell.column}.{name}" for name in value)
         remedy = f"Choose another column, or a field: {shown(fields)}"
     raise cell.refusal(
-        f"{_kind(value)}, {shown(value)}; a reference answer is one text or one finite number",
+        f"{kind_of(value)}, {shown(value)}; {what} is one text or one finite number",
         remedy,
     )
 
@@ -123,43 +102,6 @@ def id_in(cell: Cell) -> str | None:
     return (cell.value if isinstance(cell.value, str) else answer_in(cell)) or None
 
 
-def _is_chat(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in value)
-    )
-
-
-def _content(content: object, cell: Cell) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    parts: list[str] = []
-    num_pictures = 0
-    for part in content if isinstance(content, list) else [content]:
-        # Tables of parts have every field in every part.
-        filled = (
-            {k: v for k, v in part.items() if v is not None} if isinstance(part, Mapping) else {}
-        )
-        kind = filled.pop("type", None)
-        # Some number the pictures: they are in their order, or the markers would stand for others.
-        in_order = filled.pop("index", num_pictures) == num_pictures or kind != "image"
-        if kind == "text" and isinstance(filled.get("text"), str):
-            parts.append(filled["text"])
-        elif kind == "image" and in_order and not any(filled.values()):
-            parts.append(IMAGE_MARKER)
-            num_pictures += 1
-        else:
-            raise cell.refusal(
-                f"a turn with the part {shown(part)}; parts are texts, and places of pictures that stand in "
-                "the column of pictures, in their order",
-                "Write the turn so, or choose another column",
-            )
-    return "".join(parts)
-
-
 def _digits(number: int | float | Decimal) -> str:
     if isinstance(number, int):
         return str(number)
@@ -170,7 +112,8 @@ def _digits(number: int | float | Decimal) -> str:
     return "0" if text == "-0" else text
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Returns what a value is, in the words of a message."""
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, list):

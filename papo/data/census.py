@@ -40,3 +40,12 @@ def note_of_markers(markers_added: Iterable[bool]) -> list[str]:
         f"{sum(answers)} of {len(answers)} questions with pictures have no {IMAGE_MARKER} marker: their pictures "
         "are placed before the question"
     ]
+
+
+def note_of_system_turns(count: int, *, replaced: bool, key: str) -> list[str]:
+    """Says how many questions come with a system's turn, and whether it is shown; nothing where none does."""
+    if not count:
+        return []
+    if replaced:
+        return [f"the system's turn of {count} questions is not shown; {key}= takes its place"]
+    return [f"{count} questions come with a system's turn, which is shown; {key}= takes its place"]

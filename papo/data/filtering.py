@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from papo.data.problem_error import ProblemError
+from papo.data.remembered import Remembered
 from papo.types import Problem, ProblemSource, key_in
 
 _EXAMPLES_PER_REASON = 3
@@ -35,6 +38,78 @@ class ProblemFilterReport:
         for reason, count in sorted(self.dropped.items()):
             lines.append(f"  dropped {count} ({reason}), e.g. {'; '.join(self.examples[reason])}")
         return "\n".join(lines)
+
+    @classmethod
+    def of_outcome(cls, outcome: Mapping[str, Any]) -> "ProblemFilterReport":
+        """Returns what was remembered of a report (`asdict`)."""
+        examples = {reason: tuple(shown) for reason, shown in outcome["examples"].items()}
+        return cls(**{**outcome, "examples": examples})
+
+
+Advance = Callable[[str, int], None]
+"""Says what is done, and how many problems more were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How all problems are read once.
+
+    Attributes:
+        remembered: where the outcome is found or kept; None reads in any case.
+        progress: given the number of problems, watches while they are read; not entered where nothing is.
+    """
+
+    remembered: Remembered | None = None
+    progress: Callable[[int], AbstractContextManager[Advance]] = lambda _: nullcontext(
+        lambda *_: None
+    )
+
+
+class FilterableSource(ProblemSource, Protocol):
+    """Problems with the settings by which the unusable are left out."""
+
+    max_prompt_tokens: int
+    strict: bool
+    num_threads: int
+    section: str
+
+    def identity(self) -> Mapping[str, Any] | None:
+        """What its problems depend on, the state of its files included; None where that cannot be told."""
+        ...
+
+
+def usable_problems(
+    source: FilterableSource, prompt_length: Callable[[Problem], int], reading: Reading | None
+) -> tuple["FilteredProblems", ProblemFilterReport]:
+    """Returns the usable problems of a source and a report, remembered or by `filter_problems`.
+
+    Where the source is `strict`, all are read: an unusable one is to be seen.
+
+    Raises:
+        ProblemError, ValueError: as `filter_problems`.
+    """
+    reading = reading or Reading()
+    remembered = None if source.strict else reading.remembered
+    identity = source.identity() if remembered else None
+    key = remembered.key(identity) if remembered and identity else ""
+    if remembered and key and (outcome := remembered.find(key)):
+        positions = outcome.pop("positions")
+        return FilteredProblems(source, positions), ProblemFilterReport.of_outcome(outcome)
+    num_noted = len(remembered.noted) if remembered else 0
+    with reading.progress(len(source)) as advance:
+        kept, report = filter_problems(
+            source,
+            prompt_length=prompt_length,
+            max_prompt_tokens=source.max_prompt_tokens,
+            strict=source.strict,
+            section=source.section,
+            num_threads=source.num_threads,
+            advance=advance,
+        )
+    if remembered and key:
+        outcome = {"positions": kept.positions, **asdict(report)}
+        remembered.keep(key, outcome, remembered.noted[num_noted:])
+    return kept, report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +199,7 @@ def filter_problems(
     strict: bool,
     num_threads: int,
     section: str = "data",
+    advance: Advance = lambda *_: None,
 ) -> tuple[FilteredProblems, ProblemFilterReport]:
     """Returns the usable problems and a report of the others.
 
@@ -138,6 +214,7 @@ def filter_problems(
         strict: raise at the first unusable problem instead of leaving it out.
         num_threads: threads that decode images.
         section: see `PromptCheck`.
+        advance: is told of problems that were read.
 
     Raises:
         ProblemError: `strict`, and a problem is unusable.
@@ -172,6 +249,7 @@ def filter_problems(
                 shown = examples.setdefault(error.reason, [])
                 if len(shown) < _EXAMPLES_PER_REASON:
                     shown.append(str(error))
+            advance("reading problems", len(chunk))
     report = ProblemFilterReport(
         seen=len(source),
         kept=len(positions),

@@ -5,7 +5,10 @@ CMYK, YCbCr, LAB, and their versions with transparency, which is flattened on wh
 is rescaled where convert would clip it to 0..255 and so to black and white; see `_levels`.
 """
 
+import base64
+import binascii
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,14 @@ from papo.types import shown
 _LONGEST_PATH = 4096
 """Characters; Linux opens no longer ones."""
 
+_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
+
 
 def decode_image(stored: Any, folder: Path | None) -> Image.Image:
     """Returns the picture, upright, in RGB, transparency flattened on white.
 
     Args:
-        stored: a path, encoded bytes, or the {"bytes", "path"} of a data set's image column.
+        stored: a path, a `data:` URL, encoded bytes, or the {"bytes", "path"} of a data set's image column.
         folder: where relative paths start and which they must not leave; None trusts paths.
 
     Raises:
@@ -40,6 +45,8 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
     if isinstance(path, str) and path:
         name = shown(path, 300 if len(path) <= _LONGEST_PATH else 30)
     try:
+        if encoded is None and isinstance(path, str) and (url := _DATA_URL.match(path)):
+            encoded = _decoded(path[url.end() :])
         with opened_picture(_inside(path, folder) if encoded is None else encoded) as image:
             return _rgb(ImageOps.exif_transpose(image))
     except PictureError as error:
@@ -50,13 +57,24 @@ def decode_image(stored: Any, folder: Path | None) -> Image.Image:
         ) from error
 
 
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"its base64 is damaged ({error})") from error
+
+
 def _inside(path: Any, folder: Path | None) -> Path:
     if not isinstance(path, str) or not path:
         raise ValueError("neither bytes nor a path")
+    if re.match(r"[A-Za-z][\w+.-]*://", path):
+        raise ValueError(
+            "no address is fetched: put the picture into the data folder, and write its path"
+        )
     if len(path) > _LONGEST_PATH:
         raise ValueError(
-            "no path is that long. Pictures in base64 are not read: write them as files, or as bytes "
-            "into parquet"
+            "no path is that long. Pictures in base64 are not read but as data:image/png;base64,...: write them as "
+            "files, or as bytes into parquet"
         )
     if folder is None:
         return Path(path)

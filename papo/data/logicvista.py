@@ -7,7 +7,7 @@ from typing import Any
 
 from papo.data.file_problems import Contents, Entry, FileProblems, first_existing
 from papo.data.image_folder import ImageFolder
-from papo.data.rows import read_text
+from papo.data.row_files import read_text
 from papo.types import IMAGE_MARKER, key_in, shown
 
 

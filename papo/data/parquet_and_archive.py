@@ -7,7 +7,8 @@ from papo.data.archive import extract_images
 from papo.data.file_problems import first_existing
 from papo.data.hub_file import check_hub_file, commit_of, fetch_hub_file
 from papo.data.image_folder import ImageFolder
-from papo.data.rows import ParquetRows
+from papo.data.row_files import parquet_rows
+from papo.data.rows import TableRows
 from papo.types import key_in, shown
 
 
@@ -63,7 +64,7 @@ class ParquetAndArchive:
         for filename in (self.parquet, self.archive):
             check_hub_file(self.hub_id, filename, revision=self.revision, remedy=self._remedy)
 
-    def read(self, columns: Sequence[str]) -> tuple[ParquetRows, ImageFolder, str | None]:
+    def read(self, columns: Sequence[str]) -> tuple[TableRows, ImageFolder, str | None]:
         """Returns the rows, the pictures (extracted now if need be) and the commit they are from.
 
         Args:
@@ -86,7 +87,7 @@ class ParquetAndArchive:
                 )
                 for filename in (self.parquet, self.archive)
             )
-        rows = ParquetRows([parquet], columns)
+        rows = parquet_rows([parquet], lambda _: columns)
         for column in columns:
             if column not in rows.column_names:
                 raise ValueError(

@@ -1,53 +1,33 @@
-"""Tables as rows, images still encoded: parquet files, JSON lines, and data sets of the hub."""
+"""Tables as rows, images still encoded: Arrow tables, lists of objects, and data sets of the hub.
 
-import codecs
-import json
+Which files make a table: papo/data/row_files.py.
+"""
+
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 from papo.hub import download_in_time
-from papo.types import key_in, shown
+from papo.types import key_in
 
 
-class ParquetRows:
-    """Rows of parquet files, one after another, held in memory as they are stored.
+class TableRows:
+    """Rows of Arrow tables, one after another, held as they are stored.
 
-    Each file has types of its own: the answers of one may be numbers and those of another text.
-    `column_names` are the columns that all files have.
+    Each table has types of its own: the answers of one file may be numbers and those of another text.
 
     Args:
-        files: parquet files.
-        columns: read these only, where the files have them.
-
-    Raises:
-        ValueError: a file is not parquet, or a column of `columns` stands in some of the files alone.
+        tables: the columns of them that are read.
+        column_names: those that all tables have.
     """
 
-    def __init__(self, files: Sequence[Path], columns: Sequence[str]) -> None:
-        from pyarrow import parquet
-
-        names_of = _parquet_columns(files)
-        self._tables = []
-        for file, names in names_of.items():
-            wanted = [name for name in columns if name in names]
-            # The columns are plain structs; what a data set library wrote about them is not needed.
-            with _reading(file):
-                table = parquet.read_table(file, columns=wanted).replace_schema_metadata(None)
-            self._tables.append(_exact(table))
-        for column in columns:
-            without = [file for file, names in names_of.items() if column not in names]
-            if 0 < len(without) < len(names_of):
-                having = next(file for file in names_of if file not in without)
-                raise ValueError(
-                    f"{having} has a column {column!r} and {without[0]} has none; the files of one split "
-                    "have the same columns. Are they of one data set?"
-                )
-        self.column_names: Sequence[str] = _in_all(names_of)
+    def __init__(self, tables: Sequence[Any], column_names: Sequence[str]) -> None:
+        # The columns are plain structs; what a data set library wrote about them is not needed.
+        self._tables = [_exact(table.replace_schema_metadata(None)) for table in tables]
+        self.column_names = column_names
         self._starts = [0, *accumulate(int(table.num_rows) for table in self._tables)]
 
     def __len__(self) -> int:
@@ -58,99 +38,21 @@ class ParquetRows:
         row = self._tables[number].slice(index - self._starts[number], 1).to_pylist()[0]
         return dict(row)
 
-    def outlines(self, columns: Sequence[str], counted: str | None) -> Iterator[Mapping[str, Any]]:
-        """Yields some columns of every row; of the column `counted`, how many things stand in it."""
-        return chain.from_iterable(_outlines(table, columns, counted) for table in self._tables)
+    def outlines(self, columns: Sequence[str], pictures: str | None) -> Iterator[Mapping[str, Any]]:
+        """Yields some columns of every row; of the column `pictures` a list of paths, None for bytes."""
+        return chain.from_iterable(_outlines(table, columns, pictures) for table in self._tables)
 
 
-def parquet_columns(files: Sequence[Path]) -> list[str]:
-    """Returns the columns that all of the files have.
+class ObjectRows:
+    """Rows that are objects in memory.
 
-    Raises:
-        ValueError: a file is not parquet.
-    """
-    return _in_all(_parquet_columns(files))
-
-
-def _parquet_columns(files: Sequence[Path]) -> dict[Path, list[str]]:
-    from pyarrow import parquet
-
-    found: dict[Path, list[str]] = {}
-    for file in files:
-        with _reading(file):
-            found[file] = parquet.read_schema(file).names
-    return found
-
-
-def _in_all(names_of: Mapping[Path, Sequence[str]]) -> list[str]:
-    first, *others = names_of.values()
-    return [name for name in first if all(name in names for names in others)]
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    import pyarrow
-
-    try:
-        yield
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(
-            f"{file} cannot be read as parquet: {shown(str(error), 300)}. Is the download complete?"
-        ) from error
-
-
-def _exact(table: Any) -> Any:
-    """Widens numbers of 32 bits by their decimal digits: 0.1 stays 0.1, not 0.10000000149011612."""
-    import pyarrow
-
-    for index, field in enumerate(table.schema):
-        if field.type == pyarrow.float32():
-            digits = table.column(index).cast(pyarrow.string())
-            table = table.set_column(index, field.name, digits.cast(pyarrow.float64()))
-    return table
-
-
-def _outlines(table: Any, columns: Sequence[str], counted: str | None) -> list[dict[str, Any]]:
-    """See `ParquetRows.outlines`; the bytes of pictures are not copied."""
-    import pyarrow
-    from pyarrow import compute
-
-    table = table.select([name for name in table.column_names if name in (*columns, counted)])
-    if counted in table.column_names:
-        column = table[counted]
-        try:
-            counts = compute.list_value_length(column)
-        except pyarrow.ArrowNotImplementedError:  # no lists
-            counts = compute.is_valid(column).cast(pyarrow.int32())
-        index = table.column_names.index(counted)
-        table = table.set_column(index, counted, compute.fill_null(counts, 0))
-    return list(table.to_pylist())
-
-
-class JsonLinesRows:
-    """Rows of a file that holds one JSON object per line; blank lines are skipped.
-
-    Raises:
-        ValueError: it is no text in UTF-8, or a line is not a JSON object; the message names file and
-            line.
+    Args:
+        rows: of a file.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._rows: list[Mapping[str, Any]] = []
-        # Not splitlines: it also cuts at U+2028 and the like, which JSON allows inside of a text.
-        for number, line in enumerate(read_text(file).split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{file}, line {number} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{file}, line {number} is not a JSON object but {type(row).__name__}"
-                )
-            self._rows.append(row)
-        self.column_names: Sequence[str] = sorted({name for row in self._rows for name in row})
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._rows = rows
+        self.column_names: Sequence[str] = sorted({name for row in rows for name in row})
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -158,41 +60,13 @@ class JsonLinesRows:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return self._rows[index]
 
-    def outlines(self, columns: Sequence[str], counted: str | None) -> Iterator[Mapping[str, Any]]:
-        """See `ParquetRows.outlines`."""
+    def outlines(self, columns: Sequence[str], pictures: str | None) -> Iterator[Mapping[str, Any]]:
+        """See `TableRows.outlines`."""
         for row in self._rows:
             outline = {name: row[name] for name in columns if name in row}
-            if counted is not None:
-                outline[counted] = len(listed(row.get(counted)))
+            if pictures is not None:
+                outline[pictures] = [path_in(one) for one in listed(row.get(pictures))]
             yield outline
-
-
-def listed(stored: Any) -> list[Any]:
-    """Returns what a cell of pictures holds as a list: several, one, or none."""
-    if stored is None:
-        return []
-    return stored if isinstance(stored, list) else [stored]
-
-
-def read_text(file: Path) -> str:
-    """Returns the text of a file in UTF-8, with or without a mark of its byte order.
-
-    Raises:
-        ValueError: it is in another encoding; names it where it can be told, and what makes it UTF-8.
-    """
-    encoded = file.read_bytes()
-    wide = encoded.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in encoded[:1000]
-    try:
-        if not wide:
-            return encoded.decode("utf-8-sig")
-        place = "it looks like UTF-16"
-    except UnicodeDecodeError as error:
-        line = encoded.count(b"\n", 0, error.start) + 1
-        place = f"line {line} holds the byte 0x{encoded[error.start]:02x}, which belongs to no character"
-    raise ValueError(
-        f"{file} is no text in UTF-8: {place}. Write it anew in UTF-8, e.g. "
-        f"iconv -f {'UTF-16' if wide else 'LATIN1'} -t UTF-8 {file.name} > NEW."
-    )
 
 
 class HubRows:
@@ -200,12 +74,25 @@ class HubRows:
 
     `resolved_revision` is the commit they are from; None where the cache does not say.
 
+    Args:
+        hub_id: data set id of the hub.
+        name: of one of its configurations; None where it has one.
+        revision: commit, branch or tag; None is its newest.
+        split: which part of it.
+        section: where these settings stand in the configuration; messages name keys of it.
+
     Raises:
         ValueError: it cannot be loaded; the message names the data set and the override.
     """
 
     def __init__(
-        self, hub_id: str, *, revision: str | None, split: str, section: str = "data"
+        self,
+        hub_id: str,
+        *,
+        revision: str | None,
+        split: str,
+        name: str | None = None,
+        section: str = "data",
     ) -> None:
         import datasets
 
@@ -214,14 +101,16 @@ class HubRows:
                 hub_id,
                 kind="dataset",
                 revision=revision,
-                load=lambda: datasets.load_dataset(hub_id, revision=revision, split=split),
+                load=lambda: datasets.load_dataset(
+                    hub_id, name=name, revision=revision, split=split
+                ),
             )
         # RuntimeError: a data set that is a script, which the library does not run.
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise ValueError(
                 f"split {split!r} of the data set {hub_id} cannot be loaded: {error}. "
-                f"Set {key_in(section, 'split')}= or {key_in(section, 'revision')}=, or point "
-                f"{key_in(section, 'path')}=FOLDER at a local copy."
+                f"Set {key_in(section, 'split')}=, {key_in(section, 'name')}= (a configuration of it) or "
+                f"{key_in(section, 'revision')}=, or point {key_in(section, 'path')}=FOLDER at a local copy."
             ) from error
         # Arrow rows keep images encoded: they are decoded one by one, where a broken one is noticed.
         self._dataset = dataset.with_format("arrow")
@@ -235,11 +124,69 @@ class HubRows:
         row: Mapping[str, Any] = _exact(self._dataset[index]).to_pylist()[0]
         return row
 
-    def outlines(self, columns: Sequence[str], counted: str | None) -> Iterator[Mapping[str, Any]]:
-        """See `ParquetRows.outlines`."""
-        wanted = [name for name in self.column_names if name in (*columns, counted)]
+    def outlines(self, columns: Sequence[str], pictures: str | None) -> Iterator[Mapping[str, Any]]:
+        """See `TableRows.outlines`."""
+        wanted = [name for name in self.column_names if name in (*columns, pictures)]
         for table in self._dataset.select_columns(wanted).iter(batch_size=1000):
-            yield from _outlines(_exact(table), columns, counted)
+            yield from _outlines(_exact(table), columns, pictures)
+
+
+Rows = TableRows | ObjectRows | HubRows
+"""An indexable table; `column_names` are those of its schema."""
+
+
+def listed(stored: Any) -> list[Any]:
+    """Returns what a cell of pictures holds as a list: several, one, or none."""
+    if stored is None or stored == "":
+        return []
+    return stored if isinstance(stored, list) else [stored]
+
+
+def path_in(stored: Any) -> str | None:
+    """Returns the path of a stored picture; None where it is bytes, or says nothing of a path."""
+    if isinstance(stored, Mapping):
+        stored = None if stored.get("bytes") is not None else stored.get("path")
+    return stored if isinstance(stored, str) and not stored.startswith("data:") else None
+
+
+def _exact(table: Any) -> Any:
+    """Widens numbers of 32 bits by their decimal digits: 0.1 stays 0.1, not 0.10000000149011612."""
+    import pyarrow
+
+    for index, field in enumerate(table.schema):
+        if field.type == pyarrow.float32():
+            digits = table.column(index).cast(pyarrow.string())
+            table = table.set_column(index, field.name, digits.cast(pyarrow.float64()))
+    return table
+
+
+def _outlines(table: Any, columns: Sequence[str], pictures: str | None) -> list[dict[str, Any]]:
+    """See `TableRows.outlines`; the bytes of pictures are not copied."""
+    names = [name for name in table.column_names if name in columns and name != pictures]
+    rows = list(table.select(names).to_pylist())
+    if pictures in table.column_names:
+        paths = chain.from_iterable(map(_paths, table[pictures].chunks))
+        rows = [{**row, pictures: found} for row, found in zip(rows, paths, strict=True)]
+    return rows
+
+
+def _paths(column: Any) -> list[list[str | None]]:
+    """The paths of the pictures in each row of a column, None for bytes."""
+    import pyarrow
+    from pyarrow import compute
+
+    try:
+        counts = compute.list_value_length(column)
+        pictures = column.flatten()
+    except pyarrow.ArrowNotImplementedError:  # no lists
+        counts = column.is_valid().cast(pyarrow.int32())
+        pictures = column.drop_null()
+    kind = pictures.type
+    if pyarrow.types.is_struct(kind) and "path" in [field.name for field in kind]:
+        pictures = compute.struct_field(pictures, "path")
+    is_text = pyarrow.types.is_string(pictures.type) or pyarrow.types.is_large_string(pictures.type)
+    found = iter(pictures.to_pylist() if is_text else [None] * len(pictures))
+    return [[next(found) for _ in range(count or 0)] for count in counts.to_pylist()]
 
 
 def _commit(checksums: Mapping[str, Any] | None) -> str | None:
@@ -248,5 +195,8 @@ def _commit(checksums: Mapping[str, Any] | None) -> str | None:
     return found[0] if found else None
 
 
-Rows = ParquetRows | JsonLinesRows | HubRows
-"""An indexable table; `column_names` are those of its schema."""
+def folder_of_pictures(path: Path, files: Sequence[Path]) -> Path:
+    """Returns where the paths of pictures start: the folder of the data, or of an ImageFolder's metadata."""
+    if path.is_file() or files[0].stem == "metadata":
+        return files[0].parent
+    return path

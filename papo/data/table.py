@@ -1,22 +1,26 @@
 """A table of questions, answers and images becomes problems."""
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from papo.data.availability import check_hub, find_files
 from papo.data.build import build_problem, checked_texts
-from papo.data.cells import Cell, answer_in, cell_of, has_system_turn, id_in, question_in
-from papo.data.census import Census, note_of_markers
-from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
+from papo.data.cells import Cell, answer_in, cell_of, id_in
+from papo.data.census import Census, note_of_markers, note_of_system_turns
+from papo.data.chat import Question, question_in
+from papo.data.filtering import FilteredProblems, ProblemFilterReport, Reading, usable_problems
+from papo.data.forms import Columns, columns_among
 from papo.data.images import decode_image
 from papo.data.problem_error import ProblemError
-from papo.data.rows import HubRows, JsonLinesRows, ParquetRows, Rows, listed, parquet_columns
-from papo.types import Problem, key_in, shown
-
-_PICTURES = ("images", "image")
-"""Names of the column of pictures in the field; each is found under the other."""
+from papo.data.remembered import state_of_files
+from papo.data.row_files import read_rows
+from papo.data.rows import HubRows, Rows, folder_of_pictures, listed, path_in
+from papo.data.selection import selected_rows
+from papo.types import Problem, key_in
 
 
 class ProblemTable:
@@ -28,14 +32,16 @@ class ProblemTable:
 
     Args:
         source: the name under which its problems are known.
-        path: a folder or a .parquet or .jsonl file; wins over `hub_id`.
+        path: a folder or a file (see `find_files`); wins over `hub_id`.
         hub_id: data set id of the hub.
         revision: commit, branch or tag of the hub; None is its newest.
         split: which part of the data set.
         question_column: the text, one `<image>` marker per image where the picture stands, or none: then
-            the pictures stand before it; or a chat (see `question_in`).
+            the pictures stand before it; or a chat (see `question_in`). `auto` recognises this column and the
+            next two (papo/data/forms.py).
         answer_column: the reference answer, text or a number (see `answer_in`); a `\\boxed{}` around the
             whole of it is removed. `COLUMN.FIELD` is a field of a column of objects, of these two.
+            None: the last turn of the question's chat.
         images_column: a picture or a list of them; a row without one, or with an empty list, is a text-only
             problem. None: all are. Of `images` and `image`, one is found under the name of the other.
         id_column: a stable id; rows without one are numbered.
@@ -48,6 +54,9 @@ class ProblemTable:
         strict: whether an unusable problem is an error instead of being left out.
         num_threads: threads that decode images while filtering.
         section: where these settings stand in the configuration; messages name keys of it.
+        name: of a configuration of the hub's data set.
+        filter: the values, or lists of values, that problems have in columns (see `selected_rows`).
+        system_prompt: of every problem, in the place of its system's turn; empty for none; None leaves it as it is.
 
     Raises:
         ValueError: neither path nor hub_id is given, or a count is below 1.
@@ -62,7 +71,7 @@ class ProblemTable:
         revision: str | None,
         split: str,
         question_column: str,
-        answer_column: str,
+        answer_column: str | None,
         images_column: str | None,
         id_column: str | None,
         truth_columns: Sequence[str],
@@ -73,6 +82,9 @@ class ProblemTable:
         strict: bool,
         num_threads: int,
         section: str = "data",
+        name: str | None = None,
+        filter: Mapping[str, Any] | None = None,
+        system_prompt: str | None = None,
     ) -> None:
         if path is None and hub_id is None:
             raise ValueError(
@@ -104,6 +116,9 @@ class ProblemTable:
         self.strict = strict
         self.num_threads = num_threads
         self.section = section
+        self.name = name
+        self.filter = dict(filter or {})
+        self.system_prompt = system_prompt
 
     def preflight(self) -> None:
         """Returns when the data is in place or can be downloaded; reads and downloads nothing.
@@ -117,28 +132,45 @@ class ProblemTable:
             check_hub(self.hub_id, revision=self.revision, section=self.section)
 
     def usable(
-        self, prompt_length: Callable[[Problem], int]
+        self, prompt_length: Callable[[Problem], int], reading: Reading | None = None
     ) -> tuple[FilteredProblems, ProblemFilterReport]:
         """Reads every problem once and returns those that can be trained on, with a report.
 
         Args:
             prompt_length: exact number of prompt tokens, image tokens included.
+            reading: what is remembered of it, and who watches.
 
         Raises:
             ProblemError: a problem is unusable and `strict` is set.
             ValueError: no problem is left.
         """
-        return filter_problems(
-            self,
-            prompt_length=prompt_length,
-            max_prompt_tokens=self.max_prompt_tokens,
-            strict=self.strict,
-            section=self.section,
-            num_threads=self.num_threads,
-        )
+        return usable_problems(self, prompt_length, reading)
+
+    def identity(self) -> Mapping[str, Any] | None:
+        """What its problems depend on, for `Remembered`; None where the hub does not say of which commit it is."""
+        settings = {
+            name: value
+            for name, value in vars(self).items()
+            if name in inspect.signature(ProblemTable).parameters
+            and name not in ("path", "num_threads", "section", "strict")
+        }
+        if self.path is None:
+            commit = self.resolved_revision
+            return None if commit is None else {**settings, "commit": commit}
+        folder = self._folder or Path()
+        return {**settings, **state_of_files(self.files, (folder / p for p in self._paths()))}
+
+    def _paths(self) -> Iterator[str]:
+        """The paths of all pictures, as they are written."""
+        for row in self._outlines():
+            yield from (p for p in row.get(self.columns.pictures or "", ()) if p is not None)
+            with suppress(ProblemError):
+                cell = self._cell(row, self.columns.question, "question_column")
+                yield from (p for p in map(path_in, question_in(cell).pictures) if p is not None)
 
     def __len__(self) -> int:
-        return len(self._rows) if self.limit is None else min(self.limit, len(self._rows))
+        kept = len(self._kept)
+        return kept if self.limit is None else min(self.limit, kept)
 
     def __getitem__(self, index: int) -> Problem:
         """Reads one problem and decodes its images.
@@ -149,7 +181,7 @@ class ProblemTable:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"problem {index} of {len(self)}")
-        row = self._rows[index]
+        row = self._rows[self._kept[index]]
         name = self._numbered(index)
         try:
             name = self._id(row, index)
@@ -162,9 +194,19 @@ class ProblemTable:
         """The commit of the hub the rows are from; None for files on the disk. Reads the table."""
         return self._rows.resolved_revision if isinstance(self._rows, HubRows) else None
 
+    @property
+    def columns(self) -> Columns:
+        """Which columns are read as what. Reads the table."""
+        return self._columns_among(self._rows.column_names)
+
+    @property
+    def column_names(self) -> Sequence[str]:
+        """All columns of the table. Reads it."""
+        return self._rows.column_names
+
     def problem_id(self, index: int) -> str:
         """The id of the problem at `index`, without decoding its images."""
-        return self._id(self._rows[index], index)
+        return self._id(self._rows[self._kept[index]], index)
 
     @cached_property
     def census(self) -> Census:
@@ -176,103 +218,130 @@ class ProblemTable:
         added: list[bool] = []
         errors: list[ProblemError] = []
         num_pictured = num_system = 0
-        names = self._rows.column_names
-        outlines = self._rows.outlines(self._columns(names), self._pictures)
-        for index, row in zip(range(len(self)), outlines, strict=False):
-            num_images = row.get(self._pictures, 0) if self._pictures else 0
-            num_pictured += num_images > 0
+        for index, row in enumerate(self._outlines()):
+            images = row.get(self.columns.pictures, []) if self.columns.pictures else []
             try:
-                question = self._question(row)
+                question, answer, images = self._record(row, images)
                 texts = checked_texts(
                     id=self._id(row, index),
-                    question=question_in(question),
-                    answer=answer_in(self._answer(row)),
-                    num_images=num_images,
+                    question=question.text,
+                    answer=answer,
+                    num_images=len(images),
                 )
             except ProblemError as error:
                 errors.append(error.of(self._numbered(index), self.source))
+                num_pictured += len(images) > 0
                 continue
-            num_system += has_system_turn(question.value)
-            if num_images:
+            num_pictured += len(images) > 0
+            num_system += bool(question.system)
+            if images:
                 added.append(texts.markers_added)
         if len(errors) == len(self):
             raise ValueError(f"no problem of {self._where} can be read; the first: {errors[0]}")
-        notes = note_of_markers(added)
-        if self._pictures != self.images_column:
-            notes.append(
-                f"{self._where} has no column {self.images_column!r}; the pictures are read from its column "
-                f"{self._pictures!r}"
+        notes = (
+            *self.columns.notes(self._rows.column_names),
+            *note_of_markers(added),
+            *note_of_system_turns(
+                num_system,
+                replaced=self.system_prompt is not None,
+                key=key_in(self.section, "system_prompt"),
+            ),
+        )
+        return Census(problems=len(self), with_pictures=num_pictured, notes=notes)
+
+    def _record(
+        self, row: Mapping[str, Any], images: Sequence[Any]
+    ) -> tuple[Question, str, Sequence[Any]]:
+        """The question, the answer and the pictures of a row; `images` are those of its column."""
+        question = question_in(self._cell(row, self.columns.question, "question_column"))
+        if self.columns.answer is None:
+            answer = question.answer or ""
+        else:
+            answer = answer_in(self._cell(row, self.columns.answer, "answer_column"))
+        if question.pictures and images:
+            raise ProblemError(
+                "image_markers",
+                f"{len(question.pictures)} pictures in the chat and {len(images)} in the column "
+                f"{self.columns.pictures!r}; leave one out ({key_in(self.section, 'images_column')}=null)",
             )
-        elif self._pictures and (others := {*_PICTURES} & {*names} - {self._pictures}):
-            notes.append(
-                f"{self._where} has a column {others.pop()!r} too, which is not read; the pictures are those of "
-                f"{key_in(self.section, 'images_column')}={self._pictures}"
-            )
-        if num_system:
-            notes.append(
-                f"{num_system} questions come with a system's turn, which is not shown: how to answer is said "
-                f"by {key_in(self.section, 'prompt_suffix')}="
-            )
-        return Census(problems=len(self), with_pictures=num_pictured, notes=tuple(notes))
+        return question, answer, question.pictures or images
 
     def _problem(self, row: Mapping[str, Any], name: str) -> Problem:
         truth = {column: row[column] for column in self.truth_columns if column in row}
+        stored = listed(row.get(self.columns.pictures)) if self.columns.pictures else []
+        question, answer, images = self._record(row, stored)
+        system = question.system if self.system_prompt is None else self.system_prompt
         return build_problem(
             id=name,
             source=self.source,
-            question=question_in(self._question(row)),
-            answer=answer_in(self._answer(row)),
-            images=listed(row.get(self._pictures)) if self._pictures else (),
+            question=question.text,
+            answer=answer,
+            images=images,
             read_image=lambda image: decode_image(image, self._folder),
             prompt_suffix=self.prompt_suffix,
+            system_prompt=system,
             truth=truth or None,
         )
 
     def _numbered(self, index: int) -> str:
-        return f"{self.split}-{index}"
+        return f"{self.split}-{self._kept[index]}"
 
     def _id(self, row: Mapping[str, Any], index: int) -> str:
         if self.id_column is None:
             return self._numbered(index)
-        cell = cell_of(row, self.id_column, key=key_in(self.section, "id_column"))
-        return id_in(cell) or self._numbered(index)
+        return id_in(self._cell(row, self.id_column, "id_column")) or self._numbered(index)
 
-    def _question(self, row: Mapping[str, Any]) -> Cell:
-        return cell_of(row, self.question_column, key=key_in(self.section, "question_column"))
+    def _cell(self, row: Mapping[str, Any], column: str | None, setting: str) -> Cell:
+        assert column is not None, "_check_columns has found one"
+        return cell_of(row, column, key=key_in(self.section, setting))
 
-    def _answer(self, row: Mapping[str, Any]) -> Cell:
-        return cell_of(row, self.answer_column, key=key_in(self.section, "answer_column"))
-
-    @property
+    @cached_property
     def _folder(self) -> Path | None:
         if self.path is None:
             return None
-        return self.path if self.path.is_dir() else self.path.parent
+        return folder_of_pictures(self.path, self.files)
 
     @property
     def _where(self) -> str:
         return str(self.path or self.hub_id)
 
     @cached_property
+    def files(self) -> Sequence[Path]:
+        """The files of the table; none where it is of the hub."""
+        return () if self.path is None else find_files(self.path, self.split, section=self.section)
+
+    @cached_property
     def _rows(self) -> Rows:
         self.preflight()
-        rows: Rows
-        if self.path is not None:
-            files = find_files(self.path, self.split, section=self.section)
-            if files[0].suffix == ".jsonl":
-                rows = JsonLinesRows(files[0])
-            else:
-                rows = ParquetRows(files, self._columns(parquet_columns(files)))
-        else:
-            rows = self._hub_rows()
+        rows: Rows = read_rows(self.files, self._read) if self.files else self._hub_rows()
         if len(rows) == 0:
             raise ValueError(f"{self._where} holds no problem in split {self.split!r}")
-        self._check_columns(rows.column_names)
+        self._columns_among(rows.column_names).check(rows.column_names)
         return rows
+
+    @cached_property
+    def _kept(self) -> Sequence[int]:
+        """The numbers of the rows that the filter leaves."""
+        return selected_rows(self._rows, self.filter, key=key_in(self.section, "filter"))
+
+    def _outlines(self) -> Iterator[Mapping[str, Any]]:
+        """The rows that are read, without the bytes of pictures."""
+        names = self._rows.column_names
+        outlines = self._rows.outlines(self._read(names), self.columns.pictures)
+        kept = iter(self._kept[: len(self)])
+        wanted = next(kept, None)
+        for number, row in enumerate(outlines):
+            if number == wanted:
+                yield row
+                wanted = next(kept, None)
 
     def _hub_rows(self) -> HubRows:
         rows = HubRows(
-            str(self.hub_id), revision=self.revision, split=self.split, section=self.section
+            str(self.hub_id),
+            name=self.name,
+            revision=self.revision,
+            split=self.split,
+            section=self.section,
         )
         published = self.num_rows.get(self.split)
         if published is not None and len(rows) != published:
@@ -284,41 +353,19 @@ class ProblemTable:
             )
         return rows
 
-    @cached_property
-    def _pictures(self) -> str | None:
-        """The column of pictures that the table has; None where there are to be none."""
-        return self._pictures_among(self._rows.column_names)
+    def _columns_among(self, names: Sequence[str]) -> Columns:
+        return columns_among(
+            names,
+            question=self.question_column,
+            answer=self.answer_column,
+            pictures=self.images_column,
+            where=self._where,
+            section=self.section,
+        )
 
-    def _pictures_among(self, names: Sequence[str]) -> str | None:
-        candidates = [self.images_column]
-        if self.images_column in _PICTURES:
-            candidates += _PICTURES
-        return next((name for name in candidates if name in names), self.images_column)
-
-    def _columns(self, names: Sequence[str]) -> list[str]:
+    def _read(self, names: Sequence[str]) -> list[str]:
         """The columns to read of a table that has these."""
-        wanted = [self.question_column, self.answer_column, self.id_column]
+        columns = self._columns_among(names)
+        wanted = [columns.question, columns.answer, self.id_column, columns.pictures, *self.filter]
         roots = [name if name in names else name.partition(".")[0] for name in wanted if name]
-        pictures = self._pictures_among(names)
-        return [*roots, *([pictures] if pictures else []), *self.truth_columns]
-
-    def _check_columns(self, names: Sequence[str]) -> None:
-        def refuse(setting: str, column: str, remedy: str) -> None:
-            raise ValueError(
-                f"{self._where} has no column {column!r}, only {shown(', '.join(names), 300)}. Set "
-                f"{key_in(self.section, setting)}={remedy}"
-            )
-
-        for setting, column in (
-            ("question_column", self.question_column),
-            ("answer_column", self.answer_column),
-        ):
-            if column not in names and column.partition(".")[0] not in names:
-                refuse(setting, column, "")
-        pictures = self._pictures_among(names)
-        if pictures is not None and pictures not in names:
-            refuse(
-                "images_column",
-                pictures,
-                f" to that of the pictures, or {key_in(self.section, 'images_column')}=null where there are none",
-            )
+        return [*dict.fromkeys([*roots, *self.truth_columns])]

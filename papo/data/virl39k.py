@@ -1,11 +1,13 @@
 """ViRL39K as TIGER-Lab published it: one parquet file and images.zip, which no loader reads."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from typing import Any
 
 from papo.data.file_problems import Contents, Entry, FileProblems
-from papo.data.filtering import FilteredProblems, ProblemFilterReport, filter_problems
+from papo.data.filtering import FilteredProblems, ProblemFilterReport, Reading, usable_problems
 from papo.data.parquet_and_archive import ParquetAndArchive
+from papo.data.remembered import digest_of, state_of_files
 from papo.types import Problem, shown
 
 
@@ -74,18 +76,23 @@ class Virl39kProblems(FileProblems):
             resolved_revision=revision,
         )
 
+    def identity(self) -> Mapping[str, Any]:
+        """See `ProblemTable.identity`."""
+        # The entries are what the table says; pictures are found among the files of one folder.
+        entries, images = self._contents.entries, self._contents.images
+        found = (images.find(image) for entry in entries for image in entry.images)
+        settings = [self.key, self.prompt_suffix, self.max_prompt_tokens]
+        return {
+            "settings": settings,
+            "entries": digest_of([astuple(entry) for entry in entries]),
+            **state_of_files((), (picture for picture in found if picture is not None)),
+        }
+
     def usable(
-        self, prompt_length: Callable[[Problem], int]
+        self, prompt_length: Callable[[Problem], int], reading: Reading | None = None
     ) -> tuple[FilteredProblems, ProblemFilterReport]:
         """See `ProblemTable.usable`."""
-        return filter_problems(
-            self,
-            prompt_length=prompt_length,
-            max_prompt_tokens=self.max_prompt_tokens,
-            strict=self.strict,
-            section=self.section,
-            num_threads=self.num_threads,
-        )
+        return usable_problems(self, prompt_length, reading)
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:

@@ -160,6 +160,8 @@ class ResponseStore:
                 "image_hashes": content.image_hashes,
                 "truth": None if problem.truth is None else dict(problem.truth),
             }
+            if problem.system_prompt is not None:
+                line["system_prompt"] = problem.system_prompt
             # What a data set tells of a picture may hold dates and the like; text of them is enough.
             self._problem_file.append(json.dumps(line, default=str) + "\n")
         self._remember(benchmark, index, problem.id, content)

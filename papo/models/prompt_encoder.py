@@ -1,11 +1,14 @@
 """From a Problem to token ids and image patches: chat template, image slots, image processing."""
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
@@ -61,8 +64,12 @@ class PromptEncoder:
                 content.append({"type": "image"})
             if segment:
                 content.append({"type": "text", "text": segment})
+        turns = [{"role": "user", "content": content}]
+        if problem.system_prompt is not None:
+            text = {"type": "text", "text": problem.system_prompt}
+            turns.insert(0, {"role": "system", "content": [text]})
         rendered = self.tokenizer.apply_chat_template(
-            cast(Any, [{"role": "user", "content": content}]),
+            cast(Any, turns),
             tokenize=False,
             add_generation_prompt=True,
         )
@@ -140,10 +147,36 @@ class PromptEncoder:
         ]
         return torch.tensor(expanded, dtype=torch.long)
 
+    def tokens(self, problem: Problem) -> list[str]:
+        """The prompt token by token, as text; the slots of a picture are one entry, with their number."""
+        counts = [self.num_image_tokens(image) for image in problem.images]
+        found: list[tuple[int, int]] = []
+        for one in self.tokenize(problem, self.render(problem), counts).tolist():
+            repeats = found and found[-1][0] == one == self.image_token_id
+            found[-1:] = [(one, found[-1][1] + 1)] if repeats else [*found[-1:], (one, 1)]
+        return [
+            str(self.tokenizer.decode([one]))
+            + (f" x {count}" if one == self.image_token_id else "")
+            for one, count in found
+        ]
+
     def prompt_length(self, problem: Problem) -> int:
         """Exact number of prompt tokens, without processing any image."""
         counts = [self.num_image_tokens(image) for image in problem.images]
         return int(self.tokenize(problem, self.render(problem), counts).shape[0])
+
+    def identity(self) -> str:
+        """Returns a hash of all that decides how long a prompt is beside its problem."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        parts = [
+            transformers.__version__,
+            type(self.tokenizer).__name__,
+            backend.to_str() if backend else sorted(self.tokenizer.get_vocab().items()),
+            self.tokenizer.chat_template,
+            self.image_processor.to_json_string(),
+            self.image_token_id,
+        ]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
     def save_pretrained(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)

@@ -46,7 +46,7 @@ class DataFingerprint:
         self.problems.append(
             ProblemHashes(
                 id=problem.id,
-                question=_hash(problem.question),
+                question=_hash(f"{problem.system_prompt or ''}{problem.question}"),
                 answer=_hash(problem.answer),
                 pictures=_hash(" ".join(map(image_hash, problem.images))),
                 truth=_hash(json.dumps(_plain(problem.truth), sort_keys=True, default=str)),

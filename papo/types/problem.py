@@ -26,6 +26,7 @@ class Problem:
         images: the pictures in the order of their markers; may be empty.
         source: the data set it came from.
         truth: what is known of the picture (a drawn scene, logic forms), for graders that use it.
+        system_prompt: what the system's turn before the question says; None leaves it to the chat template.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Problem:
     images: tuple[Image, ...]
     source: str
     truth: Mapping[str, Any] | None = None
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -32,9 +32,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "shards").mkdir()
     for split in ("train", "test"):
         (tmp_path / "shards" / f"{split}-00001-of-00003.parquet").write_bytes(b"")
-    (tmp_path / "other.csv").write_text("")
+    (tmp_path / "other.txt").write_text("")
 
-    def load_dataset(hub_id, *, revision, split):
+    def load_dataset(hub_id, *, name, revision, split):
         if revision == "gone":
             raise ValueError("no such revision")
         return datasets.Dataset.from_list([ROW])
@@ -91,7 +91,7 @@ def advised(message):
 LOCAL_MISTAKES = {
     "a folder that is not there": ("nowhere", {}),
     "another split": ("", {"split": "validation"}),
-    "a file of another kind": ("other.csv", {}),
+    "a file of another kind": ("other.txt", {}),
     "a shard that is missing": ("shards", {}),
     "another question": ("", {"question_column": "prompt"}),
     "another answer": ("", {"answer_column": "solution"}),

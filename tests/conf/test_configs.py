@@ -37,6 +37,8 @@ ADDED = [
 # What a choice needs beside it.
 WITH = {
     "data=local": ["data.path=."],
+    "data=mixture": ["+data@data.sets.a=geometry3k"],
+    "+experiment=own_data": ["data.path=."],
     "logger=wandb": ["logger.wandb.mode=disabled"],
     "logger=all": ["logger.wandb.mode=disabled"],
 }

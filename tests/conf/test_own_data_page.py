@@ -21,12 +21,8 @@ COMMANDS = [
     for command in commands_of(Path(page))
     if command.words[1] == "train.py" and re.search(r"\b(data|model)(\.path)?=", str(command))
 ]
-FORMS = {
-    name: (row, settings.replace("`", "").replace("none", "").split())
-    for name, row, settings in re.findall(
-        r"^\| ([^|]+) \| `(\{.*\})` \| (.+) \|$", PAGE, re.MULTILINE
-    )
-}
+FORMS = dict(re.findall(r"^\| ([^|]+) \| `(\{.*\})` \|$", PAGE, re.MULTILINE))
+TEXTS = "texts alone (`objective=grpo`)"
 
 
 @pytest.fixture(autouse=True)
@@ -43,32 +39,45 @@ def test_without_its_experiment_the_command_would_be_refused():
     (command, *_) = COMMANDS
     words = [word for word in command.words[2:] if not word.startswith("+experiment")]
     with pytest.raises(ValueError, match=r"settings for PerceptionLab's .* \+experiment="):
-        check_settings_are_meant(composed("train", [*words, "model=qwen2_5_vl_3b"]))
+        check_settings_are_meant(composed("train", [*words, "data=local", "model=qwen2_5_vl_3b"]))
 
 
 def test_the_pages_have_the_commands_and_the_forms():
-    assert len([command for command in COMMANDS if command.page == "docs/data.md"]) == 5
-    assert len(FORMS) == 5
+    assert len([command for command in COMMANDS if command.page == "docs/data.md"]) == 6
+    assert len(FORMS) == 10
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_form_of_the_page_is_read_with_its_settings(form, tmp_path):
-    row, settings = FORMS[form]
+def test_a_form_of_the_page_is_read_by_its_columns(form, tmp_path):
     picture = tmp_path / "pictures" / "1.png"
     picture.parent.mkdir()
     Image.new("RGB", (60, 40)).save(picture)
-    chat = '[{"role": "user", "content": "<image>How many?"}]'
-    row = json.loads(row.replace("PICTURE", '"pictures/1.png"').replace("[...]", chat))
+    row = json.loads(FORMS[form].replace("PICTURE", '"pictures/1.png"'))
     (tmp_path / "train.jsonl").write_text(json.dumps(row))
-    config = composed(
-        "train", ["+experiment=papo_geo3k", "data=local", f"data.path={tmp_path}", *settings]
-    )
+    settings = ["objective=grpo"] if form == TEXTS else []
+    config = composed("train", ["+experiment=own_data", f"data.path={tmp_path}", *settings])
     problem = front_door.instantiate(config.data)[0]
     question, asked = problem.question.split("\n")[0], ("<image>How many?", "3", 1)
-    if form == "texts alone":
+    if form == TEXTS:
         asked = ("1 + 1?", "2", 0)
         assert set(config.objective.terms) == {"surrogate", "kl_ref"}
     assert (question, problem.answer, len(problem.images)) == asked
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["objective=papo_g"], ["objective=papo_g", "training=published"]]
+)
+def test_the_line_that_helps_names_the_experiment_of_the_data(given, monkeypatch):
+    words = ["model=qwen2_5_vl_3b", "data=local", "data.path=F", *given]
+    monkeypatch.setattr("sys.argv", ["train.py", *words])
+    with pytest.raises(
+        ValueError, match=r"\+experiment=own_data model=qwen2_5_vl_3b data=local data\.path=F"
+    ):
+        check_settings_are_meant(composed("train", words))
+    check_settings_are_meant(composed("train", ["+experiment=own_data", *words]))
+    others = ["model=qwen2_5_vl_3b", "data=geometry3k", *given]
+    with pytest.raises(ValueError, match=r"\+experiment=papo_geo3k"):
+        check_settings_are_meant(composed("train", others))
 
 
 def test_every_reason_that_the_page_lists_is_one_and_none_is_missing():

@@ -162,7 +162,17 @@ def hub(checkpoints, monkeypatch):
 
 def test_every_experiment_outside_the_lab_is_a_published_run():
     files = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
-    assert {name for name in files if not name.startswith("lab")} == set(PUBLISHED)
+    others = {name for name in files if not name.startswith("lab")} - {"own_data"}
+    assert others == set(PUBLISHED)
+
+
+def test_own_data_are_trained_on_as_the_published_run_is():
+    own, published = composed("own_data", "data.path=F"), composed("papo_g_3b", "trainer=auto")
+    for group in ("objective", "optimizer", "rollout", "training", "masking", "fidelity", "reward"):
+        assert own[group] == published[group], group
+    assert own.model == published.model
+    assert own.data.prompt_suffix == published.data.prompt_suffix
+    assert own.data.source == "local"
 
 
 @every_run

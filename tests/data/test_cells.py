@@ -57,35 +57,59 @@ def test_the_pictures_of_a_chat_stand_where_its_parts_say(tmp_path):
     assert question.startswith("Is <image> like <image>?")
 
 
-def test_a_system_turn_is_counted_among_what_is_not_shown(tmp_path):
+def test_a_system_turn_is_shown_counted_and_replaced_where_that_is_asked_for(tmp_path):
     chats = [[turn("system", "Think."), turn("user", "Why?")], [turn("user", "How?")]]
     rows = [{"problem": chat, "answer": "1", "images": []} for chat in chats]
     problems = table(path=str(write_parquet(tmp_path, rows)))
+    assert [problems[i].system_prompt for i in range(2)] == ["Think.", None]
     assert problems.census.notes == (
-        "1 questions come with a system's turn, which is not shown: how to answer is said by "
-        "data.prompt_suffix=",
+        "1 questions come with a system's turn, which is shown; data.system_prompt= takes its place",
     )
+    replaced = table(path=str(tmp_path), system_prompt="Look.")
+    assert [replaced[i].system_prompt for i in range(2)] == ["Look.", "Look."]
+    assert replaced.census.notes == (
+        "the system's turn of 1 questions is not shown; data.system_prompt= takes its place",
+    )
+    assert table(path=str(tmp_path), system_prompt="")[0].system_prompt is None
+
+
+def test_the_answer_of_a_chat_is_no_part_of_its_question(tmp_path):
+    chat = [turn("user", "<image>How many?"), turn("assistant", "The answer is 12.")]
+    problem = read(tmp_path, {"messages": chat, "images": [PICTURE]}, question_column="messages",
+                   answer_column=None)[0]  # fmt: skip
+    assert problem.question == f"<image>How many?\n\n{SUFFIX}"
+    assert problem.answer == "The answer is 12."
+    # A column of answers wins; the turn is still no part of the question.
+    other = read(tmp_path, {"messages": chat, "answer": 12, "images": [PICTURE]},
+                 question_column="messages")[0]  # fmt: skip
+    assert (other.question, other.answer) == (problem.question, "12")
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         (
-            [turn("user", "How many?"), turn("assistant", "The answer is 12.")],
-            "a chat of the turns user, assistant; a question is one turn",
-        ),
-        (
             [turn("user", "1?"), turn("assistant", "1."), turn("user", "2?")],
-            "turns user, assistant, user",
+            "a chat of the turns user, assistant, user; a problem is one turn of the user",
         ),
+        ([turn("user", "1?"), turn("assistant", "1."), turn("assistant", "2?")], "turns user, "),
         ([turn("assistant", "12")], "turns assistant"),
-        ([{"from": "human", "value": "How many?"}], "a list of 1, "),
+        (
+            [turn("system", [{"type": "image", "image": "a.png"}]), turn("user", "?")],
+            "a picture in",
+        ),
+        ([{"from": "human", "says": "How many?"}], "a list of 1, "),
         (["How many?", "How long?"], "a list of 2, "),
         ({"text": "How many?"}, "an object, "),
         (5, "a number, 5;"),
         (True, "a truth value, True;"),
         (b"How many?", "bytes, b'How many?';"),
-        ([turn("user", [{"type": "image", "image": "a.png"}])], "a turn with the part"),
+        ([turn("user", [{"type": "image", "size": 3}])], "a turn with the part"),
+        (
+            [turn("user", [{"type": "image_url", "image_url": {"detail": "low"}}])],
+            "a turn with the part",
+        ),
+        ([turn("user", [{"type": "image", "image": "a"}, {"type": "image"}])], "and 2 places of"),
         ([turn("user", [{"type": "image", "index": 1}])], "a turn with the part"),
         ([turn("user", [{"type": "video"}])], "a turn with the part"),
         ([turn("user", ["How many?"])], "a turn with the part How many?"),
@@ -234,7 +258,7 @@ def test_an_id_that_is_a_structure_is_refused(tmp_path, value):
 
 
 def test_one_problem_that_cannot_be_read_is_left_out_and_no_more(tmp_path):
-    chats = [[turn("user", "How?")], [turn("user", "How?"), turn("assistant", "So.")]]
+    chats = [[turn("user", "How?")], [turn("assistant", "So."), turn("user", "How?")]]
     rows = [{"problem": chat, "answer": "1", "images": []} for chat in chats]
     problems = table(path=str(write_parquet(tmp_path, rows)))
     assert problems.census.problems == 2

@@ -229,7 +229,8 @@ def test_a_hub_data_set_reads_like_a_local_one(monkeypatch):
     problems = table(hub_id="hiyouga/geometry3k", revision="abc", split="validation")
     assert [problems[i].answer for i in range(3)] == ["3", "A", "2"]
     assert problems[1].images[1].getpixel((0, 0)) == (0, 128, 0)
-    assert asked == {"hub_id": "hiyouga/geometry3k", "revision": "abc", "split": "validation"}
+    named = {"hub_id": "hiyouga/geometry3k", "name": None}
+    assert asked == {**named, "revision": "abc", "split": "validation"}
 
 
 def test_a_published_split_of_another_size_is_refused(tmp_path, monkeypatch):
@@ -478,9 +479,11 @@ def test_a_folder_without_the_split_lists_what_it_holds(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "train.csv").write_text("problem,answer")
-    with pytest.raises(ValueError, match=r"neither a folder nor a \.parquet or \.jsonl"):
-        table(path=str(tmp_path / "train.csv")).preflight()
+    (tmp_path / "train.txt").write_text("problem,answer")
+    with pytest.raises(
+        ValueError, match=r"neither a folder nor a file of a known kind \(\.parquet"
+    ):
+        table(path=str(tmp_path / "train.txt")).preflight()
 
 
 def test_a_truncated_parquet_file_names_the_file(tmp_path):

@@ -5,6 +5,7 @@ import json
 from functools import wraps
 
 import pytest
+import yaml
 from command import run_command
 from PIL import Image
 
@@ -25,7 +26,7 @@ def test_pictures_of_questions_without_markers_are_seen_in_training(tmp_path):
     outcome = run_command(*TINY, write(tmp_path), f"run_dir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.stderr
     assert "6 of 6 questions with pictures have no <image> marker" in outcome.stdout
-    assert "the pictures are read from its column 'image'" in outcome.stdout
+    assert "is read as: question 'problem', answer 'answer', pictures 'image'" in outcome.stdout
     assert "kept 6 of 6 problems, 6 with pictures" in outcome.stdout
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -62,6 +63,38 @@ def test_data_that_cannot_be_trained_on_are_refused_before_a_model_is_built(
     assert outcome.code == 1
     assert said in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_own_data_are_trained_on_with_the_published_settings(tmp_path):
+    outcome = run_command(
+        *("+experiment=own_data", "model=tiny_qwen2_5_vl", "trainer=cpu", write(tmp_path)),
+        *("rollout.max_response_tokens=4", f"run_dir={tmp_path / 'run'}"),
+    )
+    assert outcome.code == 0, outcome.stderr
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["optimizer"]["lr"] == 1e-6
+    assert (config["objective"]["gamma"], config["rollout"]["temperature"]) == (0.02, 1.0)
+    assert config["reward"]["_target_"] == "papo.rewards.MathReward"
+
+
+def test_a_mixture_is_trained_on(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    write(tmp_path / "a", num=2)
+    write(tmp_path / "b", num=6)
+    outcome = run_command(
+        *(
+            *TINY[:2],
+            "data=mixture",
+            "rollout.max_response_tokens=4",
+            f"run_dir={tmp_path / 'run'}",
+        ),
+        *("+data@data.sets.a=local", "+data@data.sets.b=local", "+data.weights.a=2"),
+        *(f"data.sets.a.path={tmp_path / 'a'}", f"data.sets.b.path={tmp_path / 'b'}"),
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert "kept 8 of 8 problems, 8 with pictures" in outcome.stdout
+    assert "a: " in outcome.stdout
 
 
 def test_texts_alone_are_trained_on_without_a_masked_view(tmp_path):
@@ -105,7 +138,7 @@ def test_another_model_is_not_trained_with_what_was_left_of_the_labs_settings(mo
         "objective.gamma=0.1, training.num_rollouts=60, rollout.max_response_tokens=24, "
         "optimizer.lr=0.0003 are settings for PerceptionLab's model"
     ) in line
-    assert f"python train.py +experiment=papo_geo3k {' '.join(words)} " in line
+    assert f"python train.py +experiment=own_data {' '.join(words)} " in line
     assert "objective=lab_papo_g training=lab rollout=lab optimizer=lab_adamw" in line
     assert not (tmp_path / "run").joinpath("run.json").exists()
 
