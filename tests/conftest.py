@@ -23,6 +23,10 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="papo_matplotlib_")
 atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
+# What runs remember of data, of these tests alone.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="papo_cache_")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
 
 def pytest_collection_modifyitems(items):
     """Files with long tests come first: one that a worker begins last is waited for by the others."""

@@ -12,7 +12,7 @@ from papo.training.checkpoints import (
     read_checkpoint,
 )
 from papo.training.collect import Collector, Rollout
-from papo.training.data_fingerprint import DataFingerprint
+from papo.training.data_fingerprint import DataFingerprint, ProblemHashes
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, check_trainer_keys, fit
 from papo.training.loggers import finish_loggers, wandb_logger
@@ -56,6 +56,7 @@ __all__ = [
     "NonFiniteLoss",
     "Offload",
     "PolicyModule",
+    "ProblemHashes",
     "PromptStream",
     "ReferenceModule",
     "Rollout",

@@ -117,12 +117,12 @@ def filtered(ranks, changed=()):
             answer = "another" if (ranks.rank, index) in changed else "1"
             return problem(f"number {index}", images=(), answer=answer, id=f"p{index}")
 
-        def usable(self, prompt_length):
+        def usable(self, prompt_length, reading):
             positions = [i for i in range(64) if prompt_length(self[i]) and i % 3]
             return FilteredProblems(self, positions), SimpleNamespace(summary=lambda: "some")
 
     source = Counted()
-    encoder = SimpleNamespace(prompt_length=lambda problem: 5)
+    encoder = SimpleNamespace(prompt_length=lambda problem: 5, identity=lambda: "")
     usable = usable_problems(
         SimpleNamespace(
             source=source,

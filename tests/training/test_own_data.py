@@ -65,6 +65,36 @@ def test_data_that_cannot_be_trained_on_are_refused_before_a_model_is_built(
     assert "Traceback" not in outcome.stderr
 
 
+def test_a_second_run_on_the_same_data_opens_no_picture_to_choose_its_problems(
+    tmp_path, monkeypatch
+):
+    import papo.data.table as table
+
+    opened, original = [], table.decode_image
+
+    def counted(stored, folder):
+        opened.append(stored)
+        return original(stored, folder)
+
+    monkeypatch.setattr(table, "decode_image", counted)
+    where, summary = write(tmp_path), "kept 6 of 6 problems, 6 with pictures"
+    counts = []
+    for number in (1, 2):
+        outcome = run_command(*TINY, where, f"run_dir={tmp_path / str(number)}")
+        assert outcome.code == 0, outcome.stderr
+        assert summary in outcome.stdout
+        counts.append(len(opened))
+        opened.clear()
+    assert counts[0] - counts[1] == 6
+    kept = [(tmp_path / name / "problems.jsonl").read_bytes() for name in ("1", "2")]
+    assert kept[0] == kept[1]
+    # Another picture under the same name is another problem, also for a run that goes on.
+    Image.new("RGB", (90, 40)).save(tmp_path / "3.png")
+    longer = ("resume=true", "training.num_rollouts=3", f"run_dir={tmp_path / '2'}")
+    refused = run_command(*longer, short=False)
+    assert "it differs in its pictures" in refused.stderr
+
+
 def test_own_data_are_trained_on_with_the_published_settings(tmp_path):
     outcome = run_command(
         *("+experiment=own_data", "model=tiny_qwen2_5_vl", "trainer=cpu", write(tmp_path)),

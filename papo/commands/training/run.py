@@ -21,7 +21,9 @@ from papo.commands.training.preflight import (
     require_room_for_checkpoints,
     room_of,
 )
-from papo.data import FilteredProblems
+from papo.data import FilteredProblems, Reading, Remembered
+from papo.evaluation import show_progress
+from papo.files import user_cache
 from papo.lab import LabReport, compare_reports, evaluate_lab, held_out_sets
 from papo.masking import require_pictures
 from papo.models import VisionTowerSaliency
@@ -32,6 +34,7 @@ from papo.training import (
     NoOffload,
     Offload,
     PolicyModule,
+    ProblemHashes,
     PromptStream,
     ReferenceModule,
     RunFolder,
@@ -222,7 +225,18 @@ def usable_problems(plan: Plan, policy: Any, folder: RunFolder, ranks: Ranks) ->
     def positions() -> list[int]:
         """Looks at every problem, once for all ranks."""
         fingerprint = DataFingerprint()
-        source, report = plan.source.usable(fingerprint.noting(policy.encoder.prompt_length))
+        reading = Reading(
+            remembered=Remembered(
+                folder=user_cache() / "usable",
+                prompts=policy.encoder.identity(),
+                noted=fingerprint.problems,
+                as_noted=lambda one: ProblemHashes(*one),
+            ),
+            progress=lambda total: show_progress(console, total=total, done=0),
+        )
+        source, report = plan.source.usable(
+            fingerprint.noting(policy.encoder.prompt_length), reading
+        )
         say(report.summary())
         require_enough(source, plan.settings)
         if plan.objective.needs.views:
