@@ -32,12 +32,12 @@ class PartlyLabelled:
                 f"got {labelled_share}. Set reward.labelled_share."
             )
         self.labelled_share = labelled_share
-        self._reward = reward
+        self.reward = reward
         self.flags_claims = bool(getattr(reward, "flags_claims", False))
 
     def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> Rewards:
         """Returns the rewards, with the component `labelled`: 1 where the answer is known."""
-        rewards = self._reward(problems, texts)
+        rewards = self.reward(problems, texts)
         labelled = torch.tensor([float(self.is_labelled(problem)) for problem in problems])
         return replace(
             rewards,
@@ -50,5 +50,5 @@ class PartlyLabelled:
 
     def close(self) -> None:
         """Ends what the reward has started."""
-        if hasattr(self._reward, "close"):
-            self._reward.close()
+        if hasattr(self.reward, "close"):
+            self.reward.close()

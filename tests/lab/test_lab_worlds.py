@@ -93,3 +93,11 @@ def test_evidence_hides_four_boxes_and_its_control_finds_room_elsewhere():
         # No pixel of a board is black, so every hidden one differs.
         assert hidden.sum() == control.sum() == area
         assert not (hidden & control).any()
+
+
+def test_a_world_whose_starting_policy_was_not_made_names_the_command_that_makes_it():
+    plan = make_plan(composed("+experiment=lab_quadrilateral", "model.path=nowhere/start"))
+    with pytest.raises(FileNotFoundError) as error:
+        preflight(plan, Ranks(), torch.device("cpu"), shards=1)
+    made = "python scripts/warm_start_lab.py --output nowhere/start --shape quadrilateral"
+    assert made in str(error.value)

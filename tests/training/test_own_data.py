@@ -65,6 +65,25 @@ def test_data_that_cannot_be_trained_on_are_refused_before_a_model_is_built(
     assert "Traceback" not in outcome.stderr
 
 
+def test_the_labs_reward_is_refused_for_other_data_before_a_model_is_built(tmp_path, no_tiny_model):
+    outcome = run_command(
+        *(word for word in TINY if word != "reward=math"),
+        write(tmp_path),
+        f"run_dir={tmp_path}/run",
+    )
+    assert outcome.code == 1
+    assert "the lab's reward grades drawn scenes" in outcome.stderr
+    assert "reward=math" in outcome.stderr
+    partly = run_command(
+        *TINY[:1],
+        *TINY[2:],
+        "reward=lab_partly_labelled",
+        write(tmp_path),
+        f"run_dir={tmp_path}/run",
+    )
+    assert "the lab's reward grades drawn scenes" in partly.stderr
+
+
 def test_a_second_run_on_the_same_data_opens_no_picture_to_choose_its_problems(
     tmp_path, monkeypatch
 ):

@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 from papo.commands import front_door
 from papo.commands.run_memory import run_memory, unloaded_run_memory
 from papo.commands.training.plan import Plan, is_lab
-from papo.data import notes_on
-from papo.lab import check_model_speaks
+from papo.data import MixedProblems, ProblemTable, Virl39kProblems, notes_on
+from papo.lab import LabReward, check_model_speaks
 from papo.masking import check_mask
 from papo.parallel import NoSharding, Ranks, Sharding
+from papo.rewards import PartlyLabelled
 from papo.rollout import preflight_engine
 from papo.training import (
     Collector,
@@ -46,10 +47,13 @@ def preflight(
     Raises:
         ValueError, FileNotFoundError, MemoryError: with the override that helps.
     """
+    check_reward_fits(plan.source, plan.reward)
     for part in (plan.source, plan.image_mask):
         if hasattr(part, "preflight"):
             part.preflight()
     model, free = plan.config.model, available_bytes(device)
+    if is_lab(plan):
+        require_start(model.get("path"), plan.source.shape.name)
     notes: tuple[str, ...] = ()
     recomputes = bool(model.gradient_checkpointing)
     if "hub_id" in model or model.gradient_checkpointing == "auto":
@@ -73,6 +77,28 @@ def preflight(
             if isinstance(mask, ImageMask):
                 check_mask(mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
     return recomputes, (*notes, *notes_on(plan.source))
+
+
+def require_start(path: str | None, shape: str) -> None:
+    """Raises FileNotFoundError where the lab's starting policy is not there; it is made, not downloaded."""
+    if path is not None and not (Path(path).expanduser() / "config.json").is_file():
+        raise FileNotFoundError(
+            f"there is no model in model.path={path}. Make a starting policy for data.shape={shape} first: "
+            f"python scripts/warm_start_lab.py --output {path} --shape {shape}"
+        )
+
+
+def check_reward_fits(source: Any, reward: Any) -> None:
+    """Raises ValueError where the lab's reward, which knows what was drawn, is to grade problems of files or the hub."""
+    if isinstance(reward, PartlyLabelled):
+        reward = reward.reward
+    parts = source.sets.values() if isinstance(source, MixedProblems) else [source]
+    of_files = any(isinstance(one, ProblemTable | Virl39kProblems) for one in parts)
+    if isinstance(reward, LabReward) and of_files:
+        raise ValueError(
+            "the lab's reward grades drawn scenes of known truth, and these problems are read from files. Set "
+            "reward=math (+experiment=own_data does), or data=perception_lab."
+        )
 
 
 def make_sharding(config: DictConfig, ranks: Ranks, device: torch.device) -> Sharding | NoSharding:
