@@ -6,6 +6,7 @@ from papo.models.loading import (
     ModelCheck,
     build_policy,
     check_model,
+    load_encoder,
     load_policy,
 )
 from papo.models.meta_loading import meta_model
@@ -30,6 +31,7 @@ __all__ = [
     "build_tiny_policy",
     "check_model",
     "checkpoint_weights",
+    "load_encoder",
     "load_policy",
     "meta_model",
 ]

@@ -5,7 +5,7 @@ what is missing before anything expensive; `load_policy` then loads. Whether it 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from papo.hub import check_hub_answers, fetch_model
-from papo.models.adapter import SUPPORTED_FAMILIES
+from papo.models.adapter import SUPPORTED_FAMILIES, QwenVLAdapter
 from papo.models.lora import add_adapters, lora_parts
 from papo.models.meta_loading import model_in_files
 from papo.models.policy import VisionLanguagePolicy
@@ -86,6 +86,7 @@ def load_policy(
     trust_remote_code: bool,
     lora: Mapping[str, Any] | None = None,
     leave_in_files: bool = False,
+    adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
 ) -> VisionLanguagePolicy:
     """Loads weights, tokenizer and image processor of a Qwen-VL model.
 
@@ -106,6 +107,7 @@ def load_policy(
         lora: see papo.models.lora.lora_parts; None trains all weights.
         leave_in_files: load no weights, but say where they lie (`VisionLanguagePolicy.unread_weights`), for one
             who reads a part of each. Not where transformers alone can load them, which is logged.
+        adapter: see VisionLanguagePolicy.
 
     Raises:
         ValueError: an impossible setting or type of weights; the vision tower both frozen and given adapters.
@@ -139,6 +141,7 @@ def load_policy(
         scoring=scoring,
         head_chunk_size=head_chunk_size,
         lora=lora,
+        adapter=adapter,
     )
     policy.unread_weights = files
     return policy
@@ -168,6 +171,7 @@ def build_policy(
     scoring: str,
     head_chunk_size: int,
     lora: Mapping[str, Any] | None = None,
+    adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
 ) -> VisionLanguagePolicy:
     """Assembles a policy from parts already in memory; arguments as of `load_policy`."""
     if lora is not None:
@@ -179,24 +183,58 @@ def build_policy(
             )
         add_adapters(model, parts)
         freeze_vision = "vision" not in parts
+    return VisionLanguagePolicy(
+        model=model,
+        encoder=_encoder(tokenizer, image_processor, model.config, min_pixels, max_pixels),
+        temperature=temperature,
+        scoring=scoring,
+        head_chunk_size=head_chunk_size,
+        gradient_checkpointing=gradient_checkpointing,
+        freeze_vision=freeze_vision,
+        adapter=adapter,
+    )
+
+
+def load_encoder(
+    *,
+    path: str | None,
+    hub_id: str | None,
+    revision: str | None,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    trust_remote_code: bool,
+) -> PromptEncoder:
+    """Loads what makes a model's prompts, and no weights; arguments as of `load_policy`.
+
+    Raises:
+        FileNotFoundError: neither the folder nor the hub has it.
+    """
+    location, config = _find_config(path, hub_id, revision, trust_remote_code)
+    source: dict[str, Any] = {"revision": revision if path is None else None}
+    tokenizer = AutoTokenizer.from_pretrained(
+        location, trust_remote_code=trust_remote_code, **source
+    )
+    processor = Qwen2VLImageProcessorPil.from_pretrained(location, **source)
+    return _encoder(tokenizer, processor, config, min_pixels, max_pixels)
+
+
+def _encoder(
+    tokenizer: Any,
+    image_processor: Qwen2VLImageProcessorPil,
+    config: PreTrainedConfig,
+    min_pixels: int | None,
+    max_pixels: int | None,
+) -> PromptEncoder:
     size = dict(image_processor.size)
     if min_pixels is not None:
         size["shortest_edge"] = min_pixels
     if max_pixels is not None:
         size["longest_edge"] = max_pixels
     image_processor.size = size
-    return VisionLanguagePolicy(
-        model=model,
-        encoder=PromptEncoder(
-            tokenizer=tokenizer,
-            image_processor=image_processor,
-            image_token=tokenizer.convert_ids_to_tokens(model.config.image_token_id),
-        ),
-        temperature=temperature,
-        scoring=scoring,
-        head_chunk_size=head_chunk_size,
-        gradient_checkpointing=gradient_checkpointing,
-        freeze_vision=freeze_vision,
+    return PromptEncoder(
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
     )
 
 

@@ -4,7 +4,7 @@ The unit of work is a group: each image and each prompt is computed once per vie
 responses. papo.models.scoring has the ways to do that, and the plain way they must equal.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
@@ -45,6 +45,7 @@ class VisionLanguagePolicy(nn.Module):
             `recompute_activations` is called, by one who has counted memory.
         freeze_vision: leave the vision tower as it is; its features are then computed once per tensor
             of patches, and a copy of the policy shares them.
+        adapter: reads prompts with the model; a class of one's own derives from that of the family.
 
     Raises:
         ValueError: an unsupported model family, a temperature that is not finite and above 0, or an impossible `scoring`.
@@ -60,6 +61,7 @@ class VisionLanguagePolicy(nn.Module):
         head_chunk_size: int,
         gradient_checkpointing: bool | Literal["auto"],
         freeze_vision: bool,
+        adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
     ) -> None:
         super().__init__()
         if not 0 < temperature < float("inf"):
@@ -67,7 +69,7 @@ class VisionLanguagePolicy(nn.Module):
                 f"sampling needs a finite temperature above 0; got {temperature}. Set rollout.temperature."
             )
         self.model = model
-        self.adapter = QwenVLAdapter(model)
+        self.adapter = adapter(model)
         self.freeze_vision = freeze_vision
         cache = None
         if freeze_vision:
@@ -123,6 +125,7 @@ class VisionLanguagePolicy(nn.Module):
             head_chunk_size=self.head_chunk_size,
             gradient_checkpointing=self.gradient_checkpointing,
             freeze_vision=self.freeze_vision,
+            adapter=type(self.adapter),
         )
         copied.reader.vision_cache = self.reader.vision_cache
         # They are asked about the same batches: what is chosen is said once.

@@ -3,7 +3,7 @@
 They run the same adapter, processor, masking and training code as the 3B model, on any machine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from papo.models.adapter import QwenVLAdapter
 from papo.models.loading import build_policy
 from papo.models.policy import VisionLanguagePolicy
 
@@ -186,6 +187,7 @@ def build_tiny_policy(
     head_chunk_size: int,
     seed: int,
     lora: Mapping[str, Any] | None = None,
+    adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
 ) -> VisionLanguagePolicy:
     """A random tiny policy that reads real images and real text; it knows nothing."""
     tokenizer = build_byte_tokenizer()
@@ -220,4 +222,5 @@ def build_tiny_policy(
         scoring=scoring,
         head_chunk_size=head_chunk_size,
         lora=lora,
+        adapter=adapter,
     )

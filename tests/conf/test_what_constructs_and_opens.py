@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = ("papo", "scripts", "benchmarks", "conf", "notebooks", "servers")
+FOLDERS = ("papo", "examples", "scripts", "benchmarks", "conf", "notebooks", "servers")
 
 # Whatever is used of these modules.
 MODULES = (
