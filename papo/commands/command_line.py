@@ -9,7 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ON_RANKS = {"train": True, "evaluate": True, "analyze": False}
+ON_RANKS = {
+    "train": True,
+    "evaluate": True,
+    "analyze": False,
+    "check data": False,
+}
 """The commands, and whether each may be one of several processes."""
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
@@ -29,6 +34,8 @@ def variables() -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that is named first; returns the exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if rest and f"{name} {rest[0]}" in ON_RANKS:
+        name, *rest = f"{name} {rest[0]}", *rest[1:]
     if name not in ON_RANKS:
         print(f"error: a command is one of {', '.join(ON_RANKS)}; got {name!r}", file=sys.stderr)
         return 2
@@ -40,5 +47,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str) -> int:
     """Runs a command on the arguments of this process; returns the exit code."""
     front_door = importlib.import_module("papo.commands.front_door")
-    door = importlib.import_module(f"papo.commands.{name}")
+    door = importlib.import_module(f"papo.commands.{name.replace(' ', '_')}")
     return int(front_door.command(door.main, on_ranks=ON_RANKS[name]))

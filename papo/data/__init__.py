@@ -15,6 +15,7 @@ from papo.data.filtering import (
 from papo.data.logicvista import LogicVistaProblems
 from papo.data.mixture import MixedProblems
 from papo.data.papo_eval import PapoEvalProblems
+from papo.data.preview import Preview, preview
 from papo.data.problem_error import ProblemError
 from papo.data.remembered import Remembered
 from papo.data.table import ProblemTable
@@ -27,6 +28,7 @@ __all__ = [
     "LogicVistaProblems",
     "MixedProblems",
     "PapoEvalProblems",
+    "Preview",
     "ProblemError",
     "ProblemFilterReport",
     "ProblemTable",
@@ -35,4 +37,5 @@ __all__ = [
     "Virl39kProblems",
     "filter_problems",
     "notes_on",
+    "preview",
 ]

@@ -106,6 +106,7 @@ PLACES = {
         ),
         "yaml.parse": SAFE,
     },
+    "papo/commands/check_data.py": {"papo.commands.front_door.instantiate": CONFIG},
     "papo/commands/evaluate.py": {"papo.commands.front_door.instantiate": CONFIG},
     "papo/commands/front_door.py": {
         "hydra.utils.instantiate": CONFIG,

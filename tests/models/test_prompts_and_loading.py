@@ -1,5 +1,6 @@
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoModelForImageTextToText
 from papo.models import (
     build_byte_tokenizer,
     check_model,
+    load_encoder,
     load_policy,
     meta_model,
 )
@@ -63,6 +65,49 @@ def test_markers_must_match_images(question):
 def test_image_tokens_written_in_a_question_are_an_error():
     with pytest.raises(ValueError, match="one image token per image"):
         tiny_policy().encode([problem("<image> <|image_pad|>")])
+
+
+def test_a_system_prompt_is_a_turn_before_the_question(family):
+    encoder = tiny_policy(family).encoder
+    plain = problem()
+    told = replace(plain, system_prompt="Look twice.")
+    assert (
+        encoder.render(told)
+        == f"<|im_start|>system\nLook twice.<|im_end|>\n{encoder.render(plain)}"
+    )
+    assert encoder.prompt_length(told) == len(encoder.tokenize(told, encoder.render(told), [
+        encoder.num_image_tokens(image) for image in told.images
+    ]))  # fmt: skip
+    assert encoder.prompt_length(told) > encoder.prompt_length(plain)
+
+
+def test_the_tokens_of_a_prompt_are_its_text_with_one_entry_per_picture():
+    encoder = tiny_policy().encoder
+    each = problem("See <image> and <image>!", images=(noise_image(56, 56), noise_image(84, 56)))
+    tokens = encoder.tokens(each)
+    slots = [token for token in tokens if token.startswith("<|image_pad|>")]
+    counts = [encoder.num_image_tokens(image) for image in each.images]
+    assert slots == [f"<|image_pad|> x {count}" for count in counts]
+    joined = "".join(token.partition(" x ")[0] if token in slots else token for token in tokens)
+    assert joined == encoder.render(each)
+
+
+def test_what_makes_prompts_loads_without_weights_and_is_known_by_its_identity(tmp_path):
+    policy = tiny_policy()
+    policy.save_pretrained(tmp_path)
+    settings = {"path": str(tmp_path), "min_pixels": None, "max_pixels": None}
+    common = {key: LOAD[key] for key in ("hub_id", "revision", "trust_remote_code")}
+    whole = load_policy(**{**LOAD, **settings}).encoder
+    for weights in tmp_path.glob("*.safetensors"):
+        weights.unlink()
+    encoder = load_encoder(**common, **settings)
+    for each in mixed_problems():
+        assert encoder.tokens(each) == whole.tokens(each)
+    assert encoder.identity() == whole.identity()
+    smaller = load_encoder(**common, **{**settings, "max_pixels": 1000})
+    assert smaller.identity() != encoder.identity()
+    encoder.tokenizer.chat_template += " "
+    assert encoder.identity() != whole.identity()
 
 
 def test_a_thought_opened_by_the_template_is_given_to_the_grader():
