@@ -14,6 +14,7 @@ ON_RANKS = {
     "evaluate": True,
     "analyze": False,
     "check data": False,
+    "new experiment": False,
 }
 """The commands, and whether each may be one of several processes."""
 
