@@ -10,8 +10,16 @@ from papo.lab.grader import LabGrader
 from papo.lab.grading import Category, Grade, LabReward, grade_response
 from papo.lab.held_out import held_out_set
 from papo.lab.model import WARM_START, save_untrained_model, weights_sha256
-from papo.lab.report import LabReport, SetReport, compare_reports, evaluate_lab, summarize_grades
-from papo.lab.scene import PerceptionLabProblems, held_out_sets, scene_numbers
+from papo.lab.problems import PerceptionLabProblems, held_out_sets
+from papo.lab.report import (
+    LabHeldOut,
+    LabReport,
+    SetReport,
+    compare_reports,
+    evaluate_lab,
+    summarize_grades,
+)
+from papo.lab.scene import scene_numbers
 from papo.lab.shapes import SHAPES, Shape, shape_named
 from papo.lab.vocabulary import (
     build_tokenizer,
@@ -26,6 +34,7 @@ __all__ = [
     "Category",
     "Grade",
     "LabGrader",
+    "LabHeldOut",
     "LabReport",
     "LabReward",
     "PerceptionLabProblems",

@@ -1,6 +1,6 @@
 """One of the lab's two fixed test sets, by name, as a configuration asks for it."""
 
-from papo.lab.scene import PerceptionLabProblems, held_out_sets
+from papo.lab.problems import PerceptionLabProblems, held_out_sets
 from papo.lab.shapes import RECTANGLE
 from papo.types import key_in
 

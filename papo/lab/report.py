@@ -45,6 +45,21 @@ class LabReport:
         """Returns nested dicts of plain numbers, ready for JSON."""
         return {name: asdict(report) for name, report in self.sets.items()}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "LabReport":
+        """Reads `to_dict` back."""
+        return cls(
+            sets={
+                name: SetReport(
+                    num_problems=one["num_problems"],
+                    num_responses=one["num_responses"],
+                    accuracy=Interval(**one["accuracy"]),
+                    shares={key: Interval(**share) for key, share in one["shares"].items()},
+                )
+                for name, one in plain.items()
+            }
+        )
+
     def scalars(self) -> dict[str, float]:
         """Returns flat metrics, `<set>/accuracy` and `<set>/<category>`, for a logger."""
         return {
@@ -170,3 +185,44 @@ def compare_reports(reports: Mapping[str, LabReport]) -> Table:
 
 def _percent(share: Interval) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabHeldOut:
+    """The lab's test sets as a run evaluates its policy on them; see `papo.training.HeldOut`.
+
+    Attributes:
+        sets: by the name that the report gives them.
+        num_problems: read from the start of each set.
+        num_responses: sampled per problem.
+        seed: of the sampling, and of the intervals.
+    """
+
+    sets: Mapping[str, ProblemSource]
+    num_problems: int
+    num_responses: int
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of `LabReport.scalars`."""
+        shares = ("accuracy", *(category.value for category in Category))
+        return tuple(f"{name}/{share}" for name in self.sets for share in shares)
+
+    def evaluate(self, policy: Policy, engine: RolloutEngine, *, ranks: Ranks) -> LabReport:
+        """Samples with the engine's own settings and grades; the ranks take turns."""
+        return evaluate_lab(
+            policy,
+            engine,
+            self.sets,
+            num_problems=self.num_problems,
+            num_responses=self.num_responses,
+            seed=self.seed,
+            ranks=ranks,
+        )
+
+    def table(self, reports: Mapping[str, Mapping[str, Any]]) -> Table:
+        """Returns `compare_reports` of what `LabReport.to_dict` returned."""
+        return compare_reports(
+            {moment: LabReport.from_dict(report) for moment, report in reports.items()}
+        )
