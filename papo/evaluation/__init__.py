@@ -19,6 +19,7 @@ from papo.evaluation.comparison_report import (
     write_comparison,
 )
 from papo.evaluation.folder import EvaluationFolder
+from papo.evaluation.held_out import HeldOutBenchmarks
 from papo.evaluation.perception_probe import PerceptionProbe
 from papo.evaluation.probe_folder import run_probe
 from papo.evaluation.probe_report import summarize_probe, write_probe_summary
@@ -38,6 +39,7 @@ __all__ = [
     "Benchmark",
     "EvaluationFolder",
     "EvaluationSettings",
+    "HeldOutBenchmarks",
     "PerceptionProbe",
     "ResponseAttention",
     "ResponseStore",

@@ -5,18 +5,31 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from papo.data import ProblemError
 from papo.evaluation.batches import Shown, content_of_batch, cut_batches
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.progress import Advance
-from papo.evaluation.store import FinishedBatch, ResponseStore
+from papo.evaluation.store import FinishedBatch
 from papo.parallel import Ranks
-from papo.types import PromptGroup, ResponseRecord, RolloutEngine, derive_seed
+from papo.types import Problem, PromptGroup, ResponseRecord, RolloutEngine, derive_seed
 from papo.views import Item, ReadingPolicy, View
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps what is graded."""
+
+    def num_done(self, benchmark: str, view: str) -> int:
+        """How many of a benchmark's first problems are finished in a view."""
+        ...
+
+    def keep_problem(self, benchmark: str, index: int, problem: Problem) -> None: ...
+
+    def add(self, batch: FinishedBatch, records: Sequence[ResponseRecord]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,24 +51,25 @@ class Runner:
         policy: encodes what a view shows.
         engine: samples from the same policy.
         views: each is given every problem of every benchmark.
-        store: keeps what is graded, and knows what is done already; of rank 0 alone.
+        store: keeps what is graded, and knows what is done already; rank 0 has one.
         num_responses: k.
         max_response_tokens: of the engine.
         tokens_per_batch: see `EvaluationSettings`.
         seed: of all draws. Those of a problem depend on (seed, benchmark, problem id) alone, so every
             view draws the same, and so does another checkpoint.
+        named: problems that could not be read, once that was said.
     """
 
     ranks: Ranks
     policy: ReadingPolicy
     engine: RolloutEngine
     views: Sequence[View]
-    store: ResponseStore | None
+    store: Store | None
     num_responses: int
     max_response_tokens: int
     tokens_per_batch: int
     seed: int
-    _named: set[tuple[str, int]] = field(default_factory=set, init=False)
+    named: set[tuple[str, int]] = field(default_factory=set)
 
     def run(self, benchmarks: Sequence[Benchmark], advance: Advance) -> None:
         """Does what is not done yet; the graders' processes are gone when it returns or fails.
@@ -113,8 +127,8 @@ class Runner:
                 if getattr(benchmark.problems, "strict", False):
                     raise
                 # Every view comes to it; once is enough to read.
-                if self.ranks.writes and (benchmark.key, index) not in self._named:
-                    self._named.add((benchmark.key, index))
+                if self.ranks.writes and (benchmark.key, index) not in self.named:
+                    self.named.add((benchmark.key, index))
                     _log.warning("left out of %s: %s", benchmark.key, error)
                 yield Shown(index=index, item=None, prompts=())
                 continue

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -169,6 +170,12 @@ class SharedPrefillSampler:
         self.top_k = top_k
         self.max_response_tokens = max_response_tokens
         self.max_rows = max_rows
+
+    def greedy(self) -> "SharedPrefillSampler":
+        """Returns a sampler of the same policy that always takes the most likely token."""
+        sampler = copy(self)
+        sampler.top_k = 1
+        return sampler
 
     def follow(self, source: Any, version: str) -> None:
         """Reads the policy itself, whose weights are always the newest."""

@@ -5,6 +5,7 @@ docs/rollouts.md says which engine to take when. The servers are servers/vllm; o
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,12 @@ class ServerRollouts:
                 response_tokens=settings["max_response_tokens"],
                 room=room,
             )
+
+    def greedy(self) -> "ServerRollouts":
+        """Returns an engine of the same servers and weights that asks for the most likely tokens; it follows nobody."""
+        engine = copy(self)
+        engine.local, engine.drawing = self.local.greedy(), partial(self.drawing, top_k=1)
+        return engine
 
     def follow(self, source: WeightSource, version: str) -> None:
         """Gives the servers the weights of a version; nothing happens where they have them. Collective.

@@ -4,9 +4,12 @@ Not here: the objective (papo.objective), sampling (papo.rollout), anything that
 """
 
 from papo.training.base_weights import load_trained_policy
+from papo.training.best import BEST, Best, read_best
+from papo.training.callbacks import Validation
 from papo.training.checkpoint_folder import is_checkpoint_folder
 from papo.training.checkpoints import (
     RolloutCheckpoint,
+    best_checkpoint,
     check_checkpoint,
     newest_checkpoint,
     read_checkpoint,
@@ -15,6 +18,7 @@ from papo.training.collect import Collector, Rollout
 from papo.training.data_fingerprint import DataFingerprint, ProblemHashes
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, check_trainer_keys, fit
+from papo.training.held_out import HeldOut, HeldOutEvaluations, HoldsOut, validation_names
 from papo.training.loggers import finish_loggers, wandb_logger
 from papo.training.memory import (
     MemoryEstimate,
@@ -43,14 +47,27 @@ from papo.training.settings import (
     check_threads,
     training_settings,
 )
+from papo.training.validation_settings import (
+    HeldOutSettings,
+    ValidationSettings,
+    check_monitor,
+    held_out_settings,
+    validation_settings,
+)
 
 __all__ = [
+    "BEST",
     "LENGTH_KEY",
     "PROCESS_KEYS",
+    "Best",
     "CheckpointNotWritten",
     "Collector",
     "DataFingerprint",
     "FinishedStep",
+    "HeldOut",
+    "HeldOutEvaluations",
+    "HeldOutSettings",
+    "HoldsOut",
     "MemoryEstimate",
     "NoOffload",
     "NonFiniteLoss",
@@ -66,10 +83,14 @@ __all__ = [
     "Start",
     "TrainingModule",
     "TrainingSettings",
+    "Validation",
+    "ValidationSettings",
     "available_bytes",
+    "best_checkpoint",
     "build_trainer",
     "check_checkpoint",
     "check_group_size",
+    "check_monitor",
     "check_offload",
     "check_room",
     "check_sampled_from",
@@ -83,16 +104,20 @@ __all__ = [
     "estimate_memory",
     "finish_loggers",
     "fit",
+    "held_out_settings",
     "is_checkpoint_folder",
     "largest_pass",
     "load_trained_policy",
     "longest_prompt",
     "newest_checkpoint",
+    "read_best",
     "read_checkpoint",
     "readable_bytes",
     "recomputes",
     "training_settings",
     "trim",
     "try_optimizer",
+    "validation_names",
+    "validation_settings",
     "wandb_logger",
 ]

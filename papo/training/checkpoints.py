@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from papo.parallel import Ranks
 from papo.processes import received_signal, stop
+from papo.training.best import Best, read_best, write_best
 from papo.training.checkpoint_folder import (
     Place,
     folder_damage,
@@ -56,6 +57,27 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a folder, or None before the first; it may have been damaged since."""
     found = checkpoints(folder)
     return found[max(found)] if found else None
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """Returns the checkpoint of a run that was best on held-out problems.
+
+    Raises:
+        FileNotFoundError: the run was not validated while it trained, or the checkpoint is gone.
+    """
+    best = read_best(folder)
+    if best is None:
+        raise FileNotFoundError(
+            f"{folder} has no best checkpoint: the run was not validated while it trained. Train with "
+            "validation.every_rollouts=N, or name the run itself for its newest checkpoint."
+        )
+    path = checkpoint_path(folder / "checkpoints", best.rollout_step)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"the best checkpoint of {folder} is {path.name}, and it is not there any more. Restore it, or name "
+            "the run itself for its newest checkpoint."
+        )
+    return path
 
 
 class DamagedCheckpoint(ValueError):
@@ -230,6 +252,9 @@ class RolloutCheckpoint(Checkpoint):
         every_rollouts: n.
         keep_last: how many checkpoints stay.
 
+    Attributes:
+        best: whose checkpoint is saved and stays too; None: nobody has said so.
+
     Raises:
         ValueError: a setting below 1.
     """
@@ -242,23 +267,26 @@ class RolloutCheckpoint(Checkpoint):
                 )
         self.every_rollouts = every_rollouts
         self.keep_last = keep_last
+        self.best: Best | None = None
 
-    def require_room(self, folder: Path, size: int) -> None:
+    def require_room(self, folder: Path, size: int, *, keeps_best: bool = False) -> None:
         """Refuses a disk that would be full before the run has its last checkpoint.
 
         Args:
             folder: of the checkpoints; it need not be there yet.
             size: of one, in bytes.
+            keeps_best: whether the best one stays beside the newest.
 
         Raises:
             ValueError: the newest ones and the next have no room side by side.
         """
         there = next(one for one in (folder, *folder.parents) if one.exists())
-        free, missing = shutil.disk_usage(there).free, self.keep_last + 1 - len(checkpoints(folder))
+        free, most = shutil.disk_usage(there).free, self.keep_last + 1 + keeps_best
+        missing = most - len(checkpoints(folder))
         if missing * size > free:
             raise ValueError(
                 f"{missing} checkpoints of {readable_bytes(size)} lie side by side for a moment (callbacks.checkpoint."
-                f"keep_last={self.keep_last} and the next), and the disk of {there} has {readable_bytes(free)} left. "
+                f"keep_last={self.keep_last}{', the best' if keeps_best else ''} and the next), and the disk of {there} has {readable_bytes(free)} left. "
                 "Lower keep_last, or set run_dir= to a larger disk."
             )
 
@@ -268,14 +296,18 @@ class RolloutCheckpoint(Checkpoint):
         signals = [n for n in module.collector.ranks.gather(received_signal()) if n is not None]
         step, asked = module.rollout_step, bool(signals)
         is_last = step == module.num_rollouts or trainer.should_stop
-        if step % self.every_rollouts and not is_last and not asked:
+        is_best = self.best is not None and self.best.rollout_step == step
+        if step % self.every_rollouts and not is_last and not asked and not is_best:
             return
         folder = Path(trainer.default_root_dir) / "checkpoints"
         trainer.save_checkpoint(checkpoint_path(folder, step))
         # Older ones go only after the newest is safely in place.
         if trainer.is_global_zero:
-            for path in list(checkpoints(folder).values())[: -self.keep_last]:
-                remove(path)
+            if self.best is not None:
+                write_best(folder.parent, self.best)
+            for number, path in list(checkpoints(folder).items())[: -self.keep_last]:
+                if self.best is None or number != self.best.rollout_step:
+                    remove(path)
         if asked:
             stop(signals[0])
 

@@ -280,6 +280,14 @@ class Collector:
             credit=moved,
         )
 
+    @contextmanager
+    def sampling(self, step: int) -> Iterator[None]:
+        """Within, the engine samples with the weights that rollout number `step` is sampled with. Collective."""
+        with self.offload.away(self.idle()), self.sharding.whole(self.policy):
+            self.ahead.wait(step)
+            self.follow(step)
+            yield
+
     def follow(self, step: int) -> None:
         """Has the engine sample with the weights that rollout number `step` is sampled with."""
         if self.weights is not None:

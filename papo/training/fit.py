@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -17,8 +17,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from papo.parallel import NoSharding, Ranks, Sharding
 from papo.processes import postponed_until_saved
-from papo.training.callbacks import RecordMetrics
+from papo.training.callbacks import RecordMetrics, Validation
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint
+from papo.training.held_out import PREFIX
 from papo.training.module import TrainingModule
 from papo.training.strategy import strategy_for
 
@@ -66,6 +67,41 @@ def check_trainer_keys(names: Iterable[str]) -> None:
         )
 
 
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuses callbacks that would do nothing: Lightning's own validation never runs.
+
+    Raises:
+        ValueError: names the callback and what to set instead.
+    """
+    for callback in callbacks:
+        name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
+        if isinstance(callback, ModelCheckpoint | EarlyStopping) and str(monitor).startswith(
+            PREFIX
+        ):
+            instead = "keep_best" if isinstance(callback, ModelCheckpoint) else "patience"
+            raise ValueError(
+                f"{name} looks after every rollout, and {monitor} is measured after some of them. Set "
+                f"validation.{instead} and validation.monitor={monitor} instead."
+            )
+        waits = {
+            "save_on_train_epoch_end": isinstance(callback, ModelCheckpoint)
+            and callback._save_on_train_epoch_end is False,
+            "check_on_train_epoch_end": isinstance(callback, EarlyStopping)
+            and callback._check_on_train_epoch_end is False,
+        }
+        for setting in (key for key, is_so in waits.items() if is_so):
+            raise ValueError(
+                f"{name} with {setting}=false waits for a validation of Lightning's, and a run has none: it would do "
+                f"nothing. Leave callbacks.*.{setting} out, or set validation.every_rollouts."
+            )
+    keeps_best = any(isinstance(one, Validation) and one.settings.keep_best for one in callbacks)
+    if keeps_best and not any(isinstance(one, RolloutCheckpoint) for one in callbacks):
+        raise ValueError(
+            "the best checkpoint is kept by callbacks.checkpoint, and this run has none. Leave ~callbacks.checkpoint "
+            "out, or set validation.keep_best=false."
+        )
+
+
 def build_trainer(
     make_trainer: Callable[..., Trainer],
     *,
@@ -87,6 +123,7 @@ def build_trainer(
         several["precision"] = "32-true"
     # Lightning announces devices and products; the run says what matters itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    check_callbacks(callbacks)
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             # Lightning would choose a folder of the first logger's, from which nothing can be evaluated.
@@ -140,6 +177,7 @@ def fit(trainer: Trainer, module: TrainingModule, checkpoint: Path | None) -> st
     if module.rollout_step == module.num_rollouts:
         return None
     rules = [f"EarlyStopping on {one.monitor}" for one in trainer.early_stopping_callbacks]
+    rules += [one.rule for one in trainer.callbacks if isinstance(one, Validation) and one.rule]  # type: ignore[attr-defined]
     return (
         f"{' or '.join(rules) or 'a callback'} ended training after rollout {module.rollout_step} of "
         f"{module.num_rollouts}"

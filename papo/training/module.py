@@ -177,9 +177,11 @@ class TrainingModule(LightningModule):
 
     def _idle_while_sampling(self) -> Iterator[Tensor]:
         """State of the optimiser, and the copy that is the reference."""
-        optimizer: Any = self.optimizers()
-        state = (value for one in optimizer.state.values() for value in one.values())
-        yield from (value for value in state if isinstance(value, Tensor))
+        # Before a run begins it has no optimiser.
+        if self._trainer is not None:
+            optimizer: Any = self.optimizers()
+            state = (value for one in optimizer.state.values() for value in one.values())
+            yield from (value for value in state if isinstance(value, Tensor))
         reference = self.collector.reference
         if reference is not None and reference.is_copy:
             policy = {id(tensor) for tensor in self.policy_module.policy.parameters()}

@@ -6,7 +6,8 @@ problems.jsonl  hashes of the training problems (papo.training.data_fingerprint)
 metrics.csv     one row per rollout, reproducible to the bit
 timings.csv     wall time of the phases of each rollout
 rollouts.jsonl  what the policy wrote, with pictures in rollouts/
-checkpoints/    the newest few, one per rollout boundary
+evaluations.jsonl  a line per evaluation on held-out problems: before, every so many rollouts, after
+checkpoints/    the newest few, one per rollout boundary, and the best; best.json names that
 non_finite/     the batch that broke a run, if one did
 result.json     status and final numbers, also after a failure
 
@@ -15,6 +16,7 @@ checkpoint is NAME.damaged, and the result of a finished run that is continued i
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from papo.training.checkpoints import (
     rollouts_before,
 )
 from papo.training.data_fingerprint import DataFingerprint
+from papo.training.held_out import EVALUATIONS
 from papo.training.tables import first_missing_row, truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
@@ -50,7 +53,7 @@ LENGTH_KEY = "training.num_rollouts"
 _WRITE_AGAIN = (
     "Delete it: with resume=true the run goes on from its last checkpoint and writes it again."
 )
-_TABLES = ("metrics.csv", "timings.csv", "rollouts.jsonl")
+_TABLES = ("metrics.csv", "timings.csv", "rollouts.jsonl", EVALUATIONS)
 _PRODUCTS = (*_TABLES, "checkpoints", "result.json")
 
 
@@ -282,7 +285,9 @@ class RunFolder:
         if len(lines) < 2:
             return {}
         values = [float(cell) for cell in lines[-1].split(",")]
-        return dict(zip(lines[0].split(","), values, strict=True))
+        columns = zip(lines[0].split(","), values, strict=True)
+        # What was not measured after this rollout is no number of JSON's.
+        return {name: value for name, value in columns if not math.isnan(value)}
 
     def final_metrics(self) -> dict[str, float]:
         """The numbers of the last rollout of a finished run, whatever became of its tables.

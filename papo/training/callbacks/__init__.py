@@ -1,7 +1,8 @@
-"""What happens beside training: tables, progress, pictures. None of it changes what is computed."""
+"""What happens beside training: tables, progress, pictures, validation. None of it changes what a rollout computes."""
 
 from papo.training.callbacks.progress import PhaseProgress
 from papo.training.callbacks.record import RecordMetrics
 from papo.training.callbacks.rollout_table import RolloutTable
+from papo.training.callbacks.validation import Validation
 
-__all__ = ["PhaseProgress", "RecordMetrics", "RolloutTable"]
+__all__ = ["PhaseProgress", "RecordMetrics", "RolloutTable", "Validation"]

@@ -1,5 +1,6 @@
 """metrics.csv, timings.csv, and the same numbers for every logger."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class RecordMetrics(Callback):
             append_csv(folder / "metrics.csv", step.metrics)
             append_csv(folder / "timings.csv", {"rollout_step": step.rollout_step, **step.seconds})
         timings = {f"seconds/{phase}": value for phase, value in step.seconds.items()}
+        # What was not measured after this rollout.
+        measured = {name: value for name, value in step.metrics.items() if not math.isnan(value)}
         known = {*step.metrics, *trainer.callback_metrics}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if (monitor := getattr(callback, "monitor", None)) is not None and monitor not in known:
@@ -33,7 +36,7 @@ class RecordMetrics(Callback):
                     f"callbacks.*.monitor is one of {', '.join(sorted(known))}"
                 )
         for logger in trainer.loggers:
-            logger.log_metrics({**step.metrics, **timings}, step=step.rollout_step)
+            logger.log_metrics({**measured, **timings}, step=step.rollout_step)
 
 
 def finished_step(module: LightningModule) -> FinishedStep:

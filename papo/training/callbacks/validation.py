@@ -1,0 +1,91 @@
+"""Validation while training: held-out problems every n rollouts, the best checkpoint, an early end."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from papo.training.best import Best, write_best
+from papo.training.callbacks.record import finished_step
+from papo.training.checkpoints import RolloutCheckpoint
+from papo.training.held_out import HeldOutEvaluations, validation_names
+from papo.training.validation_settings import ValidationSettings
+
+
+class Validation(Callback):
+    """Adds `validation/*` to the metrics of every n-th rollout; the others have no number there (NaN).
+
+    All of it is a function of the policy and the seeds, and what it remembers is in the checkpoints, so a resumed
+    run has the same metrics and the same best checkpoint.
+
+    Args:
+        evaluations: on held-out problems.
+        settings: when, and what follows.
+
+    Attributes:
+        best: the best validation so far.
+        waited: validations since then.
+    """
+
+    def __init__(self, *, evaluations: HeldOutEvaluations, settings: ValidationSettings) -> None:
+        self.evaluations = evaluations
+        self.settings = settings
+        self.names = validation_names(evaluations.held_out.names)
+        self.best: Best | None = None
+        self.waited = 0
+
+    @property
+    def rule(self) -> str | None:
+        """What may end the run before its last rollout."""
+        if self.settings.patience is None:
+            return None
+        return f"validation.patience={self.settings.patience} on {self.settings.monitor}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": None if self.best is None else asdict(self.best), "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        best = state_dict["best"]
+        self.best = None if best is None else Best(**best)
+        self.waited = state_dict["waited"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.settings.keep_best:
+            return
+        self._keep(trainer)
+        # A run that was killed may have said of a rollout that is done again.
+        if trainer.is_global_zero:
+            write_best(Path(trainer.default_root_dir), self.best)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        step, module = finished_step(pl_module), pl_module
+        step.metrics.update(dict.fromkeys(self.names, math.nan))
+        step.seconds["validation"] = 0.0
+        if step.rollout_step % self.settings.every_rollouts:
+            return
+        began = perf_counter()
+        found = self.evaluations.now(module, trainer)  # type: ignore[arg-type]
+        step.seconds["validation"] = perf_counter() - began
+        step.metrics.update(found["metrics"])
+        value = found["metrics"][self.settings.monitor]
+        if self.best is None or value > self.best.value:
+            self.best = Best(
+                rollout_step=step.rollout_step, metric=self.settings.monitor, value=value
+            )
+            self.waited = 0
+        else:
+            self.waited += 1
+        self._keep(trainer)
+        if self.settings.patience is not None and self.waited >= self.settings.patience:
+            trainer.should_stop = True
+
+    def _keep(self, trainer: Trainer) -> None:
+        if self.settings.keep_best:
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, RolloutCheckpoint):
+                    callback.best = self.best
