@@ -31,13 +31,14 @@ from papo.training.memory import (
 from papo.training.microbatches import trim
 from papo.training.module import FinishedStep, TrainingModule
 from papo.training.offload import NoOffload, Offload, check_offload
-from papo.training.policy import PolicyModule, try_optimizer
+from papo.training.policy import PolicyModule, check_weight_decay_of, try_optimizer
 from papo.training.precision import check_updates_arrive
 from papo.training.prompts import PromptStream
 from papo.training.reference import ReferenceModule
 from papo.training.room import RunMemory, available_bytes, check_room, recomputes
 from papo.training.run_folder import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start
 from papo.training.sampling import check_sampled_from
+from papo.training.schedule import LearningRateSchedule
 from papo.training.settings import (
     TrainingSettings,
     check_group_size,
@@ -68,6 +69,7 @@ __all__ = [
     "HeldOutEvaluations",
     "HeldOutSettings",
     "HoldsOut",
+    "LearningRateSchedule",
     "MemoryEstimate",
     "NoOffload",
     "NonFiniteLoss",
@@ -100,6 +102,7 @@ __all__ = [
     "check_threads",
     "check_trainer_keys",
     "check_updates_arrive",
+    "check_weight_decay_of",
     "checkpoint_bytes",
     "estimate_memory",
     "finish_loggers",

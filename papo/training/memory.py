@@ -230,7 +230,7 @@ def optimizer_bytes(
     for parameter in stand_ins:
         parameter.grad = torch.empty_like(parameter)
     # A fused optimiser refuses tensors of the meta device when it is made.
-    optimizer = make_optimizer([nn.Parameter(torch.zeros(1))])
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(1, 1))])
     [group] = optimizer.param_groups
     fused, foreach = is_fused(group, on_gpu=on_gpu), group.get("foreach")
     group["params"] = stand_ins

@@ -209,6 +209,11 @@ class TrainingModule(LightningModule):
             grad_norm = full_tensor(norm)
             if not bool(torch.isfinite(grad_norm)):
                 self.broken.stop("the gradient norm", grad_norm, part, None, self.rollout_step)
+            self.policy_module.set_learning_rate(
+                optimizer.param_groups,
+                update=self.update_step,
+                num_updates=self.num_rollouts * self.settings.updates_per_rollout,
+            )
             optimizer.step()
             # Nothing reads it any more, and the next rollout has room for it.
             optimizer.zero_grad()

@@ -105,12 +105,20 @@ def check_length(plan: Plan, folder: RunFolder, start: Start) -> None:
     Without a schedule the longer run is, to the bit, the one that was begun so long.
 
     Raises:
-        ValueError: the objective's weights depend on how much of the run is done.
+        ValueError: the learning rate or the objective's weights depend on how much of the run is done.
     """
     anneals = any(
         isinstance(view, MaskedView) and view.depends_on_progress for view in plan.views.values()
     )
-    if (plan.objective.depends_on_progress or anneals) and folder.changes_length(start):
+    if not folder.changes_length(start):
+        return
+    if plan.schedule.depends_on_length:
+        raise ValueError(
+            f"schedule.decay={plan.schedule.decay} lowers the learning rate over the whole run, so with {LENGTH_KEY}="
+            f"{start.num_rollouts} the rollouts that are done would have been others. Leave it out, or start a new run "
+            "in another run_dir."
+        )
+    if plan.objective.depends_on_progress or anneals:
         raise ValueError(
             "objective.gamma_anneal_until, anneal_until of a term or an annealed view fades weights over the whole run, "
             f"so with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "

@@ -15,12 +15,14 @@ from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.rewards import PartlyLabelled
 from papo.rollout import check_ahead, check_importance_cap, check_samples_views, check_sampling
 from papo.training import (
+    LearningRateSchedule,
     TrainingSettings,
     check_group_size,
     check_sampled_from,
     check_seed,
     check_threads,
     check_trainer_keys,
+    check_weight_decay_of,
     training_settings,
     try_optimizer,
 )
@@ -35,6 +37,7 @@ KNOWN_KEYS = (
         "callbacks",
         "training",
         "evaluation",
+        "schedule",
         "seed",
         "num_threads",
         "run_dir",
@@ -62,7 +65,9 @@ class Plan:
     make_engine: Callable[..., Any]
     ahead: int
     make_optimizer: Callable[..., Any]
+    weight_decay_of: str
     learning_rate: float
+    schedule: LearningRateSchedule
     make_trainer: Callable[..., Trainer]
     callbacks: list[Callback]
     recomputes: bool = False
@@ -80,11 +85,13 @@ def make_plan(config: DictConfig) -> Plan:
     check_threads(config.num_threads)
     check_trainer_keys(config.trainer)
     check_built_later(config)
-    make_optimizer = instantiate(config.optimizer)
+    make_optimizer = instantiate(config.optimizer, without=("weight_decay_of",))
     with front_door.refusals_named(config.optimizer, "optimizer"):
         [group] = try_optimizer(make_optimizer).param_groups
     if group.get("lr") is None:
         raise ValueError("the learning rate is part of a run's metrics; set optimizer.lr")
+    schedule = instantiate(config.schedule)
+    schedule.check_length(settings.num_rollouts * settings.updates_per_rollout)
     objective = make_objective(config)
     make_engine = instantiate(config.rollout, without=("num_responses", "ahead"))
     num_responses = check_group_size(config.rollout.num_responses)
@@ -107,7 +114,9 @@ def make_plan(config: DictConfig) -> Plan:
         make_engine=make_engine,
         ahead=check_ahead(config.rollout.get("ahead", 0), make_engine),
         make_optimizer=make_optimizer,
+        weight_decay_of=check_weight_decay_of(config.optimizer.get("weight_decay_of", "all"), group),
         learning_rate=float(group["lr"]),
+        schedule=schedule,
         make_trainer=instantiate(
             config.trainer, without=("strategy", "shard_size", "offload_while_sampling")
         ),

@@ -163,7 +163,12 @@ def make_module(
     """
     objective = plan.objective
     return TrainingModule(
-        policy_module=PolicyModule(policy=policy, make_optimizer=plan.make_optimizer),
+        policy_module=PolicyModule(
+            policy=policy,
+            make_optimizer=plan.make_optimizer,
+            weight_decay_of=plan.weight_decay_of,
+            schedule=plan.schedule,
+        ),
         collector=Collector(
             policy=policy,
             # May copy the initial policy, so it is made before a checkpoint is restored.
