@@ -43,7 +43,7 @@ from papo.analysis import (
 from papo.commands import front_door
 from papo.commands.command_line import variables, words_of
 from papo.commands.constructors import plain, read_config
-from papo.commands.policy_source import trained_checkpoint
+from papo.commands.policy_source import run_of, trained_checkpoint
 from papo.files import locked
 
 KNOWN_KEYS = (
@@ -115,8 +115,8 @@ def main(config: DictConfig) -> None:
     show(summary, folder)
 
 
-def evaluate_first(run: Path, config: DictConfig) -> Path:
-    """Returns the evaluation of a training run's newest checkpoint; evaluate.py makes it if need be.
+def evaluate_first(given: Path, config: DictConfig) -> Path:
+    """Returns the evaluation of a training run's newest checkpoint, or of RUN/best; evaluate.py makes it if need be.
 
     It is kept in RUN/evaluations/ under the checkpoint and the settings, and found there the next time.
 
@@ -124,14 +124,16 @@ def evaluate_first(run: Path, config: DictConfig) -> Path:
         ValueError: it is not known on which problems to look, or the evaluation failed.
         FileNotFoundError: the run holds no checkpoint.
     """
+    run = run_of(given)
+    assert run is not None, "is_training_run has said so"
     settings = evaluation_overrides(run, config)
-    checkpoint = trained_checkpoint(run)
+    checkpoint = trained_checkpoint(given)
     # On how many processes it was evaluated changes nothing of it.
     named = [one for one in settings if one.partition("=")[0] not in ("devices", "num_nodes")]
     key = hashlib.sha256("\n".join(named).encode()).hexdigest()[:8]
     folder = run / "evaluations" / f"{checkpoint.stem}_{key}"
     paths = {"checkpoint": checkpoint, "run_dir": folder}
-    say(f"Evaluating {run} first, into {folder}")
+    say(f"Evaluating {given} first, into {folder}")
     sys.stdout.flush()
     ended = subprocess.run(
         [
@@ -144,7 +146,7 @@ def evaluate_first(run: Path, config: DictConfig) -> Path:
     )
     if ended.returncode:
         raise ValueError(
-            f"the evaluation of {run} failed, see above. Its settings are evaluate.KEY=VALUE here; or "
+            f"the evaluation of {given} failed, see above. Its settings are evaluate.KEY=VALUE here; or "
             "evaluate yourself with evaluate.py and give that folder in runs="
         )
     return folder
@@ -172,9 +174,10 @@ def evaluation_overrides(run: Path, config: DictConfig) -> list[str]:
     return [front_door.quoted(name, value) for name, value in settings.items()]
 
 
-def is_training_run(folder: Path) -> bool:
-    """Whether train.py wrote the folder."""
-    return (folder / "checkpoints").is_dir() and (folder / "config.yaml").is_file()
+def is_training_run(given: Path) -> bool:
+    """Whether train.py wrote the folder, or that above RUN/best."""
+    run = run_of(given)
+    return run is not None and (run / "config.yaml").is_file()
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationKeyError
 from rich.console import Console
 
 from papo.commands import front_door, policy_source
+from papo.commands.benchmarks import make_benchmarks
 from papo.commands.chosen_device import choose_device, choose_dtype
 from papo.commands.constructors import allow_packages, plain
 from papo.commands.front_door import instantiate
@@ -31,7 +32,7 @@ from papo.commands.on_ranks import (
     require_same_start,
     weight_source,
 )
-from papo.commands.policy_source import PolicySource, check_policy, find_policy
+from papo.commands.policy_source import PolicySource, check_policy, find_policy, run_of
 from papo.data import CheckedProblems, notes_on
 from papo.evaluation import (
     Benchmark,
@@ -79,7 +80,6 @@ KNOWN_KEYS = (
         "allow",
     ),
 )
-SET_KEYS = {"label", "group", "published_column", "problems", "grader"}
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -422,42 +422,6 @@ def mean_accuracy(summary: Mapping[str, Any]) -> float:
     )
 
 
-def make_benchmarks(node: DictConfig) -> list[Benchmark]:
-    """Builds the benchmarks of `benchmark.sets`.
-
-    Raises:
-        ValueError: there is none, or one has unknown or missing keys.
-    """
-    if not node.get("sets"):
-        raise ValueError("benchmark.sets is empty; choose e.g. benchmark=lab or benchmark=geo3k")
-    found = []
-    for key, one in node.sets.items():
-        if set(one) != SET_KEYS:
-            different = ", ".join(sorted(set(one) ^ SET_KEYS))
-            raise ValueError(
-                f"benchmark.sets.{key} has the keys {', '.join(sorted(SET_KEYS))}; unknown or missing: "
-                f"{different}"
-            )
-        found.append(
-            Benchmark(
-                key=str(key),
-                label=one.label,
-                group=one.group,
-                published_column=one.published_column,
-                problems=make_problems(one.problems),
-                grader=instantiate(one.grader),
-            )
-        )
-    return found
-
-
-def make_problems(node: DictConfig) -> Any:
-    """Builds the problems of a set; the project's own sources are told where their settings stand."""
-    if not str(node.get("_target_")).startswith("papo."):
-        return instantiate(node)
-    return instantiate(node, section=front_door.key_of(node))
-
-
 def make_views(node: DictConfig) -> tuple[View, ...]:
     """Builds the views of `views`.
 
@@ -483,7 +447,7 @@ def changed_model_keys(config: DictConfig) -> list[str]:
     overrides = changes()
     chosen = [text for text in overrides if text.startswith("model=")]
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint).expanduser()
-    if chosen and checkpoint is not None and (checkpoint / "checkpoints").is_dir():
+    if chosen and checkpoint is not None and run_of(checkpoint) is not None:
         raise ValueError(
             f"the training run {checkpoint} brings its own model; drop {chosen[0]} (single keys, e.g. "
             "model.max_pixels=, may be set)"

@@ -16,7 +16,9 @@ from papo.commands.front_door import instantiate
 from papo.evaluation import check_hugging_face_folder
 from papo.models import check_model, meta_model
 from papo.training import (
+    BEST,
     available_bytes,
+    best_checkpoint,
     check_checkpoint,
     is_checkpoint_folder,
     load_trained_policy,
@@ -49,7 +51,7 @@ def find_policy(
     """Says where the policy is, without reading weights.
 
     Args:
-        checkpoint: a training run's folder (its newest checkpoint), a checkpoint under its checkpoints/, a
+        checkpoint: a training run's folder (its newest checkpoint), RUN_DIR/best, a checkpoint under checkpoints/, a
             Hugging Face folder, or None for the model itself.
         model: the `model` node of the configuration.
         changed: keys of it that the command line set; these also hold for the model of a training run.
@@ -66,7 +68,7 @@ def find_policy(
         location = path or model.get("hub_id") or f"random {model.get('family', 'model')}"
         return PolicySource(model=model, trained=None, location=str(location))
     path = Path(checkpoint).expanduser()
-    if _is_checkpoint(path) or (path / "checkpoints").is_dir():
+    if _is_checkpoint(path) or run_of(path) is not None:
         trained = trained_checkpoint(path)
         changes = {key: OmegaConf.select(model, key) for key in ("temperature", *changed)}
         node = folder_model(trained.parent.parent, changes)
@@ -83,11 +85,13 @@ def find_policy(
 
 
 def trained_checkpoint(path: Path) -> Path:
-    """Returns the newest checkpoint of a run folder, or the checkpoint itself.
+    """Returns the newest checkpoint of a run folder, the best one of RUN_DIR/best, or the checkpoint itself.
 
     Raises:
         FileNotFoundError: there is none, or it does not lie inside a run folder.
     """
+    if (run := run_of(path)) is not None and run != path:
+        path = best_checkpoint(run)
     if path.is_dir() and not _is_checkpoint(path):
         found = newest_checkpoint(path / "checkpoints")
         if found is None:
@@ -102,6 +106,14 @@ def trained_checkpoint(path: Path) -> Path:
             "RUN_DIR/config.yaml, which says how to build the model)"
         )
     return path
+
+
+def run_of(path: Path) -> Path | None:
+    """The run folder that a path names, as RUN_DIR or as RUN_DIR/best; None where it names none."""
+    if (path / "checkpoints").is_dir():
+        return path
+    names_best = path.name == BEST and not path.exists()
+    return path.parent if names_best and (path.parent / "checkpoints").is_dir() else None
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -28,6 +28,15 @@ def preflight_engine(make_engine: Callable[..., Any], *, longest_prompt: int = 1
         make_engine.func.preflight(make_engine.keywords, longest_prompt=longest_prompt)
 
 
+def check_greedy(make_engine: Callable[..., Any]) -> None:
+    """Raises ValueError where an engine cannot take the most likely tokens instead of drawing."""
+    if not hasattr(_class_of(make_engine), "greedy"):
+        raise ValueError(
+            f"{_class_of(make_engine).__name__} has no greedy(), an engine of the same policy that takes the most "
+            "likely tokens. Set evaluation.greedy=false, or another rollout=."
+        )
+
+
 def check_ahead(ahead: object, make_engine: Callable[..., Any]) -> int:
     """Returns how many rollouts ahead of the updates responses are written.
 

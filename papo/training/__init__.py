@@ -19,7 +19,7 @@ from papo.training.data_fingerprint import DataFingerprint, ProblemHashes
 from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, check_trainer_keys, fit
 from papo.training.held_out import HeldOut, HeldOutEvaluations, HoldsOut, validation_names
-from papo.training.loggers import finish_loggers, wandb_logger
+from papo.training.loggers import finish_loggers, log_evaluation, wandb_logger
 from papo.training.memory import (
     MemoryEstimate,
     checkpoint_bytes,
@@ -111,6 +111,7 @@ __all__ = [
     "is_checkpoint_folder",
     "largest_pass",
     "load_trained_policy",
+    "log_evaluation",
     "longest_prompt",
     "newest_checkpoint",
     "read_best",

@@ -96,6 +96,14 @@ def wandb_logger(
     return logger
 
 
+def log_evaluation(loggers: Sequence[Any], metrics: Mapping[str, float], rollout_step: int) -> None:
+    """Logs what was evaluated before or after a run, beside the rows of its rollouts."""
+    for logger in loggers:
+        # W&B takes no second row of a step; its x-axis is rollout_step.
+        step = None if isinstance(logger, WandbLogger) else rollout_step
+        logger.log_metrics({"rollout_step": rollout_step, **metrics}, step=step)
+
+
 def finish_loggers(loggers: list[Any], *, failed: bool = False) -> None:
     """Ends every W&B run, so that the next run of this process does not write into it.
 

@@ -361,6 +361,7 @@ def test_the_command_reads_parts_alone_and_evaluates_before_and_after(tmp_path):
         "trainer=sharded",
         "trainer.accelerator=cpu",
         "trainer.precision=32-true",
+        *("benchmark=lab", "validation.every_rollouts=2"),
     ]
     (code, out, said), other = on_ranks(commanded, arguments)
     assert (code, other) == (0, (0, "", "")), said
@@ -368,3 +369,9 @@ def test_the_command_reads_parts_alone_and_evaluates_before_and_after(tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "finished"
     assert set(result["evaluation"]) == {"before", "after"}
+    assert result["best"]["rollout_step"] == 2
+    steps = [
+        json.loads(line)["rollout_step"]
+        for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    ]
+    assert steps == [0, 2, 3]

@@ -19,6 +19,7 @@ WATCHED = (
     "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
     *("+callbacks.stop.monitor=reward/mean", "+callbacks.stop.mode=max"),
     *("+callbacks.stop.min_delta=9", "+callbacks.stop.patience=1"),
+    "validation.every_rollouts=1",
     "logger=all",
 )
 
@@ -50,6 +51,9 @@ def test_callbacks_and_loggers_see_one_run(runs):
     assert results[1]["ended_early"] == results[0]["ended_early"]
     assert "after rollout 2 of 3" in results[1]["ended_early"]
     assert results[1]["evaluation"] == results[0]["evaluation"]
+    assert results[1]["best"] == results[0]["best"]
+    evaluations = [(run / "evaluations.jsonl").read_text() for run in (one, two)]
+    assert evaluations[1] == evaluations[0]
 
 
 def test_the_table_of_rollouts_and_its_pictures_are_those_of_one_process(runs):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -10,21 +11,31 @@ from omegaconf import DictConfig
 from papo.commands import front_door
 from papo.commands.constructors import plain
 from papo.commands.front_door import instantiate, instantiate_each, make_objective
-from papo.lab import PerceptionLabProblems, shortest_response
+from papo.commands.training.held_out import make_held_out, validation_callbacks
 from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.rewards import PartlyLabelled
-from papo.rollout import check_ahead, check_importance_cap, check_samples_views, check_sampling
+from papo.rollout import (
+    check_ahead,
+    check_greedy,
+    check_importance_cap,
+    check_samples_views,
+    check_sampling,
+)
 from papo.training import (
+    HeldOutEvaluations,
     LearningRateSchedule,
     TrainingSettings,
+    ValidationSettings,
     check_group_size,
     check_sampled_from,
     check_seed,
     check_threads,
     check_trainer_keys,
     check_weight_decay_of,
+    held_out_settings,
     training_settings,
     try_optimizer,
+    validation_settings,
 )
 from papo.types import IMAGE
 from papo.views import MASKED, View
@@ -37,6 +48,8 @@ KNOWN_KEYS = (
         "callbacks",
         "training",
         "evaluation",
+        "benchmark",
+        "validation",
         "schedule",
         "seed",
         "num_threads",
@@ -68,6 +81,8 @@ class Plan:
     weight_decay_of: str
     learning_rate: float
     schedule: LearningRateSchedule
+    evaluations: HeldOutEvaluations | None
+    validation: ValidationSettings
     make_trainer: Callable[..., Trainer]
     callbacks: list[Callback]
     recomputes: bool = False
@@ -96,6 +111,9 @@ def make_plan(config: DictConfig) -> Plan:
     make_engine = instantiate(config.rollout, without=("num_responses", "ahead"))
     num_responses = check_group_size(config.rollout.num_responses)
     views = make_views(config, objective)
+    source = instantiate(config.data)
+    evaluations = make_evaluations(config, source, make_engine)
+    validation = validation_settings(plain(config.validation))
     plan = Plan(
         config=config,
         settings=settings,
@@ -110,17 +128,24 @@ def make_plan(config: DictConfig) -> Plan:
         ),
         image_mask=instantiate(config.masking),
         reward=instantiate(config.reward),
-        source=instantiate(config.data),
+        source=source,
         make_engine=make_engine,
         ahead=check_ahead(config.rollout.get("ahead", 0), make_engine),
         make_optimizer=make_optimizer,
-        weight_decay_of=check_weight_decay_of(config.optimizer.get("weight_decay_of", "all"), group),
+        weight_decay_of=check_weight_decay_of(
+            config.optimizer.get("weight_decay_of", "all"), group
+        ),
         learning_rate=float(group["lr"]),
         schedule=schedule,
+        evaluations=evaluations,
+        validation=validation,
         make_trainer=instantiate(
             config.trainer, without=("strategy", "shard_size", "offload_while_sampling")
         ),
-        callbacks=[instantiate(node) for node in config.callbacks.values()],
+        callbacks=[
+            *validation_callbacks(evaluations, validation),
+            *(instantiate(node) for node in config.callbacks.values()),
+        ],
     )
     check_sampling(
         temperature=config.rollout.temperature,
@@ -140,10 +165,27 @@ def make_plan(config: DictConfig) -> Plan:
         check_samples_views(plan.make_engine, ahead=plan.ahead)
     check_credits(plan)
     check_labels(plan)
-    if is_lab(plan):
-        require_enough(plan.source, settings)
-        require_room(plan.source, config.rollout.max_response_tokens)
+    # Others say how many of theirs are usable once they are read.
+    if not hasattr(source, "usable"):
+        require_enough(source, settings)
     return plan
+
+
+def make_evaluations(
+    config: DictConfig, source: Any, make_engine: Callable[..., Any]
+) -> HeldOutEvaluations | None:
+    """Returns the evaluations on held-out problems; None where there are none.
+
+    Raises:
+        ValueError: an impossible setting, with its key.
+    """
+    settings = held_out_settings(plain(config.evaluation))
+    held_out = make_held_out(config, source, settings)
+    if held_out is None:
+        return None
+    if settings.greedy:
+        check_greedy(make_engine)
+    return HeldOutEvaluations(held_out, greedy=settings.greedy, folder=Path(config.run_dir))
 
 
 def check_built_later(config: DictConfig) -> None:
@@ -217,17 +259,3 @@ def require_enough(source: Any, settings: TrainingSettings) -> None:
             f"a rollout shows each problem once; got {len(source)} usable problems for "
             f"training.prompts_per_rollout={settings.prompts_per_rollout}. Lower it, or add data."
         )
-
-
-def require_room(source: PerceptionLabProblems, max_response_tokens: int) -> None:
-    """Raises ValueError where every response of this world would be cut off before its answer."""
-    if max_response_tokens < (needed := shortest_response(source.shape)):
-        raise ValueError(
-            f"responses to data.shape={source.shape.name} have at least {needed} tokens; got "
-            f"rollout.max_response_tokens={max_response_tokens}. Raise it, or choose another data.shape."
-        )
-
-
-def is_lab(plan: Plan) -> bool:
-    """Whether the run trains on PerceptionLab, whose held-out sets it can be evaluated on."""
-    return isinstance(plan.source, PerceptionLabProblems)

@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 
 from papo.commands import front_door
 from papo.commands.run_memory import run_memory, unloaded_run_memory
-from papo.commands.training.plan import Plan, is_lab
+from papo.commands.training.held_out import check_model_of, preflight_held_out
+from papo.commands.training.plan import Plan
 from papo.data import MixedProblems, ProblemTable, Virl39kProblems, notes_on
-from papo.lab import LabReward, check_model_speaks
+from papo.lab import LabReward
 from papo.masking import check_mask
 from papo.parallel import NoSharding, Ranks, Sharding
 from papo.rewards import PartlyLabelled
@@ -64,8 +65,10 @@ def preflight(
         memory, notes = unloaded.memory, unloaded.notes
         check_room(memory, name=unloaded.name, available=free, instead=unloaded.instead)
         recomputes = memory.checkpointing
-    if is_lab(plan) and model.get("path"):
-        check_model_speaks(model.path, plan.source.shape)
+    path, max_response_tokens = model.get("path"), plan.config.rollout.max_response_tokens
+    check_model_of(plan.source, path, max_response_tokens)
+    if plan.evaluations is not None:
+        preflight_held_out(plan.evaluations.held_out, path, max_response_tokens)
     preflight_engine(
         plan.make_engine, longest_prompt=getattr(plan.source, "max_prompt_tokens", None) or 1
     )
@@ -142,7 +145,11 @@ def require_room_for_checkpoints(plan: Plan, policy: Any, folder: RunFolder) -> 
     size = checkpoint_bytes(policy, plan.make_optimizer)
     for callback in plan.callbacks:
         if isinstance(callback, RolloutCheckpoint):
-            callback.require_room(folder.checkpoint_folder, size)
+            callback.require_room(
+                folder.checkpoint_folder,
+                size,
+                keeps_best=plan.validation.every_rollouts > 0 and plan.validation.keep_best,
+            )
 
 
 def memory_facts(plan: Plan, device: torch.device, shards: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The run itself: what a plan still lacks is built around the model, trained, and told of."""
 
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from rich.console import Console
 from papo.commands.constructors import plain
 from papo.commands.front_door import instantiate
 from papo.commands.on_ranks import weight_source
-from papo.commands.training.plan import Plan, is_lab, require_enough
+from papo.commands.training.held_out import evaluate_now
+from papo.commands.training.plan import Plan, require_enough
 from papo.commands.training.preflight import (
     WITHOUT_MASKED_VIEW,
     make_sharding,
@@ -24,7 +26,6 @@ from papo.commands.training.preflight import (
 from papo.data import FilteredProblems, Reading, Remembered
 from papo.evaluation import show_progress
 from papo.files import user_cache
-from papo.lab import LabReport, compare_reports, evaluate_lab, held_out_sets
 from papo.masking import require_pictures
 from papo.models import VisionTowerSaliency
 from papo.parallel import NoSharding, Ranks, Sharding
@@ -42,6 +43,7 @@ from papo.training import (
     TrainingModule,
     check_updates_arrive,
     fit,
+    read_best,
 )
 from papo.views import MASKED, MaskedView
 
@@ -101,26 +103,31 @@ def run(
     )
     if lost:
         console.print(lost, highlight=False, soft_wrap=True)
-    reports = {}
-    if is_lab(plan):
-        with sharding.whole(policy):
-            module.collector.follow(module.rollout_step)
-            reports["before"] = evaluate(plan, policy, engine, ranks)
     for note in ranks.first(lambda: folder.go_on(start)):
         say(note)
+    reports: dict[str, Any] = {}
+
+    def evaluate(moment: str) -> None:
+        if plan.evaluations is not None:
+            found = evaluate_now(
+                plan.evaluations, module, trainer, device=device, loggers=loggers, say=say
+            )
+            reports[moment] = found["sets"]
+
+    evaluate("before")
     ended_early = fit(trainer, module, folder.checkpoint)
     if ended_early:
         say(ended_early)
-    if is_lab(plan):
-        with sharding.whole(policy):
-            module.collector.follow(module.rollout_step)
-            reports["after"] = evaluate(plan, policy, engine, ranks)
-        console.print(compare_reports(reports))
+    evaluate("after")
+    if plan.evaluations is not None:
+        console.print(plan.evaluations.held_out.table(reports))
     if ranks.writes:
+        best = read_best(folder.path)
         folder.write_result(
             "finished",
             metrics=folder.last_metrics(),
-            evaluation={moment: report.to_dict() for moment, report in reports.items()},
+            evaluation=reports,
+            **({} if best is None else {"best": asdict(best)}),
             **({"ended_early": ended_early} if ended_early else {}),
         )
     ranks.wait_for_all()
@@ -260,17 +267,6 @@ def usable_problems(plan: Plan, policy: Any, folder: RunFolder, ranks: Ranks) ->
             remedy="They read data.path of their own machines: give all the same files.",
         )
     return usable
-
-
-def evaluate(plan: Plan, policy: Any, engine: Any, ranks: Ranks) -> LabReport:
-    """Accuracy and error shares on the lab's two held-out sets, at the training temperature."""
-    sets = held_out_sets(
-        zipf_exponent=plan.source.zipf_exponent,
-        difficulty=plan.source.difficulty,
-        size=plan.config.evaluation.num_problems,
-        shape=plan.source.shape.name,
-    )
-    return evaluate_lab(policy, engine, sets, **plan.config.evaluation, ranks=ranks)
 
 
 def show_end(folder: RunFolder) -> float:

@@ -1,0 +1,47 @@
+"""The benchmarks of a configuration, for `evaluate` and for the validation of `train`."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from papo.commands import front_door
+from papo.commands.front_door import instantiate
+from papo.evaluation import Benchmark
+
+SET_KEYS = {"label", "group", "published_column", "problems", "grader"}
+
+
+def make_benchmarks(node: DictConfig) -> list[Benchmark]:
+    """Builds the benchmarks of `benchmark.sets`.
+
+    Raises:
+        ValueError: there is none, or one has unknown or missing keys.
+    """
+    if not node.get("sets"):
+        raise ValueError("benchmark.sets is empty; choose e.g. benchmark=lab or benchmark=geo3k")
+    found = []
+    for key, one in node.sets.items():
+        if set(one) != SET_KEYS:
+            different = ", ".join(sorted(set(one) ^ SET_KEYS))
+            raise ValueError(
+                f"benchmark.sets.{key} has the keys {', '.join(sorted(SET_KEYS))}; unknown or missing: "
+                f"{different}"
+            )
+        found.append(
+            Benchmark(
+                key=str(key),
+                label=one.label,
+                group=one.group,
+                published_column=one.published_column,
+                problems=make_problems(one.problems),
+                grader=instantiate(one.grader),
+            )
+        )
+    return found
+
+
+def make_problems(node: DictConfig) -> Any:
+    """Builds the problems of a set; the project's own sources are told where their settings stand."""
+    if not str(node.get("_target_")).startswith("papo."):
+        return instantiate(node)
+    return instantiate(node, section=front_door.key_of(node))
