@@ -383,6 +383,9 @@ def _lab_scores(result: Mapping[str, Any]) -> dict[str, float]:
     scores = {}
     for name, report in after.items():
         scores[f"accuracy, {name}"] = float(report["accuracy"]["value"])
+        # Of benchmarks that know their errors.
+        if "perception" not in report["shares"]:
+            continue
         perception = float(report["shares"]["perception"]["value"])
         scores[f"perception errors, {name}"] = perception
         if wrong := 1.0 - scores[f"accuracy, {name}"]:

@@ -561,6 +561,14 @@ def shell_command(arguments: Iterable[str]) -> str:
     return shlex.join([*words, *arguments])
 
 
+def command_line(name: str, arguments: Iterable[str]) -> str:
+    """Returns the line that starts another front door, as this one was started."""
+    program = sys.argv[0]
+    is_package = program.startswith("papo ")
+    words = ["papo", name] if is_package else ["python", str(Path(program).with_name(f"{name}.py"))]
+    return shlex.join([*words, *arguments])
+
+
 def quoted(name: str, value: Any) -> str:
     """Returns an override that Hydra reads back as it is: paths may hold commas and spaces."""
     if not isinstance(value, str | Path):

@@ -23,9 +23,10 @@ from papo.commands.training.continued import (
     own_settings,
     saved_rollouts,
 )
+from papo.commands.training.ending import console, from_here, say, show_end
 from papo.commands.training.plan import Plan, make_plan
 from papo.commands.training.preflight import preflight
-from papo.commands.training.run import console, run, say, show_end
+from papo.commands.training.run import run
 from papo.parallel import Ranks, check_processes, device_of_process
 from papo.rollout import check_ahead_alone
 from papo.training import (
@@ -101,6 +102,7 @@ def task(config: DictConfig, ranks: Ranks) -> float:
         if ranks.first(lambda: folder.is_done(start)):
             return show_end(folder)
         folder.checkpoint = open_folder(folder, start, ranks)
+        say(f"run folder: {from_here(folder.path)}")
         for note in notes:
             say(note)
         return run_in(folder, replace(plan, recomputes=recomputes), start, ranks, device)

@@ -69,6 +69,7 @@ def test_every_file_is_tried():
         "all",
         "lab",
         "lab_quadrilateral",
+        "none",
     }
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from papo.commands import front_door
 from papo.commands.constructors import plain
 from papo.commands.front_door import instantiate, instantiate_each, make_objective
-from papo.commands.training.held_out import make_held_out, validation_callbacks
+from papo.commands.training.held_out import check_model_of, make_held_out, validation_callbacks
 from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.rewards import PartlyLabelled
 from papo.rollout import (
@@ -168,6 +168,7 @@ def make_plan(config: DictConfig) -> Plan:
     # Others say how many of theirs are usable once they are read.
     if not hasattr(source, "usable"):
         require_enough(source, settings)
+    check_model_of(source, config.model.get("path"), config.rollout.max_response_tokens)
     return plan
 
 

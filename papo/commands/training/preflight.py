@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from papo.commands import front_door
 from papo.commands.run_memory import run_memory, unloaded_run_memory
-from papo.commands.training.held_out import check_model_of, preflight_held_out
+from papo.commands.training.held_out import preflight_held_out
 from papo.commands.training.plan import Plan
 from papo.data import MixedProblems, ProblemTable, Virl39kProblems, notes_on
 from papo.lab import LabReward
@@ -65,10 +65,12 @@ def preflight(
         memory, notes = unloaded.memory, unloaded.notes
         check_room(memory, name=unloaded.name, available=free, instead=unloaded.instead)
         recomputes = memory.checkpointing
-    path, max_response_tokens = model.get("path"), plan.config.rollout.max_response_tokens
-    check_model_of(plan.source, path, max_response_tokens)
     if plan.evaluations is not None:
-        preflight_held_out(plan.evaluations.held_out, path, max_response_tokens)
+        preflight_held_out(
+            plan.evaluations.held_out,
+            model.get("path"),
+            plan.config.rollout.max_response_tokens,
+        )
     preflight_engine(
         plan.make_engine, longest_prompt=getattr(plan.source, "max_prompt_tokens", None) or 1
     )

@@ -1,6 +1,5 @@
 """The run itself: what a plan still lacks is built around the model, trained, and told of."""
 
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 import torch
 import transformers
 from lightning.pytorch import seed_everything
-from rich.console import Console
 
+from papo.commands import front_door
 from papo.commands.constructors import plain
 from papo.commands.front_door import instantiate
 from papo.commands.on_ranks import weight_source
+from papo.commands.training.ending import console, say, show_end, write_page
 from papo.commands.training.held_out import evaluate_now
 from papo.commands.training.plan import Plan, require_enough
 from papo.commands.training.preflight import (
@@ -55,10 +55,6 @@ PROMPT_WORKERS = 4
 
 # Problems that are read on all ranks to see that they have the same data.
 PROBLEMS_COMPARED = 16
-
-
-# Without a terminal rich assumes 80 columns; the table at the end needs more.
-console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def run(
@@ -119,7 +115,8 @@ def run(
     if ended_early:
         say(ended_early)
     evaluate("after")
-    if plan.evaluations is not None:
+    # Of the jobs of a multirun there is one table, at its end.
+    if plan.evaluations is not None and front_door.multirun_name() is None:
         console.print(plan.evaluations.held_out.table(reports))
     if ranks.writes:
         best = read_best(folder.path)
@@ -130,6 +127,7 @@ def run(
             **({} if best is None else {"best": asdict(best)}),
             **({"ended_early": ended_early} if ended_early else {}),
         )
+        write_page(folder)
     ranks.wait_for_all()
     return show_end(folder)
 
@@ -267,20 +265,3 @@ def usable_problems(plan: Plan, policy: Any, folder: RunFolder, ranks: Ranks) ->
             remedy="They read data.path of their own machines: give all the same files.",
         )
     return usable
-
-
-def show_end(folder: RunFolder) -> float:
-    """Says what came of the run and where it is; returns the reward of the last rollout."""
-    metrics = folder.final_metrics()
-    console.print(
-        f"{metrics['rollout_step']:.0f} rollouts, {metrics['update_step']:.0f} updates; reward of the "
-        f"last rollout {metrics['reward/mean']:.3f}. Everything is in {folder.path}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return metrics["reward/mean"]
-
-
-def say(text: str) -> None:
-    """Prints a sentence as it is: names of files may look like markup."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
