@@ -5,7 +5,7 @@ Not here: the objective (papo.objective), sampling (papo.rollout), anything that
 
 from papo.training.base_weights import load_trained_policy
 from papo.training.best import BEST, Best, read_best
-from papo.training.callbacks import Validation
+from papo.training.callbacks import EvaluateAtEnd, Validation
 from papo.training.checkpoint_folder import is_checkpoint_folder
 from papo.training.checkpoints import (
     RolloutCheckpoint,
@@ -64,6 +64,7 @@ __all__ = [
     "CheckpointNotWritten",
     "Collector",
     "DataFingerprint",
+    "EvaluateAtEnd",
     "FinishedStep",
     "HeldOut",
     "HeldOutEvaluations",

@@ -173,7 +173,7 @@ def test_what_would_do_nothing_or_cannot_be_is_one_line_before_anything_is_loade
 def test_data_that_hold_nothing_out_need_a_benchmark(tmp_path):
     from omegaconf import OmegaConf
 
-    from papo.commands.training.held_out import make_held_out, validation_callbacks
+    from papo.commands.training.held_out import evaluation_callbacks, make_held_out
     from papo.training import held_out_settings, validation_settings
 
     evaluation = {
@@ -187,7 +187,7 @@ def test_data_that_hold_nothing_out_need_a_benchmark(tmp_path):
     assert make_held_out(config, [1, 2], held_out_settings(evaluation)) is None
     settings = {"every_rollouts": 1, "monitor": "m", "keep_best": True, "patience": None}
     with pytest.raises(ValueError, match="benchmark=geometry3k"):
-        validation_callbacks(None, validation_settings(settings))
+        evaluation_callbacks(None, validation_settings(settings))
 
 
 def test_a_longer_run_is_refused_where_the_rate_falls_over_the_whole_run(tmp_path):

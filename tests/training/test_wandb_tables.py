@@ -55,9 +55,14 @@ def run(tmp_path_factory):
     return folder
 
 
+def rows_of_rollouts(records):
+    """Without those of the evaluations before and after training, which have no update."""
+    return [row for row in history(records) if "update_step" in row]
+
+
 @pytest.fixture(scope="module")
 def rows(run):
-    return [row for row in history(wandb_records(run)) if "rollout_step" in row]
+    return rows_of_rollouts(wandb_records(run))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +83,14 @@ def metrics(run):
 def test_a_row_per_rollout_whose_step_counts_rollouts(rows):
     assert [row["rollout_step"] for row in rows] == [1, 2]
     assert [row["step"] for row in rows] == [1, 2]
+
+
+def test_the_evaluations_before_and_after_training_stand_at_their_rollouts(run):
+    found = [row for row in history(wandb_records(run)) if "validation/accuracy" in row]
+    assert [row["rollout_step"] for row in found] == [0, 2]
+    lines = (run / "evaluations.jsonl").read_text().splitlines()
+    for row, record in zip(found, map(json.loads, lines), strict=True):
+        assert {name: row[name] for name in record["metrics"]} == record["metrics"]
 
 
 def test_every_number_of_the_tables_is_logged_as_it_is(rows, metrics):
@@ -169,10 +182,7 @@ def test_the_jobs_of_a_multirun_are_separate_runs_of_one_group(tmp_path):
     assert outcome.code == 0, outcome.stderr
     runs = [wandb_records(tmp_path / "sweep" / job) for job in ("0", "1")]
     # Without a table too, the first rollout is step 1.
-    assert [[row["step"] for row in history(run) if "rollout_step" in row] for run in runs] == [
-        [1],
-        [1],
-    ]
+    assert [[row["step"] for row in rows_of_rollouts(run)] for run in runs] == [[1], [1]]
     started = [run_record(run) for run in runs]
     assert [one.run_group for one in started] == ["sweep", "sweep"]
     assert [one.display_name for one in started] == ["sweep/0", "sweep/1"]
@@ -195,7 +205,7 @@ def test_a_failed_run_is_closed_as_failed_and_keeps_what_it_logged(tmp_path, mon
     assert "broken on purpose" in outcome.stderr
     records = wandb_records(tmp_path / "run")
     assert exit_code(records) == 1
-    [row] = [row for row in history(records) if "rollout_step" in row]
+    [row] = rows_of_rollouts(records)
     assert row["rollouts"]["nrows"] == 4
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from papo.commands.benchmarks import make_benchmarks
 from papo.evaluation import HeldOutBenchmarks
 from papo.training import (
+    EvaluateAtEnd,
     HeldOut,
     HeldOutEvaluations,
     HeldOutSettings,
@@ -51,24 +52,27 @@ def make_held_out(config: DictConfig, source: Any, settings: HeldOutSettings) ->
     )
 
 
-def validation_callbacks(
+def evaluation_callbacks(
     evaluations: HeldOutEvaluations | None, settings: ValidationSettings
 ) -> list[Callback]:
-    """Returns what validates while training; nothing where that is off.
+    """Returns what evaluates after training, and while it goes on where that is on.
 
     Raises:
         ValueError: there is nothing to validate on, or no such metric.
     """
-    if settings.every_rollouts == 0:
-        return []
     if evaluations is None:
+        if settings.every_rollouts == 0:
+            return []
         raise ValueError(
             f"validation.every_rollouts={settings.every_rollouts} asks for problems that the run does not train on, "
             "and data= holds none out. Choose benchmark=, e.g. benchmark=geometry3k, or benchmark=local with the "
             "split test of your own data."
         )
     check_monitor(settings, validation_names(evaluations.held_out.names))
-    return [Validation(evaluations=evaluations, settings=settings)]
+    at_end = EvaluateAtEnd(evaluations=evaluations)
+    if settings.every_rollouts == 0:
+        return [at_end]
+    return [Validation(evaluations=evaluations, settings=settings), at_end]
 
 
 def preflight_held_out(held_out: HeldOut, model_path: str | None, max_response_tokens: int) -> None:

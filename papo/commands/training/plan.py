@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from papo.commands import front_door
 from papo.commands.constructors import plain
 from papo.commands.front_door import instantiate, instantiate_each, make_objective
-from papo.commands.training.held_out import check_model_of, make_held_out, validation_callbacks
+from papo.commands.training.held_out import check_model_of, evaluation_callbacks, make_held_out
 from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.rewards import PartlyLabelled
 from papo.rollout import (
@@ -143,7 +143,7 @@ def make_plan(config: DictConfig) -> Plan:
             config.trainer, without=("strategy", "shard_size", "offload_while_sampling")
         ),
         callbacks=[
-            *validation_callbacks(evaluations, validation),
+            *evaluation_callbacks(evaluations, validation),
             *(instantiate(node) for node in config.callbacks.values()),
         ],
     )

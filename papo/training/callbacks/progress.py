@@ -99,7 +99,9 @@ class RunProgress:
         self._bar.start()
         self._bar.add_task("", total=total, completed=done)
 
-    def show(self, done: int, metrics: Mapping[str, float], seconds: Mapping[str, float]) -> None:
+    def show(
+        self, done: int, metrics: Mapping[str, int | float], seconds: Mapping[str, float]
+    ) -> None:
         """Shows that so many rollouts are done, the last of them with these numbers."""
         said = f"{self._left(done)} left  {describe(metrics)}"
         if self._bar is not None:
@@ -125,7 +127,7 @@ class RunProgress:
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def describe(metrics: Mapping[str, float]) -> str:
+def describe(metrics: Mapping[str, int | float]) -> str:
     """What was earned, and how much the image mattered."""
     shown = {"reward": "reward/mean", "perception KL": "loss/perception_kl"}
     return "  ".join(

@@ -12,7 +12,27 @@ from papo.training.best import Best, write_best
 from papo.training.callbacks.record import finished_step
 from papo.training.checkpoints import RolloutCheckpoint
 from papo.training.held_out import HeldOutEvaluations, validation_names
+from papo.training.loggers import log_evaluation
 from papo.training.validation_settings import ValidationSettings
+
+
+class EvaluateAtEnd(Callback):
+    """Evaluates on held-out problems after the last rollout, while the weights are where the run computes.
+
+    Loggers are told, unless a row of the run has told them. A run that has no rollout left to do comes past this.
+
+    Args:
+        evaluations: on held-out problems.
+    """
+
+    def __init__(self, *, evaluations: HeldOutEvaluations) -> None:
+        self.evaluations = evaluations
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module: Any = pl_module
+        if self.evaluations.recorded(module.rollout_step, module.collector.ranks) is None:
+            found = self.evaluations.now(module, trainer)
+            log_evaluation(trainer.loggers, found["metrics"], module.rollout_step)
 
 
 class Validation(Callback):
