@@ -35,6 +35,7 @@ CURVES: Mapping[str, Mapping[str, str]] = {
         "reward/correct": "trained on",
         "resample/drawn_correct": "all drawn",
     },
+    "Accuracy on held-out problems": {"validation/accuracy": "mean over the sets"},
     "Perception KL, nats per token": {"loss/perception_kl": "perception KL"},
     "Entropy, nats per token": {
         "policy/sampled_entropy": "with the picture",
