@@ -88,6 +88,20 @@ def test_a_validation_changes_no_number_of_the_run(plain, tmp_path):
     assert [{name: row[name] for name in plain[0]} for row in rows] == plain
 
 
+def test_a_validation_leaves_the_random_numbers_as_they_were(tmp_path):
+    from papo.training.random_state import random_state
+
+    found = []
+    for name, held_out in (("plain", None), ("validated", Scripted(0.1, 0.2))):
+        torch.manual_seed(1), numpy.random.seed(1), random.seed(1)
+        run(tmp_path / name, held_out, checkpoints_of(), num_rollouts=2)
+        state = random_state()
+        found.append((state["python"], state["numpy"]["state"]["key"], state["torch"]))
+    plain, validated = found
+    assert validated[0] == plain[0]
+    assert all(torch.equal(*pair) for pair in zip(validated[1:], plain[1:], strict=True))
+
+
 def test_metrics_are_measured_every_so_many_rollouts_and_are_no_numbers_between(tmp_path):
     rows = run(tmp_path / "run", Scripted(0.1, 0.2), checkpoints_of(), every_rollouts=2)
     accuracies = [float(row["validation/easy/accuracy"]) for row in rows]

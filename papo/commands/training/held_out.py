@@ -127,6 +127,8 @@ def evaluate_now(
     say("evaluating on held-out problems")
     if not module.collector.sharding.passes_are_collective:
         module.policy_module.to(device)
+        # As Lightning will, or did: weights of half precision are evaluated as they are trained.
+        trainer.precision_plugin.convert_module(module.policy_module)
     found = evaluations.now(module, trainer)
     log_evaluation(loggers, found["metrics"], module.rollout_step)
     return found
