@@ -106,11 +106,8 @@ PLACES = {
         ),
         "yaml.parse": SAFE,
     },
-<<<<<<< HEAD
     "papo/commands/check_data.py": {"papo.commands.front_door.instantiate": CONFIG},
-=======
     "papo/commands/benchmarks.py": {"papo.commands.front_door.instantiate": CONFIG},
->>>>>>> 95ab610 (Show a run whole: time left, its folder, what comes next)
     "papo/commands/evaluate.py": {"papo.commands.front_door.instantiate": CONFIG},
     "papo/commands/front_door.py": {
         "hydra.utils.instantiate": CONFIG,

@@ -29,6 +29,7 @@ COMMAND = [
     "rollout.max_response_tokens=20",
     "evaluation.num_problems=4",
     "evaluation.num_responses=1",
+    "validation.every_rollouts=1",
     "callbacks.checkpoint.every_rollouts=2",
     "callbacks.rollout_table.every_rollouts=2",
     "callbacks.rollout_table.num_prompts=1",

@@ -21,6 +21,8 @@ MOMENTS = (
     "killed_twice",
 )
 
+TABLES = ("metrics.csv", "rollouts.jsonl", "evaluations.jsonl", "best.json")
+
 pytestmark = pytest.mark.slow
 
 
@@ -80,7 +82,7 @@ def test_weights_optimiser_and_counters_are_those_of_the_uninterrupted_run(runs,
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("table", ["metrics.csv", "rollouts.jsonl"])
+@pytest.mark.parametrize("table", TABLES)
 def test_tables_are_those_of_the_uninterrupted_run(runs, moment, table):
     assert (runs / moment / table).read_bytes() == (runs / "uninterrupted" / table).read_bytes()
 
@@ -91,6 +93,7 @@ def test_the_evaluation_is_that_of_the_uninterrupted_run(runs, moment):
         json.loads((runs / name / "result.json").read_text()) for name in ("uninterrupted", moment)
     )
     assert got["evaluation"] == expected["evaluation"]
+    assert got["best"] == expected["best"]
     assert got["metrics"] == expected["metrics"]
 
 
@@ -108,7 +111,7 @@ def test_runs_that_are_killed_at_random_end_as_the_uninterrupted_one(runs):
         expected, got = final_state(runs / "uninterrupted"), final_state(runs / name)
         for part in ("state_dict", "optimizer_states", "papo", "random_state"):
             assert_equal_to_the_bit(got[part], expected[part])
-        for table in ("metrics.csv", "rollouts.jsonl"):
+        for table in TABLES:
             whole = (runs / "uninterrupted" / table).read_bytes()
             assert (runs / name / table).read_bytes() == whole
         results = (
