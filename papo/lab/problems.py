@@ -1,5 +1,6 @@
 """The problems of the lab: a source to train on, its two fixed test sets, and which models it is for."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -122,6 +123,14 @@ class PerceptionLabProblems:
             )
         if folder:
             check_model_speaks(folder, self.shape, key=key)
+
+    def require_start(self, folder: str | None) -> None:
+        """Raises FileNotFoundError where the starting policy is not there; it is made, not downloaded."""
+        if folder is not None and not (Path(folder).expanduser() / "config.json").is_file():
+            raise FileNotFoundError(
+                f"there is no model in model.path={folder}. Make a starting policy for data.shape={self.shape.name} "
+                f"first: python scripts/warm_start_lab.py --output {folder} --shape {self.shape.name}"
+            )
 
     def held_out(self, *, num_problems: int, num_responses: int, seed: int) -> LabHeldOut:
         """Returns the two test sets of these settings, as a run evaluates its policy on them.

@@ -53,8 +53,8 @@ def preflight(
         if hasattr(part, "preflight"):
             part.preflight()
     model, free = plan.config.model, available_bytes(device)
-    if is_lab(plan):
-        require_start(model.get("path"), plan.source.shape.name)
+    if hasattr(plan.source, "require_start"):
+        plan.source.require_start(model.get("path"))
     notes: tuple[str, ...] = ()
     recomputes = bool(model.gradient_checkpointing)
     if "hub_id" in model or model.gradient_checkpointing == "auto":
@@ -82,15 +82,6 @@ def preflight(
             if isinstance(mask, ImageMask):
                 check_mask(mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
     return recomputes, (*notes, *notes_on(plan.source))
-
-
-def require_start(path: str | None, shape: str) -> None:
-    """Raises FileNotFoundError where the lab's starting policy is not there; it is made, not downloaded."""
-    if path is not None and not (Path(path).expanduser() / "config.json").is_file():
-        raise FileNotFoundError(
-            f"there is no model in model.path={path}. Make a starting policy for data.shape={shape} first: "
-            f"python scripts/warm_start_lab.py --output {path} --shape {shape}"
-        )
 
 
 def check_reward_fits(source: Any, reward: Any) -> None:
