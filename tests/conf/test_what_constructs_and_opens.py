@@ -62,6 +62,7 @@ SERVER = (
 )
 HUB = "asked within seconds (papo/hub.py)"
 DOWNLOAD = "a deadline, and neither scripts nor pickles, tests/data/test_downloads.py"
+PUSH = "--push of the command line alone, by the user's token; tests/commands/test_model_card.py"
 OWN = "the program's own command, settings and files; nothing in it is data"
 NAMED = "names of fields that papo itself lists"
 
@@ -109,6 +110,14 @@ PLACES = {
     "papo/commands/check_data.py": {"papo.commands.front_door.instantiate": CONFIG},
     "papo/commands/benchmarks.py": {"papo.commands.front_door.instantiate": CONFIG},
     "papo/commands/evaluate.py": {"papo.commands.front_door.instantiate": CONFIG},
+    "papo/commands/export.py": {
+        **dict.fromkeys(["huggingface_hub.HfApi", "huggingface_hub.get_token"], PUSH),
+        "huggingface_hub.utils.validate_repo_id": PUSH,
+    },
+    "papo/commands/model_card.py": {
+        "huggingface_hub.try_to_load_from_cache": "never asks the hub",
+        "yaml.safe_load": SAFE,
+    },
     "papo/commands/front_door.py": {
         "hydra.utils.instantiate": CONFIG,
         "importlib.util.find_spec": OWN,

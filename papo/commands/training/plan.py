@@ -168,7 +168,7 @@ def make_plan(config: DictConfig) -> Plan:
     # Others say how many of theirs are usable once they are read.
     if not hasattr(source, "usable"):
         require_enough(source, settings)
-    check_model_of(source, config.model.get("path"), config.rollout.max_response_tokens)
+    check_model_of(source, None, config.rollout.max_response_tokens)
     return plan
 
 

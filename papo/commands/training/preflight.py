@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from papo.commands import front_door
 from papo.commands.run_memory import run_memory, unloaded_run_memory
-from papo.commands.training.held_out import preflight_held_out
+from papo.commands.training.held_out import check_model_of, preflight_held_out
 from papo.commands.training.plan import Plan
 from papo.data import MixedProblems, ProblemTable, Virl39kProblems, notes_on
 from papo.lab import LabReward
@@ -55,6 +55,7 @@ def preflight(
     model, free = plan.config.model, available_bytes(device)
     if hasattr(plan.source, "require_start"):
         plan.source.require_start(model.get("path"))
+    check_model_of(plan.source, model.get("path"), plan.config.rollout.max_response_tokens)
     notes: tuple[str, ...] = ()
     recomputes = bool(model.gradient_checkpointing)
     if "hub_id" in model or model.gradient_checkpointing == "auto":
