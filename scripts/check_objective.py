@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.commands.front_door import make_objective
+from papo.commands.building import make_objective
 from papo.functional import group_advantages, zero_padding
 from papo.objective import Objective
 from papo.types import IMAGE, RolloutBatch, ViewScores

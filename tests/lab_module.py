@@ -43,7 +43,7 @@ def lab_objective(**overrides):
     """The objective of the default configuration; overrides are settings of `objective` or `fidelity`."""
     from omegaconf import OmegaConf
 
-    from papo.commands.front_door import make_objective
+    from papo.commands.building import make_objective
 
     config = OmegaConf.create(OmegaConf.to_container(default_config(), resolve=False))
     for key, value in overrides.items():
@@ -56,7 +56,7 @@ def lab_policy(**settings):
     """The lab's policy; settings are of its `model` section."""
     from omegaconf import OmegaConf
 
-    from papo.commands.front_door import instantiate
+    from papo.commands.building import instantiate
 
     return instantiate(OmegaConf.merge(default_config().model, settings))
 

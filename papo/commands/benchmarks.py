@@ -4,8 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from papo.commands import front_door
-from papo.commands.front_door import instantiate
+from papo.commands.building import instantiate, key_of
 from papo.evaluation import Benchmark
 
 SET_KEYS = {"label", "group", "published_column", "problems", "grader"}
@@ -44,4 +43,4 @@ def make_problems(node: DictConfig) -> Any:
     """Builds the problems of a set; the project's own sources are told where their settings stand."""
     if not str(node.get("_target_")).startswith("papo."):
         return instantiate(node)
-    return instantiate(node, section=front_door.key_of(node))
+    return instantiate(node, section=key_of(node))

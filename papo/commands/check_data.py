@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from papo.analysis.data_page import data_page
-from papo.commands import front_door
+from papo.commands import building, front_door
 from papo.commands.constructors import allow_packages, plain
 from papo.commands.training.plan import KNOWN_KEYS
 from papo.commands.training.preflight import check_reward_fits
@@ -27,8 +27,8 @@ FOLDER = "outputs/check_data/${start_time:%Y-%m-%d_%H-%M-%S}"
 def task(config: DictConfig) -> None:
     """Reads the data, prints what was found and writes data.html."""
     allow_packages(plain(config, resolve=False).get("allow"))
-    front_door.check_known_keys(config, KNOWN_KEYS)
-    source, reward = (front_door.instantiate(node) for node in (config.data, config.reward))
+    building.check_known_keys(config, KNOWN_KEYS)
+    source, reward = (building.instantiate(node) for node in (config.data, config.reward))
     check_reward_fits(source, reward)
     if not hasattr(source, "usable"):
         raise ValueError(
@@ -61,7 +61,7 @@ def task(config: DictConfig) -> None:
 def encoder_of(model: DictConfig) -> Any:
     """What makes the model's prompts; of a model on the disk or the hub, no weights are read."""
     if "hub_id" not in model:
-        return front_door.instantiate(model).encoder
+        return building.instantiate(model).encoder
     keys = ("path", "hub_id", "revision", "min_pixels", "max_pixels", "trust_remote_code")
     return load_encoder(**{key: model[key] for key in keys})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from papo.commands.front_door import overridden_keys, shell_command
+from papo.commands.overriding import overridden_keys, shell_command
 from papo.lab import WARM_START
 
 LAB_PROBLEMS = "papo.lab.PerceptionLabProblems"

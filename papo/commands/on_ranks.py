@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 
-from papo.commands import front_door
+from papo.commands import front_door, overriding, resolvers
 from papo.commands.command_line import variables, words_of
 from papo.files import locked
 from papo.models import checkpoint_weights
@@ -31,13 +31,13 @@ def launch_ranks(name: str, *, num_processes: int, run_dir: Path) -> None:
         RanksFailed: they failed, and have said why.
         Interrupted: a signal ended them, and they have said so.
     """
-    overrides = front_door.without(HydraConfig.get().overrides.task, "run_dir")
-    multirun = front_door.multirun_name()
+    overrides = overriding.without(HydraConfig.get().overrides.task, "run_dir")
+    multirun = resolvers.multirun_name()
     code = launch(
-        [*words_of(name), *overrides, front_door.quoted("run_dir", run_dir)],
+        [*words_of(name), *overrides, overriding.quoted("run_dir", run_dir)],
         processes=num_processes,
         variables=variables()
-        | ({} if multirun is None else {front_door.MULTIRUN_VARIABLE: multirun}),
+        | ({} if multirun is None else {resolvers.MULTIRUN_VARIABLE: multirun}),
     )
     if code in _STOPPED_CODES:
         raise Interrupted(code - 128, is_told=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from papo.commands.building import instantiate
 from papo.commands.constructors import read_run_config
-from papo.commands.front_door import instantiate
 from papo.evaluation import check_hugging_face_folder
 from papo.models import check_model, meta_model
 from papo.training import (

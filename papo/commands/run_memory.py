@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from papo.commands.building import instantiate
 from papo.commands.constructors import CONF
-from papo.commands.front_door import instantiate
 from papo.models import check_model, meta_model
 from papo.parallel import Ranks
 from papo.training import RunMemory, TrainingSettings, recomputes

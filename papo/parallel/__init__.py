@@ -17,8 +17,8 @@ from papo.parallel.sharding import (
     shard_of,
     sharded_like,
 )
-from papo.parallel.watch import Failure, PeerFailed, reason_of
-from papo.parallel.world import World, require_one_process, world_of
+from papo.parallel.watch import reason_of
+from papo.world import Failure, PeerFailed, World, require_one_process, world_of
 
 __all__ = [
     "Failure",

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from papo.parallel.device import own_gpu
 from papo.parallel.ranks import Ranks
 from papo.parallel.watch import Watch
-from papo.parallel.world import World, require_joinable
+from papo.world import World, require_joinable
 
 JOIN_SECONDS = 300
 """A rank that is not there by then does not come."""

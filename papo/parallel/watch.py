@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import FrameType
 
 import torch.distributed as dist
 
 from papo.processes import Interrupted, is_ending
+from papo.world import Failure, PeerFailed
 
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 30.0
@@ -26,40 +27,8 @@ UNWIND_SECONDS = 3.0
 _TOLD = signal.SIGURG
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why a run of several processes ends.
-
-    Attributes:
-        rank: where it began.
-        reason: in one line.
-        signal: the number of the signal that ended it; None where an error did.
-        is_known: whether that rank has said so itself, to the user too.
-    """
-
-    rank: int
-    reason: str
-    signal: int | None = None
-    is_known: bool = True
-
-    def __str__(self) -> str:
-        return f"rank {self.rank}: {self.reason}"
-
-
 # The store lives with rank 0 or its launcher; nothing else takes it away.
 _STORE_GONE = Failure(rank=0, reason="it ended without a word", is_known=False)
-
-
-class PeerFailed(RuntimeError):
-    """Another rank ended, so this one does.
-
-    Args:
-        failure: whose and why.
-    """
-
-    def __init__(self, failure: Failure) -> None:
-        self.failure = failure
-        super().__init__(str(failure))
 
 
 class Watch:

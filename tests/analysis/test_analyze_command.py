@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from training.command import contents, sent_on_call
 from training.command import run_command as train_command
 
-from papo.commands import analyze, front_door
+from papo.commands import analysis, analyze, front_door, overriding
 from papo.files import locked
 
 FORMS = ["Equals(LengthOf(Line(A, B)), 8)", "Equals(LengthOf(Line(B, C)), 6)"]
@@ -393,7 +393,7 @@ def training_run(folder: Path, data: str = "papo.lab.PerceptionLabProblems") -> 
     ["a b, c", "it's", "C:\\runs", "ends\\", "two\\\\", "both\\'s", "both\\\\'", "{a: 1}", "null"],
 )
 def test_any_path_comes_back_from_an_override(text):
-    (override,) = OverridesParser.create().parse_overrides([front_door.quoted("path", text)])
+    (override,) = OverridesParser.create().parse_overrides([overriding.quoted("path", text)])
     assert override.value() == text
 
 
@@ -418,7 +418,7 @@ def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypa
         }
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(analyze, "subprocess", SimpleNamespace(run=evaluate))
+    monkeypatch.setattr(analysis, "subprocess", SimpleNamespace(run=evaluate))
     escaped = str(run).replace("'", "\\'")
     given = [f"runs=['{escaped}']", "+evaluate.rollout=greedy"]
     printed = succeed(*given, f"run_dir={tmp_path / 'one'}")
@@ -432,7 +432,7 @@ def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypa
 def test_a_training_run_that_cannot_be_evaluated_is_one_error(tmp_path, monkeypatch):
     run = training_run(tmp_path / "run")
     fails = SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 1))
-    monkeypatch.setattr(analyze, "subprocess", fails)
+    monkeypatch.setattr(analysis, "subprocess", fails)
     out = f"run_dir={tmp_path / 'out'}"
     assert "evaluation of" in fail(f"runs=[{run}]", out)
     other = training_run(tmp_path / "other", data="papo.data.HubProblems")
@@ -461,7 +461,7 @@ def test_from_a_finished_run_to_what_it_misreads_in_one_command(tmp_path, capfd)
 def test_wandb_that_is_not_there_is_said_before_anything_is_done(
     tmp_path, two_runs, monkeypatch, mode, message
 ):
-    monkeypatch.setattr(front_door.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert message in fail(two_runs, f"run_dir={tmp_path / 'out'}", f"wandb.mode='{mode}'")
     assert not (tmp_path / "out" / "run.json").exists()
 
@@ -469,7 +469,7 @@ def test_wandb_that_is_not_there_is_said_before_anything_is_done(
 def test_a_signal_ends_the_analysis_with_its_code_and_the_command_for_another_one(
     tmp_path, two_runs, monkeypatch
 ):
-    sent_on_call(monkeypatch, analyze, "label_sample", signal.SIGTERM)
+    sent_on_call(monkeypatch, analysis, "label_sample", signal.SIGTERM)
     outcome = run_command(two_runs, f"run_dir={tmp_path / 'out'}")
     assert outcome.code == 143
     [line] = outcome.stderr.splitlines()

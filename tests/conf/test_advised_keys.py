@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
-from papo.commands import evaluate
+from papo.commands.evaluation import plan as evaluation
 from papo.commands.training import plan as training
 from papo.data import CheckedProblems
 
@@ -107,7 +107,7 @@ LOCAL_MISTAKES = {
     ("command", "name", "choice", "path", "section"),
     [
         (training, "train", "data=local", "data.path", "data"),
-        (evaluate, "evaluate", "benchmark=local", "data.path", "benchmark.sets.local.problems"),
+        (evaluation, "evaluate", "benchmark=local", "data.path", "benchmark.sets.local.problems"),
     ],
     ids=["train", "evaluate"],
 )
@@ -149,7 +149,7 @@ MISTAKES = [
         )
     ],
     *[
-        (evaluate, "evaluate", choices, {key: value})
+        (evaluation, "evaluate", choices, {key: value})
         for choices, key, value in (
             ([], f"{LAB}.difficulty", 2.0),
             ([], f"{LAB}.zipf_exponent", -1.0),

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from papo.commands import front_door
+from papo.commands import building
 from papo.lab import LabGrader, shortest_response
 from papo.published import published_results
 from papo.rewards import AnswerGrader
@@ -107,7 +107,7 @@ def test_every_benchmark_reads_the_folder_it_is_pointed_at(tmp_path, key, overri
     number = write(key, tmp_path / "files")
     config = composed(key, f"{override}={tmp_path / 'files'}", *counted(key, number))
     node = config.benchmark.sets[key]
-    problems = front_door.instantiate(node.problems)
+    problems = building.instantiate(node.problems)
     assert isinstance(problems, ProblemSource)
     problems.preflight()
     assert len(problems) == number
@@ -120,7 +120,7 @@ def test_every_benchmark_reads_the_folder_it_is_pointed_at(tmp_path, key, overri
 def test_a_limit_is_the_same_key_for_all(tmp_path, key):
     number = write(key, tmp_path)
     config = composed(key, f"benchmark.path={tmp_path}", "benchmark.limit=2", *counted(key, number))
-    assert len(front_door.instantiate(config.benchmark.sets[key].problems)) == 2
+    assert len(building.instantiate(config.benchmark.sets[key].problems)) == 2
 
 
 @pytest.mark.parametrize("key", [*GENERAL, *VISION, "geometry3k", "virl39k_original"])
@@ -135,19 +135,19 @@ def test_the_whole_suite_reads_one_folder(tmp_path):
     counts = [override for key in NUM_ROWS for override in counted(key, len(ROWS))]
     config = composed("all", f"benchmark.path={tmp_path}", *counts)
     for key, node in config.benchmark.sets.items():
-        problems = front_door.instantiate(node.problems)
+        problems = building.instantiate(node.problems)
         assert [problem.id for problem in problems] == [f"{key}:{row}" for row in range(4)]
 
 
 @pytest.mark.parametrize("key", LAB)
 def test_the_lab_sets_are_drawn(key):
     config = composed("lab", "benchmark.limit=3")
-    problems = front_door.instantiate(config.benchmark.sets[key].problems)
+    problems = building.instantiate(config.benchmark.sets[key].problems)
     assert len(problems) == 3
     assert problems[0].truth["prior"] == {"lab_prior": "training"}.get(key, "uniform")
-    assert len(front_door.instantiate(composed("lab").benchmark.sets[key].problems)) == 250
+    assert len(building.instantiate(composed("lab").benchmark.sets[key].problems)) == 250
     config = composed("lab_quadrilateral", "benchmark.limit=3").benchmark
-    problems = front_door.instantiate(config.sets[key].problems)
+    problems = building.instantiate(config.sets[key].problems)
     assert set("abcd") <= problems[2].truth.keys()
     assert config.max_response_tokens > shortest_response(problems.shape)
 
@@ -160,7 +160,7 @@ def test_the_lab_has_no_path():
 @pytest.mark.parametrize("key", [*GENERAL, *VISION, *OTHER])
 def test_every_set_has_a_grader(key):
     config = composed(key, "benchmark.grader=combined", "benchmark.deadline_seconds=1.0")
-    grader = front_door.instantiate(config.benchmark.sets[key].grader)
+    grader = building.instantiate(config.benchmark.sets[key].grader)
     assert isinstance(grader, AnswerGrader)
     assert isinstance(grader, Grader)
     assert grader._grader == "combined"
@@ -168,7 +168,7 @@ def test_every_set_has_a_grader(key):
 
 @pytest.mark.parametrize("key", LAB)
 def test_the_lab_grades_its_own(key):
-    grader = front_door.instantiate(composed("lab").benchmark.sets[key].grader)
+    grader = building.instantiate(composed("lab").benchmark.sets[key].grader)
     assert isinstance(grader, LabGrader)
 
 

@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from papo.commands import front_door
+from papo.commands import building
 from papo.commands.training.plan import make_plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def test_every_logger_starts_and_ends(choice, tmp_path):
     from papo.training import finish_loggers
 
     config = composed(choice, f"run_dir={tmp_path}", *WITH.get(choice, ()))
-    loggers = [front_door.instantiate(node) for node in config.logger.values()]
+    loggers = [building.instantiate(node) for node in config.logger.values()]
     for logger in loggers:
         logger.log_metrics({"rollout_step": 1, "reward/mean": 0.5}, step=1)
         logger.finalize("success")

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from training.command import run_command
 
 import papo
-from papo.commands import analyze, front_door
+from papo.commands import analysis, analyze, building, front_door
 from papo.commands.constructors import (
     CONF,
     find_constructor,
@@ -167,7 +167,7 @@ def test_an_escaped_interpolation_is_not_resolved_behind_the_check(tmp_path):
     hidden = rf"\${{oc.create:{{_target_:os.system,_args_:[touch {marker}]}}}}"
     node = OmegaConf.create({"_target_": "papo.masking.BlankMask", "grid": hidden})
     with pytest.raises(ValueError, match="grid still has an interpolation"):
-        front_door.instantiate(node)
+        building.instantiate(node)
     assert not marker.exists()
 
 
@@ -290,7 +290,7 @@ def test_analysing_the_run_of_a_stranger_only_looks_at_what_it_trained_on(
     fails = SimpleNamespace(
         run=lambda command, **_: commands.append(command) or subprocess.CompletedProcess(command, 1)
     )
-    monkeypatch.setattr(analyze, "subprocess", fails)
+    monkeypatch.setattr(analysis, "subprocess", fails)
     monkeypatch.setattr(front_door, "_failures", [])
     data = {"_target_": "papo.lab.os.system", "_args_": [f"touch {marker}"], "shape": "$(touch x)"}
     for content in ({"data": data}, {"data": "papo.lab."}, {"data": ["papo.lab."]}, {}):

@@ -8,7 +8,7 @@ from composing import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from papo.commands import evaluate
+from papo.commands.evaluation import plan as evaluation
 from papo.commands.training import plan as training
 from papo.rollout import check_sampling
 from papo.training import training_settings
@@ -22,9 +22,9 @@ COMPOSITIONS = {
     "a published run": (training, "train", ["+experiment=papo_d_3b"]),
     "a random model": (training, "train", ["model=tiny_qwen3_vl", "masking=semantic_policy"]),
     "an arm": (training, "train", ["+sweep=lab_collapse"]),
-    "views and probe": (evaluate, "evaluate", ["views=vision", "probe=perception"]),
-    "a benchmark": (evaluate, "evaluate", ["benchmark=geometry3k"]),
-    "pictures in an archive": (evaluate, "evaluate", ["benchmark=virl39k_original"]),
+    "views and probe": (evaluation, "evaluate", ["views=vision", "probe=perception"]),
+    "a benchmark": (evaluation, "evaluate", ["benchmark=geometry3k"]),
+    "pictures in an archive": (evaluation, "evaluate", ["benchmark=virl39k_original"]),
 }
 MAY_BE = {("training.max_grad_norm", math.inf): "clipping is off"}
 

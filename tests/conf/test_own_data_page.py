@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from test_paper_page import commands_of
 
-from papo.commands import front_door
+from papo.commands import building
 from papo.commands.lab_settings import check_settings_are_meant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def test_a_form_of_the_page_is_read_by_its_columns(form, tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps(row))
     settings = ["objective=grpo"] if form == TEXTS else []
     config = composed("train", ["+experiment=own_data", f"data.path={tmp_path}", *settings])
-    problem = front_door.instantiate(config.data)[0]
+    problem = building.instantiate(config.data)[0]
     question, asked = problem.question.split("\n")[0], ("<image>How many?", "3", 1)
     if form == TEXTS:
         asked = ("1 + 1?", "2", 0)

@@ -24,7 +24,7 @@ from hydra.initialize import initialize_config_dir
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from papo.commands import front_door
+from papo.commands import arms, front_door
 from papo.published import published_results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -141,11 +141,13 @@ def test_a_front_door_composes_what_the_pages_say(command, hydra):
     overrides = [word for word in rest if "=" in word]
     others = set(rest) - set(overrides) - flags
     assert others <= {"job"}, others
-    module = {"train": "training.plan"}.get(name := door.removesuffix(".py"), name)
+    module = {"train": "training.plan", "evaluate": "evaluation.plan", "analyze": "analysis"}[
+        door.removesuffix(".py")
+    ]
     known = importlib.import_module(f"papo.commands.{module}").KNOWN_KEYS
     for job in jobs_of(hydra, door, overrides, multirun="-m" in flags):
         plain = OmegaConf.masked_copy(job, [key for key in job if key != "hydra"])
-        front_door.apply_arm(plain)
+        arms.apply_arm(plain)
         assert set(plain) <= set(known), set(plain) - set(known)
 
 

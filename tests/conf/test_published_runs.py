@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from papo.commands import front_door
+from papo.commands import building
 from papo.commands.run_memory import unloaded_run_memory
 from papo.data import ProblemTable
 from papo.masking import RandomPatchMask
@@ -197,7 +197,7 @@ def test_the_row_has_its_published_values(name):
     assert config.model.hub_id == model
     # GRPO and DAPO have no term of PAPO's.
     weights = {"perception_kl": 0.0, "entropy": 0.0, "masked_entropy": 0.0}
-    weights |= front_door.make_objective(config).weights(progress=0.0)
+    weights |= building.make_objective(config).weights(progress=0.0)
     assert weights == {
         "surrogate": 1.0,
         "kl_ref": beta,
@@ -300,8 +300,8 @@ def told(config, shards=1, available=H100, ranks=None):
         training_settings(OmegaConf.to_container(config.training, resolve=True)),
         available=available,
         ranks=ranks or Ranks(),
-        objective=front_door.make_objective(config),
-        make_optimizer=front_door.instantiate(config.optimizer),
+        objective=building.make_objective(config),
+        make_optimizer=building.instantiate(config.optimizer),
         on_gpu=True,
         shards=shards,
     )
@@ -394,7 +394,7 @@ def test_every_part_builds_with_the_model_on_the_meta_device(name, hub):
     settings = training_settings(OmegaConf.to_container(config.training, resolve=True))
     assert settings.updates_per_rollout == 3
 
-    policy = front_door.instantiate(config.model)
+    policy = building.instantiate(config.model)
     parameters = list(policy.parameters())
     assert {parameter.device.type for parameter in parameters} == {"meta"}
     assert all(parameter.requires_grad for parameter in parameters)
@@ -402,24 +402,24 @@ def test_every_part_builds_with_the_model_on_the_meta_device(name, hub):
     assert policy.encoder.image_processor.size["shortest_edge"] == 200_704
     assert policy.encoder.image_processor.size["longest_edge"] == 1_003_520
 
-    needs = front_door.make_objective(config).needs
+    needs = building.make_objective(config).needs
     _, gamma, eta, beta, *_ = PUBLISHED[name]
     assert needs.reference == (beta > 0)
     assert needs.old_views == (("masked",) if gamma > 0 or eta > 0 else ())
-    assert isinstance(front_door.instantiate(config.masking), RandomPatchMask)
-    assert isinstance(front_door.instantiate(config.data), ProblemTable)
-    reward = front_door.instantiate(config.reward)
+    assert isinstance(building.instantiate(config.masking), RandomPatchMask)
+    assert isinstance(building.instantiate(config.data), ProblemTable)
+    reward = building.instantiate(config.reward)
     assert isinstance(reward, MathReward)
     reward.close()
     rollout = OmegaConf.to_container(config.rollout, resolve=True)
     rollout.pop("num_responses")
-    front_door.instantiate(OmegaConf.create(rollout))(policy=policy)
-    optimizer = front_door.instantiate(config.optimizer)(policy.parameters())
+    building.instantiate(OmegaConf.create(rollout))(policy=policy)
+    optimizer = building.instantiate(config.optimizer)(policy.parameters())
     assert isinstance(optimizer, torch.optim.AdamW)
     for callback in config.callbacks.values():
-        front_door.instantiate(callback)
+        building.instantiate(callback)
     # The GPU of the recipe need not be here; every other key is the trainer's.
-    front_door.instantiate(config.trainer, without=("offload_while_sampling",))(
+    building.instantiate(config.trainer, without=("offload_while_sampling",))(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
     )
 

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 from training.command import SHORT, contents, result, run_command
 
-from papo.commands import front_door
+from papo.commands import arms
 from papo.commands.training.plan import make_plan
 from papo.published import published_results
 
@@ -156,7 +156,7 @@ def hydra_config(monkeypatch):
     def set_to(job):
         HydraConfig.instance().set_config(job)
         plain = OmegaConf.masked_copy(job, [key for key in job if key != "hydra"])
-        front_door.apply_arm(plain)
+        arms.apply_arm(plain)
         return plain
 
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
@@ -314,7 +314,7 @@ def test_an_arm_that_is_not_there_or_sets_nothing_is_refused(settings, message):
         {"sweep": {"arm": "mine", "arms": settings}, "objective": {"gamma": 0.0}}
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        front_door.apply_arm(config)
+        arms.apply_arm(config)
 
 
 def test_an_arm_never_overrules_the_command_line(hydra_config):

@@ -67,8 +67,8 @@ OWN = "the program's own command, settings and files; nothing in it is data"
 NAMED = "names of fields that papo itself lists"
 
 PLACES = {
-    "papo/commands/analyze.py": {
-        "papo.commands.front_door.instantiate": CONFIG,
+    "papo/commands/analysis.py": {
+        "papo.commands.building.instantiate": CONFIG,
         "subprocess.run": "papo evaluate with arguments, no shell; tests/conf/test_constructors.py",
         **dict.fromkeys(["wandb.Image", "wandb.Settings", "wandb.Table", "wandb.init"], OWN),
     },
@@ -107,9 +107,9 @@ PLACES = {
         ),
         "yaml.parse": SAFE,
     },
-    "papo/commands/check_data.py": {"papo.commands.front_door.instantiate": CONFIG},
-    "papo/commands/benchmarks.py": {"papo.commands.front_door.instantiate": CONFIG},
-    "papo/commands/evaluate.py": {"papo.commands.front_door.instantiate": CONFIG},
+    "papo/commands/check_data.py": {"papo.commands.building.instantiate": CONFIG},
+    "papo/commands/benchmarks.py": {"papo.commands.building.instantiate": CONFIG},
+    "papo/commands/evaluation/plan.py": {"papo.commands.building.instantiate": CONFIG},
     "papo/commands/export.py": {
         **dict.fromkeys(["huggingface_hub.HfApi", "huggingface_hub.get_token"], PUSH),
         "huggingface_hub.utils.validate_repo_id": PUSH,
@@ -118,16 +118,16 @@ PLACES = {
         "huggingface_hub.try_to_load_from_cache": "never asks the hub",
         "yaml.safe_load": SAFE,
     },
-    "papo/commands/front_door.py": {
+    "papo/commands/building.py": {
         "hydra.utils.instantiate": CONFIG,
         "importlib.util.find_spec": OWN,
         "instantiate": CONFIG,
         "wandb.login": OWN,
     },
     "notebooks/error_analysis.ipynb": {"subprocess.run": OWN},
-    "notebooks/papo_on_one_page.ipynb": {"papo.commands.front_door.instantiate": CONFIG},
+    "notebooks/papo_on_one_page.ipynb": {"papo.commands.building.instantiate": CONFIG},
     "notebooks/reading_a_run.ipynb": {"subprocess.run": OWN},
-    "notebooks/what_the_mask_hides.ipynb": {"papo.commands.front_door.instantiate": CONFIG},
+    "notebooks/what_the_mask_hides.ipynb": {"papo.commands.building.instantiate": CONFIG},
     "papo/analysis/evaluated_run.py": {"getattr": NAMED},
     "papo/analysis/judge/remote.py": {
         "openai": ANSWER,
@@ -226,11 +226,11 @@ PLACES = {
     "papo/training/settings.py": {"getattr": NAMED},
     "papo/types/rollout.py": {"getattr": NAMED},
     "papo/commands/policy_source.py": {
-        "papo.commands.front_door.instantiate": CONFIG,
+        "papo.commands.building.instantiate": CONFIG,
         "omegaconf.OmegaConf.create": CONFIG,
     },
     "papo/commands/run_memory.py": {
-        "papo.commands.front_door.instantiate": CONFIG,
+        "papo.commands.building.instantiate": CONFIG,
         "omegaconf.OmegaConf.load": OWN,
     },
     "scripts/check_method.py": {"importlib.import_module": "modules of method_cases.MODULES alone"},
@@ -243,8 +243,8 @@ PLACES = {
     "servers/vllm/prepare_cpu.py": {"importlib.metadata.version": OWN},
     "papo/commands/training/continued.py": {"omegaconf.OmegaConf.create": CONFIG},
     "papo/commands/command_line.py": {"importlib.import_module": "a command of its own table"},
-    "papo/commands/training/plan.py": {"papo.commands.front_door.instantiate": CONFIG},
-    "papo/commands/training/run.py": {"papo.commands.front_door.instantiate": CONFIG},
+    "papo/commands/training/plan.py": {"papo.commands.building.instantiate": CONFIG},
+    "papo/commands/training/run.py": {"papo.commands.building.instantiate": CONFIG},
 }
 
 

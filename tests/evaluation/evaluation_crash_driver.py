@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crash_frame import before, die, on_call, run_cases
 
 from papo import files
-from papo.commands import evaluate
+from papo.commands.evaluation import job
 from papo.evaluation import runner, store
 
 COMMAND = [
@@ -42,7 +42,7 @@ MOMENTS = {
     "in_the_middle_of_a_response": lambda: die_in_the_middle_of_a_write("responses.jsonl", 2),
     "in_the_middle_of_a_problem": lambda: die_in_the_middle_of_a_write("problems.jsonl", 5),
     "in_the_middle_of_a_batch_row": lambda: die_in_the_middle_of_a_write("batches.csv", 3),
-    "before_the_tables": lambda: before(evaluate, "summarize", on_call(1)),
+    "before_the_tables": lambda: before(job, "summarize", on_call(1)),
 }
 
 

@@ -537,12 +537,12 @@ def test_a_data_set_without_a_readable_problem_has_no_table(tmp_path):
     ],
 )
 def test_what_is_read_may_be_set(overrides, tmp_path, no_model, monkeypatch):
-    from papo.commands import evaluate
+    from papo.commands.evaluation import job
 
     def stop(_):
         raise ValueError("all is read")
 
-    monkeypatch.setattr(evaluate, "preflight", stop)
+    monkeypatch.setattr(job, "preflight", stop)
     outcome = run_evaluation(*overrides, f"run_dir={tmp_path}", short=False)
     assert "all is read" in outcome.stderr
 
@@ -584,12 +584,12 @@ def test_the_published_protocol_is_the_default():
 
 @pytest.mark.parametrize("group", ["benchmark", "views", "rollout", "masking"])
 def test_every_choice_composes_and_builds(group, tmp_path):
-    from papo.commands import evaluate
+    from papo.commands.evaluation.plan import make_benchmarks, make_views
 
     choices = sorted(file.stem for file in (REPOSITORY / "conf" / group).glob("*.yaml"))
     assert len(choices) > 1
     for choice in choices:
         config = composed(f"{group}={choice}", f"data.path={tmp_path}")
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        assert evaluate.make_benchmarks(config.benchmark)
-        assert evaluate.make_views(config.views)
+        assert make_benchmarks(config.benchmark)
+        assert make_views(config.views)

@@ -9,7 +9,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 import papo.methods
-from papo.commands import front_door
+from papo.commands import building, front_door
 from papo.functional import group_advantages
 from papo.objective import Blocks, Credit
 from papo.types import IMAGE, RolloutBatch, ViewScores
@@ -35,7 +35,7 @@ def config_of(objective, fidelity="official", *overrides):
 
 @functools.cache
 def objective_of(objective, fidelity="official"):
-    return front_door.make_objective(config_of(objective, fidelity))
+    return building.make_objective(config_of(objective, fidelity))
 
 
 CREDITS = tuple(

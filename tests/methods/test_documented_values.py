@@ -7,7 +7,7 @@ import torch
 from lab_module import lab_module, reward_by_row
 from methods.credit_cases import blocks_of, config_of, credit_of, given, objective_of, rollout
 
-from papo.commands import front_door
+from papo.commands import building
 from papo.methods import TPAE, VPPO
 from papo.types import IMAGE
 
@@ -61,7 +61,7 @@ def test_vepo_refuses_a_mean_over_responses_and_names_the_key():
     with pytest.raises(
         ValueError, match=r"objective\.terms\.surrogate\.average must be .*token; got"
     ):
-        front_door.make_objective(config)
+        building.make_objective(config)
 
 
 def test_tor_weighs_exactly_its_shares_where_most_entropies_are_zero():

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from lab_module import parameters
 from lab_module import train as run_module
 
-from papo.commands import front_door
+from papo.commands import building, front_door
 from papo.commands.training.continued import check_length
 from papo.commands.training.plan import make_plan
 from papo.commands.training.run import make_module
@@ -40,7 +40,7 @@ def composed(*overrides):
 def module_of(tmp_path, *overrides):
     config = composed(f"run_dir={tmp_path}", *overrides)
     plan = make_plan(config)
-    policy = front_door.instantiate(config.model)
+    policy = building.instantiate(config.model)
     return make_module(
         plan,
         policy,

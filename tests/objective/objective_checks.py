@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 from hydra import compose, initialize_config_dir
 
-from papo.commands import front_door
+from papo.commands import building
 from papo.functional import group_advantages, token_statistics, zero_padding
 from papo.types import IMAGE, RolloutBatch, ViewScores
 
@@ -49,7 +49,7 @@ def objective_settings(fidelity, objective="papo_g", overrides=()):
 
 
 def make_objective(fidelity, objective="papo_g", overrides=()):
-    return front_door.make_objective(composed(fidelity, objective, tuple(overrides)))
+    return building.make_objective(composed(fidelity, objective, tuple(overrides)))
 
 
 def flat(scores):

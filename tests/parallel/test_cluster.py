@@ -106,17 +106,17 @@ def test_jobs_in_other_processes_share_the_folder_named_after_the_start():
     import cloudpickle
     from hydra.core.singleton import Singleton
 
-    from papo.commands import front_door
+    from papo.commands import resolvers
 
-    here = front_door.start_time("%Y-%m-%d_%H-%M-%S")
+    here = resolvers.start_time("%Y-%m-%d_%H-%M-%S")
     state = cloudpickle.dumps(Singleton.get_state())
     script = (
         "import pickle, sys, time\n"
-        "from papo.commands import front_door\n"
+        "from papo.commands import resolvers\n"
         "from hydra.core.singleton import Singleton\n"
-        "front_door.CommandStart().seconds += 1000\n"
+        "resolvers.CommandStart().seconds += 1000\n"
         "Singleton.set_state(pickle.loads(sys.stdin.buffer.read()))\n"
-        "print(front_door.start_time('%Y-%m-%d_%H-%M-%S'))\n"
+        "print(resolvers.start_time('%Y-%m-%d_%H-%M-%S'))\n"
     )
     there = subprocess.run(
         [sys.executable, "-c", script], input=state, capture_output=True, check=True, cwd=REPOSITORY

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from crash_frame import before, die, die_at_write, run, run_cases
 
-from papo.commands import train
+from papo.commands.training import job as train
 from papo.training import callbacks, checkpoints, collect, module
 
 COMMAND = [

@@ -225,11 +225,11 @@ def test_only_what_was_left_is_named(tmp_path):
     ],
 )
 def test_settings_that_were_chosen_are_taken(words, tmp_path, monkeypatch):
-    from papo.commands import train
+    from papo.commands.training import job
 
     def stop(_):
         raise ValueError("settings were taken")
 
-    monkeypatch.setattr(train, "make_plan", stop)
+    monkeypatch.setattr(job, "make_plan", stop)
     outcome = run_command(*words, f"run_dir={tmp_path / 'run'}", short=False)
     assert outcome.stderr == "error: settings were taken\n"

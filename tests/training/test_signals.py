@@ -79,9 +79,9 @@ def test_a_signal_ends_the_run_with_its_code_and_names_what_goes_on(
 
 
 def test_a_signal_before_anything_is_begun_says_so(tmp_path, monkeypatch):
-    from papo.commands import train
+    from papo.commands.training import job
 
-    sent_on_call(monkeypatch, train, "preflight", signal.SIGTERM)
+    sent_on_call(monkeypatch, job, "preflight", signal.SIGTERM)
     outcome = run_command(f"run_dir={tmp_path}", "seed=3")
     assert outcome.code == 143
     assert "nothing was begun" in last_line(outcome)

@@ -90,7 +90,7 @@ def test_an_interrupted_run_goes_on_to_the_same_metrics_and_the_same_best(
 def test_the_best_checkpoint_is_found_by_its_name(validated):
     from omegaconf import OmegaConf
 
-    from papo.commands.analyze import is_training_run
+    from papo.commands.analysis import is_training_run
     from papo.commands.policy_source import find_policy, trained_checkpoint
 
     step = result(validated)["best"]["rollout_step"]

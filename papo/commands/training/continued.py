@@ -6,12 +6,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from papo.commands import front_door
+from papo.commands import overriding
 from papo.commands.constructors import read_run_config
 from papo.commands.on_ranks import opened_on_ranks
 from papo.commands.training.plan import KNOWN_KEYS, Plan
 from papo.parallel import Ranks
-from papo.training import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start, newest_checkpoint
+from papo.training import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start
 from papo.views import MaskedView
 
 # What a command may set without giving up the settings of the run it continues: groups and keys.
@@ -25,12 +25,6 @@ BESIDE_OWN_SETTINGS = (
     "model.trust_remote_code",
     *PROCESS_KEYS,
 )
-
-
-def saved_rollouts(folder: Path) -> str:
-    """Says how far the run in a folder can be continued from."""
-    newest = newest_checkpoint(folder / "checkpoints")
-    return f"is saved up to {newest.stem}" if newest else "holds no checkpoint yet"
 
 
 def open_folder(folder: RunFolder, start: Start, ranks: Ranks) -> Path | None:
@@ -65,7 +59,7 @@ def own_settings(config: DictConfig, folder: RunFolder) -> DictConfig:
         ValueError: the folder's settings lack a key that this version reads, or construct what only the
             command line may ask for.
     """
-    keys = front_door.overridden_keys()
+    keys = overriding.overridden_keys()
     given = ("run_dir", "resume", "allow", *(key for key, _ in keys))
     before = read_run_config(folder.path / "config.yaml", given=given)
     if missing := sorted({*KNOWN_KEYS} & {*config} - {*before, *given}):
@@ -78,7 +72,7 @@ def own_settings(config: DictConfig, folder: RunFolder) -> DictConfig:
         OmegaConf.update(own, key, config[key], force_add=True)
     for key, is_deleted in keys:
         if is_deleted:
-            front_door.delete(own, key)
+            overriding.delete(own, key)
         else:
             value = OmegaConf.select(config, key)
             OmegaConf.update(own, key, value, merge=False, force_add=True)

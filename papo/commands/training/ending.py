@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from papo.commands import front_door
+from papo.commands import overriding, resolvers
 from papo.files import write_atomically
 from papo.training import BEST, RunFolder, read_best
 
@@ -46,7 +46,7 @@ def show_end(folder: RunFolder) -> float:
         f"{metrics['rollout_step']:.0f} rollouts, {metrics['update_step']:.0f} updates; reward of the "
         f"last rollout {metrics['reward/mean']:.3f}. Everything is in {from_here(folder.path)}"
     )
-    if front_door.multirun_name() is None:
+    if resolvers.multirun_name() is None:
         for line in next_commands(folder):
             say(line)
     return metrics["reward/mean"]
@@ -67,10 +67,10 @@ def next_commands(folder: RunFolder) -> list[str]:
     lines += [
         "next:",
         "  "
-        + front_door.command_line(
-            "evaluate", [front_door.quoted("checkpoint", checkpoint), *evaluated]
+        + overriding.command_line(
+            "evaluate", [overriding.quoted("checkpoint", checkpoint), *evaluated]
         ),
-        "  " + front_door.command_line("analyze", [f"runs=[{checkpoint}]", *analyzed]),
+        "  " + overriding.command_line("analyze", [f"runs=[{checkpoint}]", *analyzed]),
     ]
     page = folder.path / PAGE
     if page.exists():

@@ -8,9 +8,10 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig
 
-from papo.commands import front_door
+from papo.commands import building
+from papo.commands.building import instantiate, instantiate_each, make_objective
+from papo.commands.constructor_arguments import refusals_named
 from papo.commands.constructors import plain
-from papo.commands.front_door import instantiate, instantiate_each, make_objective
 from papo.commands.training.held_out import check_model_of, evaluation_callbacks, make_held_out
 from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.rewards import PartlyLabelled
@@ -95,13 +96,13 @@ def make_plan(config: DictConfig) -> Plan:
     Raises:
         ValueError: an impossible setting, with its key.
     """
-    front_door.check_known_keys(config, KNOWN_KEYS)
+    building.check_known_keys(config, KNOWN_KEYS)
     settings = training_settings(plain(config.training))
     check_threads(config.num_threads)
     check_trainer_keys(config.trainer)
     check_built_later(config)
     make_optimizer = instantiate(config.optimizer, without=("weight_decay_of",))
-    with front_door.refusals_named(config.optimizer, "optimizer"):
+    with refusals_named(config.optimizer, "optimizer"):
         [group] = try_optimizer(make_optimizer).param_groups
     if group.get("lr") is None:
         raise ValueError("the learning rate is part of a run's metrics; set optimizer.lr")
@@ -191,11 +192,11 @@ def make_evaluations(
 
 def check_built_later(config: DictConfig) -> None:
     """Checks the arguments of what is built once the run has begun: the model and the loggers."""
-    front_door.check_node(config.model)
+    building.check_node(config.model)
     for node in config.logger.values():
-        front_door.check_node(node)
+        building.check_node(node)
         if "mode" in node:
-            front_door.check_wandb(node.mode, key=f"{front_door.key_of(node)}.mode")
+            building.check_wandb(node.mode, key=f"{building.key_of(node)}.mode")
 
 
 def importance_cap_of(objective: Objective) -> float | None:
@@ -207,7 +208,7 @@ def importance_cap_of(objective: Objective) -> float | None:
 def check_credits(plan: Plan) -> None:
     """Raises ValueError where groups or rewards are not such as the credits need."""
     for name, credit in plan.objective.credits.items():
-        with front_door.settings_named(plan.config.objective.credits[name]):
+        with building.settings_named(plan.config.objective.credits[name]):
             credit.check_group(plan.num_responses)
     if plan.objective.needs.flagged and not getattr(plan.reward, "flags_claims", False):
         raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from papo.commands import front_door
+from papo.commands.constructor_arguments import refusals_named
 from papo.commands.run_memory import run_memory, unloaded_run_memory
 from papo.commands.training.held_out import check_model_of, preflight_held_out
 from papo.commands.training.plan import Plan
@@ -122,7 +122,7 @@ def make_trainer(
     Raises:
         ValueError: Lightning refuses its settings.
     """
-    with front_door.refusals_named(plan.config.trainer, "trainer"):
+    with refusals_named(plan.config.trainer, "trainer"):
         return build_trainer(
             plan.make_trainer,
             folder=Path(plan.config.run_dir),

@@ -9,9 +9,9 @@ import torch
 import transformers
 from lightning.pytorch import seed_everything
 
-from papo.commands import front_door
+from papo.commands import resolvers
+from papo.commands.building import instantiate
 from papo.commands.constructors import plain
-from papo.commands.front_door import instantiate
 from papo.commands.on_ranks import weight_source
 from papo.commands.training.ending import console, say, show_end, write_page
 from papo.commands.training.held_out import evaluate_now
@@ -116,7 +116,7 @@ def run(
         say(ended_early)
     evaluate("after")
     # Of the jobs of a multirun there is one table, at its end.
-    if plan.evaluations is not None and front_door.multirun_name() is None:
+    if plan.evaluations is not None and resolvers.multirun_name() is None:
         console.print(plan.evaluations.held_out.table(reports))
     if ranks.writes:
         best = read_best(folder.path)

@@ -1,4 +1,7 @@
-"""Which of several processes this is, as the launcher that started it says."""
+"""Which of several processes this is, as the launcher that started it says, and how one hears that another failed.
+
+What they tell one another is papo.parallel's.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,3 +86,35 @@ def require_joinable(world: World) -> None:
             f"the processes of a run are started by torchrun or srun; got {world.launcher} "
             f"({world.variables}). Start them with torchrun --nproc_per_node=N, or srun --ntasks-per-node=N."
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a run of several processes ends.
+
+    Attributes:
+        rank: where it began.
+        reason: in one line.
+        signal: the number of the signal that ended it; None where an error did.
+        is_known: whether that rank has said so itself, to the user too.
+    """
+
+    rank: int
+    reason: str
+    signal: int | None = None
+    is_known: bool = True
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}: {self.reason}"
+
+
+class PeerFailed(RuntimeError):
+    """Another rank ended, so this one does.
+
+    Args:
+        failure: whose and why.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(str(failure))

@@ -1,0 +1,1 @@
+"""The parts of `evaluate`: its plan, and the evaluation itself."""
