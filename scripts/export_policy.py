@@ -7,11 +7,10 @@ loads with AutoModelForImageTextToText.from_pretrained and AutoTokenizer / Qwen2
 import sys
 from pathlib import Path
 
+# A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.commands.export import export, main
-
-__all__ = ["export", "main"]
+from papo.commands.export import main
 
 if __name__ == "__main__":
     sys.exit(main())

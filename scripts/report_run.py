@@ -5,29 +5,13 @@
 RUN is the folder of a run of train.py (its run_dir). FILE is RUN/report.html unless it is named.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from papo.analysis.run_page import build_run_page
-from papo.files import write_atomically
+# A clone that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a training run")
-    parser.add_argument("--output", type=Path, help="file to write (default: RUN/report.html)")
-    arguments = parser.parse_args()
-    output = arguments.output or arguments.run / "report.html"
-    try:
-        text = build_run_page(arguments.run)
-        write_atomically(output, text)
-    except (OSError, ValueError) as error:
-        print(f"report_run: {error}", file=sys.stderr)
-        return 2
-    print(f"{output} ({len(text.encode()) / 1e6:.1f} MB)")
-    return 0
-
+from papo.commands.report_run import main
 
 if __name__ == "__main__":
     sys.exit(main())

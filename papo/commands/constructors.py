@@ -20,7 +20,16 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def configuration_folder() -> Path:
+    """conf/: in the package where it was installed from a wheel, beside it in a clone or an editable installation."""
+    inside = _PACKAGE / "conf"
+    return inside if inside.is_dir() else _PACKAGE.parent / "conf"
+
+
+CONF = configuration_folder()
 
 # Package -> where what it offers is defined: Lightning's loggers and plugins are partly Fabric's.
 ALLOWED_PACKAGES = {

@@ -1,6 +1,6 @@
 """python -m papo export CHECKPOINT OUTPUT: a trained policy as a Hugging Face folder with a model card.
 
-CHECKPOINT is a file under RUN_DIR/checkpoints/, or RUN_DIR itself for its newest one. OUTPUT then
+CHECKPOINT is a file under RUN_DIR/checkpoints/, RUN_DIR itself for its newest one, or RUN_DIR/best. OUTPUT then
 loads with AutoModelForImageTextToText.from_pretrained and AutoTokenizer / Qwen2VLImageProcessor, and, where torchvision
 is installed, with AutoProcessor.
 """
@@ -9,18 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import transformers
-
-from papo.commands.model_card import base_licence, copy_processor_files, model_card
-from papo.commands.policy_source import (
-    PolicySource,
-    check_policy,
-    folder_model,
-    load_policy,
-    trained_checkpoint,
-)
-from papo.files import read_object, write_atomically
 
 
 def export(
@@ -45,6 +33,19 @@ def export(
         ValueError: `output` is not empty, the checkpoint is damaged, an evaluation is not finished, or the frozen
             weights are not those of the run.
     """
+    import transformers
+
+    from papo.commands.model_card import base_licence, copy_processor_files, model_card
+    from papo.commands.policy_source import (
+        PolicySource,
+        check_policy,
+        folder_model,
+        load_policy,
+        trained_checkpoint,
+    )
+    from papo.files import read_object, write_atomically
+
+    transformers.logging.disable_progress_bar()
     trained = trained_checkpoint(checkpoint)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty; choose another folder")
@@ -127,7 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--public", action="store_true", help="what is pushed is for everybody")
     options = parser.parse_args(arguments)
-    transformers.logging.disable_progress_bar()
     try:
         if options.push:
             check_push(options.push)

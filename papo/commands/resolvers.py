@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 
 class CommandStart(metaclass=Singleton):
@@ -54,18 +54,20 @@ def was_requeued() -> bool:
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
-def by_device(accelerator: str, on_gpu: Any, on_cpu: Any) -> Any:
+def by_device(on_gpu: Any, on_cpu: Any, *, _root_: DictConfig) -> Any:
     """One of two values, by where the run computes (trainer.accelerator)."""
+    trainer = _root_.get("trainer")
+    # While it is composed, what another choice writes over is looked at once more: that needs no torch.
+    if trainer is None or (asked := trainer.get("accelerator", "auto")) == "cpu":
+        return on_cpu
     from papo.parallel import asks_for_gpu
 
-    return on_gpu if asks_for_gpu(accelerator) else on_cpu
+    return on_gpu if asks_for_gpu(asked) else on_cpu
 
 
 def lab_warm_start() -> str:
-    """The folder of the lab's starting policy."""
-    from papo.lab import WARM_START
-
-    return str(WARM_START)
+    """The folder of the lab's starting policy: papo.lab.WARM_START, without importing torch with it."""
+    return str(Path(__file__).resolve().parents[1] / "lab" / "warm_start")
 
 
 def makeable_folder(folder: str) -> str:

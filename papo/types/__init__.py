@@ -1,30 +1,37 @@
-"""The words of the project: frozen dataclasses and Protocols; torch and the standard library."""
+"""The words of the project: frozen dataclasses and Protocols; torch and the standard library.
+
+Those that hold tensors are imported when the first of them is asked for: a page of responses needs no torch.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from papo.types.message import key_in, shown
-from papo.types.problem import IMAGE, IMAGE_MARKER, Problem, PromptGroup
-from papo.types.protocols import (
-    AnnealedMask,
-    Grader,
-    ImageMask,
-    Objective,
-    Policy,
-    ProblemSource,
-    RewardFunction,
-    RolloutEngine,
-)
 from papo.types.records import GradedAnswer, ResponseRecord, StopReason
-from papo.types.rollout import (
-    Begun,
-    MinibatchCounts,
-    Needs,
-    Quantity,
-    Responses,
-    Rewards,
-    RolloutBatch,
-    TokenScores,
-    ViewScores,
-)
 from papo.types.seed import derive_seed, derive_seeds
+
+if TYPE_CHECKING:
+    from papo.types.problem import IMAGE, IMAGE_MARKER, Problem, PromptGroup
+    from papo.types.protocols import (
+        AnnealedMask,
+        Grader,
+        ImageMask,
+        Objective,
+        Policy,
+        ProblemSource,
+        RewardFunction,
+        RolloutEngine,
+    )
+    from papo.types.rollout import (
+        Begun,
+        MinibatchCounts,
+        Needs,
+        Quantity,
+        Responses,
+        Rewards,
+        RolloutBatch,
+        TokenScores,
+        ViewScores,
+    )
 
 __all__ = [
     "IMAGE",
@@ -56,3 +63,14 @@ __all__ = [
     "key_in",
     "shown",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from papo.types import problem, protocols, rollout
+
+    for module in (problem, protocols, rollout):
+        if name in module.__dict__:
+            return module.__dict__[name]
+    raise AssertionError(f"{name} is in none of its modules")

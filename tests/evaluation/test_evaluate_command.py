@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import runpy
 import shlex
 import shutil
 import signal
@@ -54,8 +53,9 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     outcome = run_command(f"run_dir={folder / 'run'}", "optimizer.lr=0.01")
     assert outcome.code == 0, outcome.stderr
-    script = runpy.run_path(str(REPOSITORY / "scripts" / "export_policy.py"))
-    script["export"](folder / "run", folder / "exported")
+    from papo.commands.export import export
+
+    export(folder / "run", folder / "exported")
     return folder / "run", folder / "exported"
 
 
@@ -198,9 +198,10 @@ def test_a_damaged_checkpoint_is_not_evaluated_and_the_one_before_it_is_named(
         [line] = outcome.stderr.splitlines()
         assert f"{newest} is damaged: " in line
         assert f"The newest whole one before it is {first}" in line
-    script = runpy.run_path(str(REPOSITORY / "scripts" / "export_policy.py"))
+    from papo.commands.export import export
+
     with pytest.raises(ValueError, match=f"The newest whole one before it is {first}"):
-        script["export"](run, tmp_path / "exported")
+        export(run, tmp_path / "exported")
     first.write_bytes(b"")
     outcome = run_evaluation(f"checkpoint={run}", f"run_dir={tmp_path / 'evaluation'}")
     assert "No whole one lies before it" in outcome.stderr

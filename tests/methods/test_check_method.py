@@ -20,12 +20,11 @@ FILES = sorted(GOLDEN.glob("*.json"))
 @pytest.fixture
 def check(monkeypatch, capsys):
     """Runs the script in this process; returns its exit status and the lines that it printed."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
-    script = importlib.import_module("check_method")
+    from papo.commands import check_method
 
     def run(*paths):
         monkeypatch.setattr(sys, "argv", ["check_method.py", *map(str, paths)])
-        return script.main(), capsys.readouterr().out.splitlines()
+        return check_method.main(), capsys.readouterr().out.splitlines()
 
     return run
 
@@ -40,14 +39,14 @@ def test_the_cases_of_the_repository_are_reproduced(check, path):
 
 
 def test_every_method_that_is_checked_has_cases_here(check):
-    from method_cases import MODULES
+    from papo.commands.method_cases import MODULES
 
     assert {json.loads(path.read_text())["method"] for path in FILES} >= {*MODULES}
 
 
 @pytest.mark.skipif(not ALL.is_dir(), reason="the whole set of cases is not there")
 def test_all_cases_are_reproduced(check):
-    from method_cases import MODULES, NOT_CHECKED
+    from papo.commands.method_cases import MODULES, NOT_CHECKED
 
     known = {*MODULES, *NOT_CHECKED}
     files = [p for p in sorted(ALL.glob("*.json")) if json.loads(p.read_text())["method"] in known]
@@ -75,7 +74,7 @@ def test_a_method_that_computes_something_else_is_seen(check, monkeypatch, stem,
     def broken(**settings):
         return replace(made(**settings), **changed)
 
-    module = importlib.import_module(f"method_cases.{stem}")
+    module = importlib.import_module(f"papo.commands.method_cases.{stem}")
     monkeypatch.setattr(module, name, broken)
     status, lines = check(GOLDEN / f"{stem}.json")
     assert status == 1

@@ -1,6 +1,5 @@
 """Parity with the authors' own functions, and with one case small enough to do by hand."""
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -18,14 +17,11 @@ GOLDEN = ROOT / "tests" / "golden" / "papo_objective.json"
 @pytest.fixture
 def main(monkeypatch, capsys):
     """Runs the script in this process; returns its exit status and what it printed."""
-    spec = importlib.util.spec_from_file_location("check_objective", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "check_objective", module)
-    spec.loader.exec_module(module)
+    from papo.commands import check_objective
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["check_objective.py", *map(str, arguments)])
-        status, printed = module.main(), capsys.readouterr()
+        status, printed = check_objective.main(), capsys.readouterr()
         sys.stderr.write(printed.err)
         return status, printed.out
 

@@ -1,11 +1,10 @@
 """A run that trains adapters: its reference is the policy without them, its checkpoints hold them."""
 
 import json
-import runpy
 
 import pytest
 import torch
-from command import REPOSITORY, run_command
+from command import run_command
 from lab_module import NUM_RESPONSES, lab_module, lab_policy, parameters, reward_by_row, train
 
 LORA = {"language": {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}}
@@ -123,8 +122,9 @@ def test_an_exported_adapter_run_is_the_trained_policy(finished, tmp_path):
     config = OmegaConf.merge(default_config(), {"model": {"lora": LORA}})
     config.model.temperature = config.rollout.temperature
     (folder / "config.yaml").write_text(OmegaConf.to_yaml({"model": config.model}))
-    exporter = runpy.run_path(str(REPOSITORY / "scripts" / "export_policy.py"))
-    exporter["export"](folder, tmp_path / "exported")
+    from papo.commands.export import export
+
+    export(folder, tmp_path / "exported")
     assert "lora" not in json.dumps(json.loads((tmp_path / "exported/config.json").read_text()))
     exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported").state_dict()
     name = "model.language_model.layers.0.self_attn.q_proj"

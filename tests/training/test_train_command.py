@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import shlex
 import subprocess
 import sys
@@ -99,8 +98,9 @@ def test_an_exported_policy_is_the_trained_one(demo, tmp_path):
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
     run, _ = demo
-    exporter = runpy.run_path(str(REPOSITORY / "scripts" / "export_policy.py"))
-    exporter["export"](run, tmp_path / "exported")
+    from papo.commands.export import export
+
+    export(run, tmp_path / "exported")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported")
     state = torch.load(run / "checkpoints" / "rollout_000004.ckpt", weights_only=True)["state_dict"]
     for name, value in model.state_dict().items():
@@ -118,11 +118,12 @@ def test_an_exported_policy_is_the_trained_one(demo, tmp_path):
 def test_exporting_over_something_is_refused(demo, tmp_path):
     run, _ = demo
     (tmp_path / "mine.txt").write_text("keep")
-    exporter = runpy.run_path(str(REPOSITORY / "scripts" / "export_policy.py"))
+    from papo.commands.export import export
+
     with pytest.raises(ValueError, match="not empty"):
-        exporter["export"](run, tmp_path)
+        export(run, tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        exporter["export"](tmp_path, tmp_path / "out")
+        export(tmp_path, tmp_path / "out")
 
 
 def test_a_multirun_has_a_result_per_job_and_a_wandb_run_each(tmp_path):

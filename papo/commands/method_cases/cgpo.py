@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from method_cases.rows import batch_of, blocks_of, rows_of, weights_of
+from papo.commands.method_cases.rows import batch_of, blocks_of, rows_of, weights_of
 from papo.functional import k3_dependence, response_means
 from papo.methods import CGPO
 from papo.types import IMAGE, ViewScores
@@ -20,12 +20,12 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     batch = batch_of(rows, views)
     blocks = blocks_of(batch, config["micro_batch"])
     by_response = config["threshold_over"] == "response"
-    settings = {
+    settings: dict[str, Any] = {
         "view": "boxed",
         "selection_scope": "response" if by_response else "minibatch",
         "regions": (lambda _: rows["region_tokens"].bool()) if "region_tokens" in rows else None,
     }
-    shares = {
+    shares: dict[str, Any] = {
         f"{kind}_share": None if config[f"{kind}_fraction"] == 1.0 else config[f"{kind}_fraction"]
         for kind in ("entropy", "perception")
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import float64, tensor
 
-from method_cases.rows import (
+from papo.commands.method_cases.rows import (
     batch_of,
     blocks_of,
     given,

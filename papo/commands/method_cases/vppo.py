@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from method_cases.rows import (
+from papo.commands.method_cases.rows import (
     EPSILON,
     batch_of,
     blocks_of,
@@ -45,12 +45,12 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     blocks = blocks_of(batch, config["micro_batch"] if bool(there.all()) else None)
 
     sees, thinks = config["use_vppo_on_perception"], config.get("use_vppo_on_entropy", False)
-    shares = {
+    shares: dict[str, Any] = {
         "top_share": config["top_p_perception_tokens"] if sees else None if thinks else 1.0,
         "entropy_share": config["top_p_entropy_tokens"] if thinks else None,
     }
     least = config["advantage_scaling_min"] if config["use_advantage_shaping"] else 1.0
-    scopes = {"view": "masked", "scope": "rollout", "mean_scope": "minibatch"}
+    scopes: dict[str, Any] = {"view": "masked", "scope": "rollout", "mean_scope": "minibatch"}
 
     def everywhere(values: Tensor) -> Tensor:
         return torch.zeros_like(advantages).masked_scatter(there[:, None].expand_as(mask), values)
@@ -88,7 +88,8 @@ def losses_of(
     logprobs: Tensor, rows: Mapping[str, Tensor], advantages: Tensor, case: Mapping[str, Any]
 ) -> dict[str, list[Tensor]]:
     """The losses of the micro-batches: surrogate, its entropy penalty, and the reference KL."""
-    config, found = case["config"], {"policy": [], "total": []}
+    config = case["config"]
+    found: dict[str, list[Tensor]] = {"policy": [], "total": []}
     for part in micro_batches(case):
         own = {name: values[part] for name, values in rows.items()}
         mask = own["response_mask"]

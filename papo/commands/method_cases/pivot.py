@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from method_cases.rows import (
+from papo.commands.method_cases.rows import (
     batch_of,
     blocks_of,
     given,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from method_cases.rows import (
+from papo.commands.method_cases.rows import (
     EPSILON,
     batch_of,
     given,

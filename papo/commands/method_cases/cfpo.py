@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 
-from method_cases.rows import EPSILON, batch_of, gradient, leaf, micro_batches, rows_of
+from papo.commands.method_cases.rows import (
+    EPSILON,
+    batch_of,
+    gradient,
+    leaf,
+    micro_batches,
+    rows_of,
+)
 from papo.functional import attention_change, salient_attention, values_without_picture
 from papo.objective import ClippedSurrogate, Objective, ReferenceKL, Term, ViewEntropy, ViewKL
 from papo.types import IMAGE, MinibatchCounts, ViewScores
@@ -76,8 +83,8 @@ def terms_of(config: Mapping[str, Any]) -> dict[str, Term]:
     gamma, annealed = config["kl_cmve_coef"], 1.0
     if config["step_coef"] is not None:
         annealed = config["step_coef"] / gamma
-    kl = {"average": average, "estimator": "k3", "log_ratio_max": 20.0}
-    entropy = {"estimator": "sampled", "average": "token"}
+    kl: dict[str, Any] = {"average": average, "estimator": "k3", "log_ratio_max": 20.0}
+    entropy: dict[str, Any] = {"estimator": "sampled", "average": "token"}
 
     def weight(switch: str, coefficient: float) -> float:
         return annealed * coefficient if config[switch] else 0.0

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from method_cases.rows import group_advantages, rows_of, token_mean
-from method_cases.views import picture, pixels_of
+from papo.commands.method_cases.rows import group_advantages, rows_of, token_mean
+from papo.commands.method_cases.views import picture, pixels_of
 from papo.functional import clipped_surrogate, estimate_divergence
 from papo.masking import (
     AnnealedDiffusionNoise,
@@ -48,7 +48,7 @@ def annealed(config: Mapping[str, Any]) -> AnnealedDiffusionNoise:
 
 
 def schedule(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    noise = annealed(config)
+    noise: Any = annealed(config)
     progress = [step / config["total_steps"] for step in inputs["steps"]]
     return {
         "decay": [noise.left(share) for share in progress],

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from method_cases.rows import (
+from papo.commands.method_cases.rows import (
     batch_of,
     blocks_of,
     given,
