@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-POSTPONED = (signal.SIGUSR1, signal.SIGUSR2)
+# Windows has neither.
+POSTPONED = tuple(one for one in signal.Signals if one.name in ("SIGUSR1", "SIGUSR2"))
 """A scheduler's warning, some time before it takes the machine back; submitit asks for the second."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, *POSTPONED)
@@ -133,6 +134,9 @@ def children_left_alone() -> Iterator[None]:
     A terminal and a scheduler send it to all processes of a job; a worker that it ended would look as
     if its work had failed. A mask is inherited before the child's first instruction, unlike a handler.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield

@@ -1,7 +1,6 @@
 """A zip of pictures becomes a folder, once, and nothing else: what it holds is not trusted."""
 
 import errno
-import fcntl
 import hashlib
 import lzma
 import os
@@ -98,6 +97,9 @@ def _held(folder: Path, *, must: bool = False) -> Iterator[None]:
     Raises:
         OSError: `must`, and another process holds it or the file system has no locks.
     """
+    # Not on Windows, where nothing but archives needs it.
+    import fcntl
+
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         try:

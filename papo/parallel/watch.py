@@ -24,7 +24,7 @@ UNWIND_SECONDS = 3.0
 """What the main thread has to begin to end in; one that waits inside a collective never does."""
 
 # Nobody sends it: its default is to be ignored.
-_TOLD = signal.SIGURG
+_TOLD = getattr(signal, "SIGURG", signal.SIGTERM)  # Windows has none
 
 
 # The store lives with rank 0 or its launcher; nothing else takes it away.

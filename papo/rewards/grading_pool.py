@@ -211,6 +211,11 @@ class _KilledAtStart(RuntimeError):
 
 
 def _start_worker(deadline_seconds: float) -> "_Worker":
+    if not hasattr(signal, "setitimer"):
+        raise ValueError(
+            "an answer is graded in a process with a deadline and a limit of memory, and this system (Windows) has "
+            "neither. Use WSL or Linux; reward=lab and benchmark=lab grade without."
+        )
     try:
         return _Worker(deadline_seconds)
     except _KilledAtStart as error:

@@ -8,7 +8,6 @@ It ends when stdin does, that is, when its parent is gone.
 
 import json
 import os
-import resource
 import signal
 import sys
 from typing import TextIO
@@ -52,6 +51,8 @@ def _take_stdout() -> TextIO:
 
 
 def _limit_resources(memory_bytes: int) -> None:
+    import resource
+
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CORE, 0),
