@@ -19,6 +19,7 @@ from papo.commands.training.preflight import check_reward_fits
 from papo.data import preview
 from papo.files import write_atomically
 from papo.models import load_encoder
+from papo.types import shown
 
 FOLDER = "outputs/check_data/${start_time:%Y-%m-%d_%H-%M-%S}"
 
@@ -50,9 +51,11 @@ def task(config: DictConfig) -> None:
     if encoder and found.first.images:
         pictures = encoder.pictures(*encoder.process_images(found.first.images))
     print(found.summary())
-    print(f"the first problem, {found.first.id}: {found.first.question}")
-    print(f"  reference answer: {found.first.answer}; {len(found.first.images)} pictures")
-    print(missing or f"  {len(tokens)} tokens and runs of image slots: {' | '.join(tokens[:60])}")
+    first = found.first
+    print(f"the first problem, {shown(first.id)}: {shown(first.question, 1000)}")
+    print(f"  reference answer: {shown(first.answer)}; {len(first.images)} pictures")
+    head = " | ".join(shown(token) for token in tokens[:60])
+    print(missing or f"  {len(tokens)} tokens and runs of image slots: {head}")
     file = front_door.run_dir() / "data.html"
     write_atomically(file, data_page(found, pictures=pictures, tokens=tokens))
     print(f"see {file}")

@@ -155,7 +155,7 @@ def find_constructor(target: Any) -> Any:
 
 @cache
 def shipped_targets(group: str = ".") -> frozenset[str]:
-    """The `_target_`s that files of conf/ name.
+    """The `_target_`s that files of conf/ name, but for what Hydra makes for the command itself: no run has that.
 
     Args:
         group: a folder of conf/; `.` is all of it.
@@ -165,6 +165,7 @@ def shipped_targets(group: str = ".") -> frozenset[str]:
         for file in (CONF / group).rglob("*.yaml")
         for line in file.read_text("utf-8").splitlines()
         for target in re.findall(r"_target_:\s*([\w.]+)", line.partition("#")[0])
+        if not target.startswith("papo.commands.")
     )
 
 

@@ -36,10 +36,11 @@ class MixedProblems:
         self,
         *,
         sets: Mapping[str, ProblemSource],
-        weights: Mapping[str, float | int],
+        weights: Mapping[str, float | int] | None,
         section: str = "data",
     ) -> None:
         key = key_in(section, "weights")
+        weights = weights or {}
         if not sets:
             raise ValueError(f"a mixture has sets; got none. Set {key_in(section, 'sets')}.NAME=")
         if unknown := sorted(set(weights) - set(sets)):

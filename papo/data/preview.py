@@ -6,7 +6,7 @@ from typing import Any
 
 from papo.data.census import notes_on
 from papo.data.filtering import ProblemFilterReport, Reading
-from papo.types import Problem, RewardFunction
+from papo.types import Problem, RewardFunction, shown
 
 _CHUNK = 64
 """Problems that are graded at once; their pictures are in memory."""
@@ -41,11 +41,15 @@ class Preview:
     def summary(self) -> str:
         """Returns some lines for a terminal."""
         where = f" of {', '.join(self.files)}" if self.files else ""
-        lines = [f"{self.rows} rows{where}; columns: {', '.join(self.columns) or 'none'}"]
+        lines = [
+            f"{self.rows} rows{where}; columns: {shown(', '.join(self.columns), 300) or 'none'}"
+        ]
         lines.append(self.read_as)
         lines += [f"note: {note}" for note in self.notes if self.read_as not in note]
         lines += [self.report.summary(), self.grading()]
-        lines += [f"  not judged right: {id}: {answer}" for id, answer in self.refused[:10]]
+        lines += [
+            f"  not judged right: {shown(id)}: {shown(answer)}" for id, answer in self.refused[:10]
+        ]
         return "\n".join(lines)
 
     def grading(self) -> str:

@@ -75,7 +75,9 @@ def test_every_target_of_conf_is_seen_by_the_list():
         lines = [line.partition("#")[0] for line in file.read_text().splitlines()]
         named = [re.findall(r"_target_: *([\w.]+)", line) for line in lines]
         assert "\n".join(lines).count("_target_") == sum(map(len, named)), file
-        assert shipped_targets().issuperset(target for each in named for target in each), file
+        # Hydra makes its own of these; a run's configuration may not name them.
+        of_runs = {t for each in named for t in each if t != "papo.commands.multirun.ShowJobs"}
+        assert shipped_targets() >= of_runs, file
 
 
 def test_nothing_that_a_module_of_papo_merely_imported_is_a_constructor():

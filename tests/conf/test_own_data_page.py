@@ -80,6 +80,21 @@ def test_the_line_that_helps_names_the_experiment_of_the_data(given, monkeypatch
         check_settings_are_meant(composed("train", others))
 
 
+def test_what_the_page_says_of_rows_and_prompts_is_taken_from_the_command_line(tmp_path):
+    rows = [
+        {"question": "?", "answer": "1", "level": n, "meta": {"kind": "a"}} for n in ("hard", 5, 6)
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    own = ["+experiment=own_data", f"data.path={tmp_path}"]
+    filters = re.findall(r"`'(data\.filter=[^`]+)'`", PAGE)
+    assert len(filters) == 2
+    for text, count in zip(filters, (1, 2), strict=True):
+        problems = front_door.instantiate(composed("train", [*own, text]).data)
+        assert len(problems) == count
+    for text, said in (("data.system_prompt=Look.", "Look."), ('data.system_prompt=""', None)):
+        assert front_door.instantiate(composed("train", [*own, text]).data)[0].system_prompt == said
+
+
 def test_every_reason_that_the_page_lists_is_one_and_none_is_missing():
     reasons = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`.*?) \|", PAGE, re.MULTILINE)))
     sources = " ".join(

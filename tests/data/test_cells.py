@@ -95,7 +95,7 @@ def test_the_answer_of_a_chat_is_no_part_of_its_question(tmp_path):
         ([turn("user", "1?"), turn("assistant", "1."), turn("assistant", "2?")], "turns user, "),
         ([turn("assistant", "12")], "turns assistant"),
         (
-            [turn("system", [{"type": "image", "image": "a.png"}]), turn("user", "?")],
+            [turn("system", [{"type": "image", "image": "a.png"}]), turn("user", [text_part("?")])],
             "a picture in",
         ),
         ([{"from": "human", "says": "How many?"}], "a list of 1, "),

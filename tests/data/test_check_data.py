@@ -29,7 +29,11 @@ def data(tmp_path):
     Image.new("RGB", (56, 84), "red").save(folder / "1.png")
     rows = [
         {"question": "How <b>many?", "answer": "3", "image": "1.png"},
-        {"question": "How many?", "answer": "<answer>4</answer> as {a, b", "image": "1.png"},
+        {
+            "question": "How many?",
+            "answer": "<answer>4</answer> as {a, b\x1b[31m",
+            "image": "1.png",
+        },
         {"question": "How many?", "answer": "5", "image": "gone.png"},
         {"question": "How many?", "answer": "", "image": "1.png"},
     ]
@@ -47,6 +51,7 @@ def test_it_says_what_is_read_left_out_and_not_graded_right(data, tmp_path, caps
     assert "dropped 1 (empty_answer), e.g. problem train-3" in said
     assert "references graded against themselves: 1 of 2 judged right (50.0 %)" in said
     assert "not judged right: train-1: <answer>4</answer> as {a, b" in said
+    assert "\x1b" not in said
     # 56 x 84 pixels are 4 x 6 patches of 14, four to an image token.
     assert "<|image_pad|> x 6" in said
     assert not (tmp_path / "page" / "run.json").exists()

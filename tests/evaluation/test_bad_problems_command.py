@@ -13,7 +13,7 @@ BAD = {
     "slot": ("<image>What is <|image_pad|>?", "good.png"),
     "half": ("<image>What is \ud83d?", "good.png"),
     "base64": ("<image>How long?", "iVBORw0KGgo" * 20_000),
-    "chat": ([{"role": "user", "content": "?"}, {"role": "assistant", "content": "4"}], "good.png"),
+    "chat": ([{"role": role, "content": "?"} for role in ("assistant", "user")], "good.png"),
     "broken": ("<image>How long?", "broken.png"),
     "markers": ("<image><image>How long?", "good.png"),
     "long": ("<image>" + "How long? " * 400, "good.png"),

@@ -53,6 +53,7 @@ def no_tiny_model(monkeypatch):
         (["data.images_column=null"], "Set data.images_column= to the column of the pictures"),
         (["data.images_column=null"], "Without a masked view: objective=grpo"),
         (["data.question_column=answer"], "the column 'answer' holds a number, 0; a question is"),
+        (["training.prompts_per_rollout=8"], "got 6 problems for training.prompts_per_rollout=8"),
         (["data.answer_column=solution"], "no column 'solution', only answer, image, problem"),
     ],
 )
@@ -138,7 +139,7 @@ def test_a_mixture_is_trained_on(tmp_path):
             "rollout.max_response_tokens=4",
             f"run_dir={tmp_path / 'run'}",
         ),
-        *("+data@data.sets.a=local", "+data@data.sets.b=local", "+data.weights.a=2"),
+        *("+data@data.sets.a=local", "+data@data.sets.b=local", "data.weights={a: 2}"),
         *(f"data.sets.a.path={tmp_path / 'a'}", f"data.sets.b.path={tmp_path / 'b'}"),
     )
     assert outcome.code == 0, outcome.stderr

@@ -40,7 +40,7 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("reasoning_share", "perception_share")
     }
 
-    def credit(reasoning: float, perception: float) -> ToR:
+    def credit(reasoning: float, perception: float) -> Any:
         return ToR(
             view="removed", **shares, reasoning_weight=reasoning, perception_weight=perception
         )

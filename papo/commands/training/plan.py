@@ -258,6 +258,6 @@ def require_enough(source: Any, settings: TrainingSettings) -> None:
     """Raises ValueError where there are fewer problems than one rollout needs."""
     if len(source) < settings.prompts_per_rollout:
         raise ValueError(
-            f"a rollout shows each problem once; got {len(source)} usable problems for "
+            f"a rollout shows each problem once; got {len(source)} problems for "
             f"training.prompts_per_rollout={settings.prompts_per_rollout}. Lower it, or add data."
         )

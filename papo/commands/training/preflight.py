@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from papo.commands.constructor_arguments import refusals_named
 from papo.commands.run_memory import run_memory, unloaded_run_memory
 from papo.commands.training.held_out import check_model_of, preflight_held_out
-from papo.commands.training.plan import Plan
+from papo.commands.training.plan import Plan, require_enough
 from papo.data import MixedProblems, ProblemTable, Virl39kProblems, notes_on
 from papo.lab import LabReward
 from papo.masking import check_mask
@@ -82,7 +82,10 @@ def preflight(
         for mask in (plan.image_mask, *masks):
             if isinstance(mask, ImageMask):
                 check_mask(mask, plan.source, remedy=WITHOUT_MASKED_VIEW)
-    return recomputes, (*notes, *notes_on(plan.source))
+    about_data = notes_on(plan.source)
+    if not isinstance(plan.source, MixedProblems):  # which may show one several times
+        require_enough(plan.source, plan.settings)
+    return recomputes, (*notes, *about_data)
 
 
 def check_reward_fits(source: Any, reward: Any) -> None:
