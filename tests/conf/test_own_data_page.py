@@ -89,10 +89,10 @@ def test_what_the_page_says_of_rows_and_prompts_is_taken_from_the_command_line(t
     filters = re.findall(r"`'(data\.filter=[^`]+)'`", PAGE)
     assert len(filters) == 2
     for text, count in zip(filters, (1, 2), strict=True):
-        problems = front_door.instantiate(composed("train", [*own, text]).data)
+        problems = building.instantiate(composed("train", [*own, text]).data)
         assert len(problems) == count
     for text, said in (("data.system_prompt=Look.", "Look."), ('data.system_prompt=""', None)):
-        assert front_door.instantiate(composed("train", [*own, text]).data)[0].system_prompt == said
+        assert building.instantiate(composed("train", [*own, text]).data)[0].system_prompt == said
 
 
 def test_every_reason_that_the_page_lists_is_one_and_none_is_missing():
