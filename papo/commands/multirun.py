@@ -18,7 +18,10 @@ _DEPTH = 3
 
 
 class ShowJobs(Callback):
-    """Prints what came of the jobs, once all have ended; Hydra calls it in the process that the user started."""
+    """Prints what came of the jobs, once all have ended; Hydra calls it in the process that the user started.
+
+    Hydra calls nothing where a job failed: then its error is what the command says.
+    """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

@@ -171,13 +171,14 @@ def test_a_run_that_gets_no_better_ends(tmp_path):
 def test_a_resumed_run_remembers_the_best_and_how_long_it_waits(tmp_path):
     from papo.training import best_checkpoint, read_best
 
-    whole = run(tmp_path / "whole", Scripted(0.1, 0.6, 0.2, 0.3), checkpoints_of(), patience=2)
+    settings = {"num_rollouts": 5, "patience": 2}
+    whole = run(tmp_path / "whole", Scripted(0.1, 0.6, 0.2, 0.3), checkpoints_of(), **settings)
     # As if killed after the third rollout, whose checkpoint is there.
     run(tmp_path / "run", Scripted(0.1, 0.6, 0.2), checkpoints_of(2), num_rollouts=3, patience=2)
     newest = tmp_path / "run" / "checkpoints" / "rollout_000003.ckpt"
     (tmp_path / "run" / "best.json").write_text('{"rollout_step": 3}')
     rows = run(
-        tmp_path / "run", Scripted(0.3), checkpoints_of(), patience=2, checkpoint=newest
+        tmp_path / "run", Scripted(0.3), checkpoints_of(), checkpoint=newest, **settings
     )  # fmt: skip
     assert rows == whole
     assert len(rows) == 4

@@ -98,4 +98,3 @@ def test_a_reviewer_gets_from_the_readme_to_a_checked_claim(papo, tmp_path):
     assert ended["evaluation"].keys() == {"before", "after"}
     papo("report", "run")
     assert (tmp_path / "run" / "report.html").is_file()
-
