@@ -37,7 +37,7 @@ def while_the_model_loads():
 def before_training():
     from papo.commands.training import run
 
-    return run, "evaluate", 1
+    return run, "evaluate_now", 1
 
 
 def in_a_rollout():
@@ -49,7 +49,7 @@ def in_a_rollout():
 def after_training():
     from papo.commands.training import run
 
-    return run, "evaluate", SECOND_CALL
+    return run, "evaluate_now", SECOND_CALL
 
 
 @pytest.mark.parametrize(
