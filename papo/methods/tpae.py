@@ -9,6 +9,8 @@ from papo.objective import Blocks, Credit, Number, TokenValues, old, old_needs
 from papo.types import IMAGE, Needs, RolloutBatch
 
 LEAST_SAMPLES = 3
+LEAST_ROUNDNESS = 1e-10
+"""Of a Gaussian that tells distances: its determinant over that of a round one of the same spread."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,7 +49,9 @@ class TPAE(Credit):
         points = torch.stack([values[mask].double() for values in seen], dim=1)
         right = batch.correct[:, None].expand_as(mask)[mask]
         counts, means, spread = shrunk_gaussians(points[right], kind[right], len(different))
-        known = (counts >= LEAST_SAMPLES) & (torch.linalg.det(spread) > 1e-24)
+        # Nearly on a line, a Gaussian has no distances that rounding does not decide, some of them below 0.
+        flat = spread.diagonal(dim1=1, dim2=2).mean(dim=1) ** 2 * LEAST_ROUNDNESS
+        known = (counts >= LEAST_SAMPLES) & (torch.linalg.det(spread) > flat.clamp_min(1e-24))
         spread[~known] = torch.eye(2).to(points)
         away = (points - means[kind])[:, :, None]
         squared = (away.mT @ torch.linalg.inv(spread)[kind] @ away).flatten()

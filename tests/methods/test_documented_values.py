@@ -101,6 +101,25 @@ def test_tpae_pushes_down_tokens_of_right_answers_alone_and_leaves_few_samples()
     assert not given(replace(credit, boundary=0.0), rare).any()
 
 
+def test_tpae_finds_no_distance_where_right_answers_are_two_points_on_a_line():
+    """Their covariance is singular but for rounding, which had squared distances below 0."""
+    credit = TPAE(view="masked", boundary=0.0)
+    generator = torch.Generator().manual_seed(0)
+    right = torch.ones(16, dtype=torch.float64)
+    batch = rollout(credit, rewards=right, lengths=torch.full((16,), 9))
+    of_view, of_image = batch.old_views["masked"], batch.old_views[IMAGE]
+    for _ in range(200):
+        spots = torch.rand(2, 2, generator=generator, dtype=torch.float64) * 5
+        # The first and third response of a prompt are at one point, the others at another.
+        place = torch.arange(16)[:, None].expand(16, 9) % 2
+        scores = {
+            "masked": replace(of_view, kl_from_image=spots[:, 0][place]),
+            IMAGE: replace(of_image, entropy=spots[:, 1][place]),
+        }
+        ids = torch.zeros(16, 9, dtype=torch.long)
+        assert not given(credit, replace(batch, old_views=scores, response_ids=ids)).any()
+
+
 @pytest.mark.parametrize("objective", ["vppo", "vepo"])
 def test_the_cut_into_passes_changes_no_advantage(objective, tmp_path):
     from papo.commands.training.plan import make_views
