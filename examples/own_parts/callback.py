@@ -9,7 +9,7 @@ from papo.training.callbacks.record import finished_step
 
 
 class NoteBest(Callback):
-    """Writes best.json: the rollout with the largest value of a metric.
+    """Writes largest.json: the rollout with the largest value of a metric.
 
     Args:
         metric: a column of metrics.csv.
@@ -24,7 +24,7 @@ class NoteBest(Callback):
         if value > self.best and trainer.is_global_zero:
             self.best = value
             note = {"rollout_step": step.rollout_step, self.metric: value}
-            (Path(trainer.default_root_dir) / "best.json").write_text(json.dumps(note), "utf-8")
+            (Path(trainer.default_root_dir) / "largest.json").write_text(json.dumps(note), "utf-8")
 
     def state_dict(self):
         return {"best": self.best}  # a resumed run goes on from here

@@ -35,6 +35,7 @@ def export(
     """
     import transformers
 
+    from papo.commands.constructors import read_config
     from papo.commands.model_card import base_licence, copy_processor_files, model_card
     from papo.commands.policy_source import (
         PolicySource,
@@ -43,7 +44,7 @@ def export(
         load_policy,
         trained_checkpoint,
     )
-    from papo.files import read_object, write_atomically
+    from papo.files import write_atomically
 
     transformers.logging.disable_progress_bar()
     trained = trained_checkpoint(checkpoint)
@@ -52,7 +53,7 @@ def export(
     run = trained.parent.parent
     model = folder_model(run, {"trust_remote_code": True} if trust_remote_code else {})
     source = PolicySource(model=model, trained=trained, location=str(trained))
-    base = read_object(run / "config.json", remedy="Name another run.").get("model", {})
+    base = read_config(run / "config.yaml")["model"]
     card = model_card(
         run,
         checkpoint=trained.stem,

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from papo.commands.constructors import read_config
 from papo.evaluation.report import accuracy_name, percent_with_interval
 from papo.files import read_object
 from papo.markdown_text import markdown_text
@@ -40,13 +41,11 @@ def model_card(
         licence: of the base model, e.g. apache-2.0; None where its card does not say.
 
     Raises:
-        DamagedFile: run.json, config.json or the summary of an evaluation is.
+        DamagedFile: run.json, result.json or the summary of an evaluation is.
         ValueError: an evaluation has no summary.
     """
-    config = read_object(folder / "config.json", remedy="Name another run.")
-    facts = read_object(folder / "run.json", remedy="Name another run.")
-    result = folder / "result.json"
-    ended = read_object(result, remedy="Name another run.") if result.is_file() else {}
+    config = read_config(folder / "config.yaml")
+    facts, ended = (_said(folder / name) for name in ("run.json", "result.json"))
     summaries = [_summary(path) for path in evaluations]
     base = base_name(config.get("model", {}))
     lines = [
@@ -80,6 +79,11 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """What a file of the run says; nothing where it is not there."""
+    return read_object(path, remedy="Name another run.") if path.is_file() else {}
 
 
 def base_name(model: Mapping[str, Any]) -> str:

@@ -53,8 +53,8 @@ class LabReport:
                 name: SetReport(
                     num_problems=one["num_problems"],
                     num_responses=one["num_responses"],
-                    accuracy=Interval(**one["accuracy"]),
-                    shares={key: Interval(**share) for key, share in one["shares"].items()},
+                    accuracy=Interval.from_dict(one["accuracy"]),
+                    shares={key: Interval.from_dict(share) for key, share in one["shares"].items()},
                 )
                 for name, one in plain.items()
             }

@@ -1,5 +1,6 @@
 """An estimate with what is unsure about it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -15,6 +16,11 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, float]) -> "Interval":
+        """Reads back what `dataclasses.asdict` made of one."""
+        return cls(value=plain["value"], low=plain["low"], high=plain["high"])
 
     def within(self, bounds: tuple[float, float]) -> "Interval":
         """Returns the part of it that is possible: no share is below 0 or above 1."""

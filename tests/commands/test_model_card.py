@@ -27,8 +27,9 @@ RESULT = {
 def run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    for name, content in (("config", CONFIG), ("run", FACTS), ("result", RESULT)):
-        (folder / f"{name}.json").write_text(json.dumps(content))
+    # JSON is YAML.
+    for name, content in (("config.yaml", CONFIG), ("run.json", FACTS), ("result.json", RESULT)):
+        (folder / name).write_text(json.dumps(content))
     return folder
 
 
@@ -68,7 +69,7 @@ def test_a_base_model_and_data_of_the_hub_are_named_as_the_hub_finds_them(run):
         "model": {"path": None, "hub_id": "Qwen/Qwen2.5-VL-3B-Instruct"},
         "data": {"path": None, "hub_id": "hiyouga/geometry3k"},
     }
-    (run / "config.json").write_text(json.dumps(config))
+    (run / "config.yaml").write_text(json.dumps(config))
     found = front_matter(model_card(run, checkpoint="rollout_60", licence=None))
     assert found["base_model"] == "Qwen/Qwen2.5-VL-3B-Instruct"
     assert found["datasets"] == ["hiyouga/geometry3k"]
@@ -102,7 +103,7 @@ def test_names_from_outside_stay_text(run):
         "model": {"path": None, "hub_id": "x\n---\nlicense: mit"},
         "data": {"path": "<script>|", "hub_id": None},
     }
-    (run / "config.json").write_text(json.dumps(config))
+    (run / "config.yaml").write_text(json.dumps(config))
     card = model_card(run, checkpoint="c", licence=None)
     assert front_matter(card)["base_model"] == "x\n---\nlicense: mit"
     assert "license" not in front_matter(card)

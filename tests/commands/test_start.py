@@ -67,11 +67,11 @@ def test_a_line_is_understood_before_anything_heavy_is_imported(words, code, say
 
 
 def test_a_shell_completes_a_word_without_them(tmp_path):
-    line = "python train.py objective=pap"
+    line = "python train.py objective=vp"
     done, heavy = started(
         tmp_path, "train.py", "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line))
     )
-    assert done.stdout.split() == ["objective=papo_d", "objective=papo_g"]
+    assert done.stdout.split() == ["objective=vppo"]
     assert heavy == []
 
 

@@ -301,7 +301,7 @@ def told(config, shards=1, available=H100, ranks=None):
         available=available,
         ranks=ranks or Ranks(),
         objective=building.make_objective(config),
-        make_optimizer=building.instantiate(config.optimizer),
+        make_optimizer=building.instantiate(config.optimizer, without=("weight_decay_of",)),
         on_gpu=True,
         shards=shards,
     )
@@ -414,7 +414,9 @@ def test_every_part_builds_with_the_model_on_the_meta_device(name, hub):
     rollout = OmegaConf.to_container(config.rollout, resolve=True)
     rollout.pop("num_responses")
     building.instantiate(OmegaConf.create(rollout))(policy=policy)
-    optimizer = building.instantiate(config.optimizer)(policy.parameters())
+    optimizer = building.instantiate(config.optimizer, without=("weight_decay_of",))(
+        policy.parameters()
+    )
     assert isinstance(optimizer, torch.optim.AdamW)
     for callback in config.callbacks.values():
         building.instantiate(callback)

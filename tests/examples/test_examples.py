@@ -68,7 +68,7 @@ def test_all_of_them_take_part_in_training(run):
     assert all(0 <= float(row["reward/brevity"]) <= 1 for row in rows)
     assert all(float(row["loss/near"]) >= 0 for row in rows)
     assert all(0 <= float(row["credit/zero_share"]) <= 1 for row in rows)
-    best = json.loads((run / "best.json").read_text())
+    best = json.loads((run / "largest.json").read_text())
     assert best["reward/mean"] == max(float(row["reward/mean"]) for row in rows)
     assert int((run / "passes_of_the_adapter").read_text()) > 0
     (shown, *_) = map(json.loads, (run / "rollouts.jsonl").read_text().splitlines())

@@ -156,5 +156,6 @@ def test_a_run_goes_on_with_another_server_as_if_it_had_not_stopped(
             short=False,
         )
         assert second.code == 0, second.stderr
-        assert other.paths.count("/finish_weight_update") == 3
+        # Before the second rollout and after it: what was evaluated before the first is not evaluated again.
+        assert other.paths.count("/finish_weight_update") == 2
     assert rows(parts) == rows(whole)
