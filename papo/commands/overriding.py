@@ -54,7 +54,7 @@ def quoted(name: str, value: Any) -> str:
     """Returns an override that Hydra reads back as it is: paths may hold commas and spaces."""
     if not isinstance(value, str | Path):
         return f"{name}={json.dumps(value)}"
-    if re.fullmatch(r"/[\w/.@-]+", str(value), re.ASCII):
+    if re.fullmatch(r"(/|[A-Za-z_][\w.@-]*/)[\w/.@-]+", str(value), re.ASCII):
         return f"{name}={value}"
     # Within quotes a backslash speaks for itself, except before a quote.
     text = re.sub(r"(\\+)('|$)", r"\1\1\2", str(value)).replace("'", "\\'")

@@ -390,11 +390,28 @@ def training_run(folder: Path, data: str = "papo.lab.PerceptionLabProblems") -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["a b, c", "it's", "C:\\runs", "ends\\", "two\\\\", "both\\'s", "both\\\\'", "{a: 1}", "null"],
+    [
+        *(
+            "a b, c",
+            "it's",
+            "C:\\runs",
+            "ends\\",
+            "two\\\\",
+            "both\\'s",
+            "both\\\\'",
+            "{a: 1}",
+            "null",
+        ),
+        *("outputs/2026-11-30_12-00-00", "1/2", "on/off", "/a@b", "e/5", "-/x", "a//", "true/1"),
+    ],
 )
 def test_any_path_comes_back_from_an_override(text):
     (override,) = OverridesParser.create().parse_overrides([overriding.quoted("path", text)])
     assert override.value() == text
+
+
+def test_a_plain_path_is_printed_without_quotes():
+    assert overriding.quoted("checkpoint", Path("outputs/lab/1")) == "checkpoint=outputs/lab/1"
 
 
 def test_a_training_run_is_evaluated_first_and_gives_its_name(tmp_path, monkeypatch):
