@@ -44,7 +44,8 @@ class Remembered:
         with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             kept = json.loads((self.folder / f"{key}.json").read_bytes())
             if kept["digest"] == digest_of(kept["outcome"]):
-                self.noted.extend(map(self.as_noted, kept["outcome"].pop("noted")))
+                # A list first: all are noted, or none.
+                self.noted.extend([*map(self.as_noted, kept["outcome"].pop("noted"))])
                 return dict(kept["outcome"])
         return None
 
