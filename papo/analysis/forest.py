@@ -4,17 +4,16 @@ Drawn from the tables that reports of sweeps write, so that a figure says what i
 """
 
 import csv
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from papo.analysis.html import Markup, join
+from papo.analysis.sweep_curves import ticks
 
 _NAMES, _PANEL, _GAP, _ROW, _TOP, _BOTTOM = 190, 300, 24, 22, 44, 44
 _MOST_PANELS = 4
-_PANELS_OF_A_REPORT = 2
 
 FOREST_STYLE = """
 .forest { display: block; width: 100%; height: auto; }
@@ -127,18 +126,6 @@ def forest_plot(panels: Sequence[Panel]) -> Markup:
     ).format(width, height, "; ".join(map(_spoken, panels)), names, columns)
 
 
-def forest_of(rows: Sequence[Mapping[str, Any]], measures: Mapping[str, str]) -> list[Markup]:
-    """Returns the plot of a report's rows, a column for each of the first measures that were compared.
-
-    Args:
-        rows: of the report's table.
-        measures: name -> title, in order.
-    """
-    panels = [panel_of(rows, measure=name, title=title) for name, title in measures.items()]
-    found = [panel for panel in panels if panel is not None][:_PANELS_OF_A_REPORT]
-    return [forest_plot(found)] if found else []
-
-
 def as_file(plot: Markup) -> str:
     """Returns a plot as an SVG file, with colours of its own."""
     head, end, rest = plot.partition(">")
@@ -191,7 +178,7 @@ def _column(panel: Panel, places: Mapping[str, int], *, left: int, bottom: int) 
             left + _PANEL / 2, bottom + 36, f"points more than {panel.baseline}"
         ),
     ]
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         parts.append(
             Markup(
                 '<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>'
@@ -226,13 +213,6 @@ def _reach(panel: Panel) -> Range:
     low, high = min(ends), max(ends)
     room = 0.05 * (high - low) or 1.0
     return low - room, high + room
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough * 0.999)
-    return [round(n * step, 12) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _text(effect: Effect) -> str:

@@ -129,7 +129,7 @@ def _y(value: float, low: float, high: float) -> float:
 
 def _axes(low: float, high: float, end: float, along: str) -> Markup:
     parts = []
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         y = _y(tick, low, high)
         parts.append(
             Markup(
@@ -138,7 +138,7 @@ def _axes(low: float, high: float, end: float, along: str) -> Markup:
             ).format(_LEFT, _WIDTH - _RIGHT, y, _LEFT - 6, y + 4, f"{tick:g}")
         )
     # Rollouts and responses are counted: no ticks between whole ones.
-    for tick in (tick for tick in _ticks(0.0, end) if tick == round(tick)):
+    for tick in (tick for tick in ticks(0.0, end) if tick == round(tick)):
         anchor = "end" if _x(tick, end) > _WIDTH - 40 else "middle"
         parts.append(
             Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{:.0f}</text>').format(
@@ -153,8 +153,8 @@ def _axes(low: float, high: float, end: float, along: str) -> Markup:
     return join(parts)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers from end to end."""
+def ticks(low: float, high: float) -> list[float]:
+    """Returns three to six round numbers from end to end."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)

@@ -1,13 +1,18 @@
 """A report as sections of tables, figures and sentences, and how these become Markdown and a page."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from papo.analysis.forest import FOREST_STYLE
+from papo.analysis.forest import FOREST_STYLE, forest_plot, panel_of
 from papo.analysis.html import Markup, details, join, page, paragraph, section, table
+from papo.analysis.sweep_measures import measure_name
 from papo.analysis.sweep_tables import TextTable
-from papo.markdown_text import markdown_text
+from papo.markdown_text import markdown_table, markdown_text
+
+_PANELS = 2
+"""Of the forest plot of a report."""
 
 _STYLE = """
 .chart svg { width: 100%; max-width: 46rem; height: auto; }
@@ -35,6 +40,20 @@ class Section:
     heading: str
     parts: Sequence[TextTable | Markup | str]
     folded: str = ""
+
+
+def glance(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list[Section]:
+    """Returns the section that a report begins with, where arms were compared: a forest plot.
+
+    Args:
+        rows: of the report's table.
+        measures: in order; the first that were compared are drawn.
+    """
+    panels = [panel_of(rows, measure=name, title=measure_name(name)) for name in measures]
+    found = [panel for panel in panels if panel is not None][:_PANELS]
+    if not found:
+        return []
+    return [Section(anchor="glance", heading="At a glance", parts=[forest_plot(found)])]
 
 
 def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -82,6 +101,4 @@ def _unbroken(cell: str) -> str:
 
 
 def _markdown_table(text: TextTable) -> str:
-    lines = [text.columns, tuple("---" for _ in text.columns), *text.rows]
-    body = "\n".join("| " + " | ".join(map(markdown_text, line)) + " |" for line in lines)
-    return f"{markdown_text(text.caption)}\n\n{body}"
+    return f"{markdown_text(text.caption)}\n\n{markdown_table(text.columns, text.rows)}"

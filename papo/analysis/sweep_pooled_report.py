@@ -1,13 +1,12 @@
 """Writes the report of one sweep from several starts: pooled.csv, report.csv, runs.csv, report.md, report.html."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from papo.analysis.forest import forest_of
 from papo.analysis.html import Markup
-from papo.analysis.sweep_document import Section, to_markdown, to_page
+from papo.analysis.sweep_document import Section, glance, to_markdown, to_page
 from papo.analysis.sweep_measures import (
     DIFFERENCE_OF_SHARES,
     bounds_of,
@@ -65,7 +64,10 @@ def write_pooled_report(pooled: PooledSummary, folder: Path) -> tuple[Path, ...]
     ]
     differences = _pooled_rows(pooled)
     runs = _runs_table(pooled)
-    title, sections = f"Sweep {_name(pooled)} from {len(pooled.starts)} starts", _sections(pooled)
+    title, sections = (
+        f"Sweep {_name(pooled)} from {len(pooled.starts)} starts",
+        _sections(pooled, differences),
+    )
     texts = {
         "pooled.csv": csv_text([list(differences[0]), *(list(r.values()) for r in differences)]),
         "report.csv": csv_text([list(starts[0]), *(list(row.values()) for row in starts)]),
@@ -186,20 +188,15 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
     )
 
 
-def _sections(pooled: PooledSummary) -> list[Section]:
+def _sections(pooled: PooledSummary, differences: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Of the rows of pooled.csv, and of what they come from."""
     curves: list[TextTable | Markup] = []
     for start, each in pooled.starts.items():
         curves += [Markup("<h3>{}</h3>").format(start), *learning_curves(each)]
         curves += [_of(start, one) for one in tenths_tables(each)]
     lost = [_of(start, lost_table(s)) for start, s in pooled.starts.items() if s.sweep.lost]
     sections = [
-        Section(
-            anchor="glance",
-            heading="At a glance",
-            parts=forest_of(
-                _pooled_rows(pooled), {name: measure_name(name) for name in pooled.measures}
-            ),
-        ),
+        *glance(differences, pooled.measures),
         Section(
             anchor="over-starts",
             heading="Over starts",

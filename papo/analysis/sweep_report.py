@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from papo.analysis.forest import forest_of
 from papo.analysis.html import Markup, join
 from papo.analysis.sweep_comparison import SweepSummary
 from papo.analysis.sweep_curves import ArmCurves, Curve, legend, line_chart, per_rollout
-from papo.analysis.sweep_document import Section, to_markdown, to_page
-from papo.analysis.sweep_measures import equal_costs, measure_name
+from papo.analysis.sweep_document import Section, glance, to_markdown, to_page
+from papo.analysis.sweep_measures import equal_costs
 from papo.analysis.sweep_tables import (
     comparison_tables,
     cost_table,
@@ -107,10 +106,8 @@ def html_report(summary: SweepSummary) -> str:
 def _sections(summary: SweepSummary) -> list[Section]:
     comparisons = comparison_tables(summary)
     compared = [differences_table(summary), *(one for _, one in comparisons)]
-    forest = forest_of(csv_rows(summary), {name: measure_name(name) for name in summary.measures})
-    glance = Section(anchor="glance", heading="At a glance", parts=forest)
     sections = [
-        *([glance] if forest else []),
+        *glance(csv_rows(summary), summary.measures),
         Section(anchor="results", heading="Results", parts=[scores_table(summary)]),
         Section(
             anchor="curves",

@@ -10,7 +10,7 @@ import yaml
 from papo.commands.constructors import read_config
 from papo.evaluation.report import accuracy_name, percent_with_interval
 from papo.files import read_object
-from papo.markdown_text import markdown_text
+from papo.markdown_text import markdown_table, markdown_text
 
 _LARGEST_CARD = 1_000_000
 """Bytes of a base model's card that are looked at."""
@@ -171,11 +171,6 @@ def _summary(folder: Path) -> Mapping[str, Any]:
     return read_object(path, remedy="Repeat the evaluation.")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(map(markdown_text, line)) + " |" for line in lines]
-
-
 def _evaluated(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [
         [
@@ -190,13 +185,13 @@ def _evaluated(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     if not rows:
         return []
-    table = _table(("benchmark", "view", "problems", "measure", "per cent [95 %]"), rows)
-    return [*table, "", "Intervals are over problems (`python evaluate.py`)."]
+    table = markdown_table(("benchmark", "view", "problems", "measure", "per cent [95 %]"), rows)
+    return [table, "", "Intervals are over problems (`python evaluate.py`)."]
 
 
 def _held_out(result: Mapping[str, Any]) -> list[str]:
     rows = [
-        [str(name), moment, _percent(one["accuracy"])]
+        [str(name), moment, percent_with_interval(one["accuracy"])]
         for moment, sets in (result.get("evaluation") or {}).items()
         for name, one in sets.items()
         if isinstance(one, Mapping) and isinstance(one.get("accuracy"), Mapping)
@@ -204,15 +199,10 @@ def _held_out(result: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     return [
-        *_table(("held-out set", "training", "accuracy, per cent [95 %]"), sorted(rows)),
+        markdown_table(("held-out set", "training", "accuracy, per cent [95 %]"), sorted(rows)),
         "",
         "Intervals are over problems, of one run.",
     ]
-
-
-def _percent(interval: Mapping[str, float]) -> str:
-    value, low, high = (100 * float(interval[key]) for key in ("value", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _training(
@@ -237,10 +227,12 @@ def _training(
         "commit of papo": facts.get("git_commit"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    return _table(
-        ("setting", "value"),
-        [[name, str(value)] for name, value in rows.items() if value not in (None, "")],
-    )
+    return [
+        markdown_table(
+            ("setting", "value"),
+            [[name, str(value)] for name, value in rows.items() if value not in (None, "")],
+        )
+    ]
 
 
 def _licence(base: str, licence: str | None) -> str:
