@@ -39,6 +39,12 @@ def make_benchmarks(node: DictConfig) -> list[Benchmark]:
     return found
 
 
+def require_problems(benchmark: Benchmark) -> None:
+    """Raises ValueError where a benchmark is empty; reads its table, or downloads it."""
+    if len(benchmark.problems) == 0:
+        raise ValueError(f"{benchmark.label} holds no problem; check benchmark.limit and its files")
+
+
 def make_problems(node: DictConfig) -> Any:
     """Builds the problems of a set; the project's own sources are told where their settings stand."""
     if not str(node.get("_target_")).startswith("papo."):

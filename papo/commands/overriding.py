@@ -37,17 +37,20 @@ def without(overrides: Iterable[str], *keys: str) -> list[str]:
 
 def shell_command(arguments: Iterable[str]) -> str:
     """Returns the line that starts this front door with other arguments."""
-    program = sys.argv[0]
-    words = program.split() if program.startswith("papo ") else ["python", program]
-    return shlex.join([*words, *arguments])
+    return shlex.join([*_started_by(), *arguments])
 
 
 def command_line(name: str, arguments: Iterable[str]) -> str:
     """Returns the line that starts another command, as this one was started."""
+    first, program, *_ = _started_by()
+    other = name if first == "papo" else str(Path(program).with_name(f"{name}.py"))
+    return shlex.join([first, other, *arguments])
+
+
+def _started_by() -> list[str]:
+    """The words that started this command: of the package, or a file."""
     program = sys.argv[0]
-    is_package = program.startswith("papo ")
-    words = ["papo", name] if is_package else ["python", str(Path(program).with_name(f"{name}.py"))]
-    return shlex.join([*words, *arguments])
+    return program.split() if program.startswith("papo ") else ["python", program]
 
 
 def quoted(name: str, value: Any) -> str:

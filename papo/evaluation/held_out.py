@@ -11,6 +11,7 @@ from rich.table import Table
 
 from papo.data import CheckedProblems, FilteredProblems
 from papo.evaluation.benchmark import Benchmark
+from papo.evaluation.report import percent_with_interval
 from papo.evaluation.runner import Runner
 from papo.evaluation.store import FinishedBatch
 from papo.parallel import Ranks
@@ -128,9 +129,13 @@ class HeldOutBenchmarks:
         for label in next(iter(reports.values())):
             sets = [report[label] for report in reports.values()]
             table.add_section()
-            table.add_row(label, "[bold]accuracy", *(_percent(one["accuracy"]) for one in sets))
+            table.add_row(
+                label, "[bold]accuracy", *(percent_with_interval(one["accuracy"]) for one in sets)
+            )
             for name in sets[0]["shares"]:
-                table.add_row("", name, *(_percent(one["shares"][name]) for one in sets))
+                table.add_row(
+                    "", name, *(percent_with_interval(one["shares"][name]) for one in sets)
+                )
         return table
 
     def _shown(self, benchmark: Benchmark, policy: Any) -> Benchmark:
@@ -186,7 +191,3 @@ class _Kept:
 
 def _shares(one: Mapping[str, Any]) -> dict[str, Interval]:
     return {"accuracy": one["accuracy"], **one["shares"]}
-
-
-def _percent(share: Mapping[str, float]) -> str:
-    return f"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"

@@ -120,8 +120,6 @@ class HeldOutEvaluations:
         """Returns what the policy is worth now, as `recorded` does; all ranks call it."""
         collector, step = module.collector, module.rollout_step
         ranks = collector.ranks
-        if (known := self.recorded(step, ranks)) is not None:
-            return known
         before = random_state()
         with trainer.precision_plugin.train_step_context(), collector.sampling(step):
             engine: Any = collector.engine

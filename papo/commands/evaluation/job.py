@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from papo.commands import front_door, policy_source
+from papo.commands.benchmarks import require_problems
 from papo.commands.constructors import allow_packages, plain
 from papo.commands.evaluation.plan import Plan, make_plan
 from papo.commands.on_ranks import (
@@ -132,10 +133,7 @@ def preflight(plan: Plan) -> list[str]:
             )
     about_data: list[str] = []
     for benchmark in plan.benchmarks:
-        if len(benchmark.problems) == 0:
-            raise ValueError(
-                f"{benchmark.label} holds no problem; check benchmark.limit and its files"
-            )
+        require_problems(benchmark)
         about_data += [f"{benchmark.label}: {note}" for note in notes_on(benchmark.problems)]
         parts: list[tuple[Any, str]] = [
             *((view, "views=image") for view in plan.views),

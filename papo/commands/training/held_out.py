@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig
 
-from papo.commands.benchmarks import make_benchmarks
+from papo.commands.benchmarks import make_benchmarks, require_problems
 from papo.evaluation import HeldOutBenchmarks
 from papo.training import (
     EvaluateAtEnd,
@@ -85,10 +85,7 @@ def preflight_held_out(held_out: HeldOut, model_path: str | None, max_response_t
         return
     for benchmark in held_out.benchmarks:
         benchmark.preflight()
-        if len(benchmark.problems) == 0:
-            raise ValueError(
-                f"{benchmark.label} holds no problem; check benchmark.limit and its files"
-            )
+        require_problems(benchmark)
         check_model_of(benchmark.problems, model_path, max_response_tokens)
 
 

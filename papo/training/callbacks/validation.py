@@ -83,13 +83,16 @@ class Validation(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        step, module = finished_step(pl_module), pl_module
+        module: Any = pl_module
+        step = finished_step(module)
         step.metrics.update(dict.fromkeys(self.names, math.nan))
         step.seconds["validation"] = 0.0
         if step.rollout_step % self.settings.every_rollouts:
             return
         began = perf_counter()
-        found = self.evaluations.now(module, trainer)  # type: ignore[arg-type]
+        found = self.evaluations.recorded(step.rollout_step, module.collector.ranks)
+        if found is None:
+            found = self.evaluations.now(module, trainer)
         step.seconds["validation"] = perf_counter() - began
         step.metrics.update(found["metrics"])
         value = found["metrics"][self.settings.monitor]
