@@ -10,6 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+# A clone that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from papo.analysis.forest import Panel, as_file, forest_plot, read_panel
 from papo.files import write_atomically
 
