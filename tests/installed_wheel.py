@@ -5,21 +5,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import pytest
+from training.command import REPOSITORY, SHORT
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+__all__ = ["REPOSITORY", "SHORT"]
+
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
-SHORT = (
-    "training.num_rollouts=2",
-    "training.prompts_per_rollout=2",
-    "training.prompts_per_minibatch=2",
-    "training.prompts_per_microbatch=1",
-    "rollout.num_responses=2",
-    "evaluation.num_problems=2",
-    "evaluation.num_responses=1",
-)
 
 
 def pip(*words, cwd):

@@ -6,57 +6,19 @@ import sys
 import pytest
 import yaml
 from methods.test_sizes_and_passes import code_lines
-from training.command import run_command
+from training.command import REPOSITORY, run_command
 
 from papo.commands.constructors import allow_packages, find_constructor, read_run_config
 
-OWN_PARTS = '''
-"""A term and a credit of a user's own."""
-
-from dataclasses import dataclass
-
-import papo.objective
-from papo.objective import Credit, SettingError, Term, old, old_needs
-from papo.types import IMAGE, Needs
-
-
-@dataclass(kw_only=True, eq=False)
-class StaysNear(Term):
-    """(log pi - log pi_old)^2 beyond a tolerance."""
-
-    tolerance: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.tolerance < 0:
-            raise SettingError(f"{{tolerance}} is 0 or positive; got {self.tolerance}")
-
-    @property
-    def needs(self):
-        return Needs()
-
-    def __call__(self, batch, scores):
-        moved = (scores[IMAGE].logprobs - batch.old_logprobs).abs() - self.tolerance
-        return moved.clamp(min=0).square()
-
-
-@dataclass(kw_only=True, eq=False)
-class Surprised(Credit):
-    """Tokens learn in proportion to how much less likely the view makes them."""
-
-    view: str
-
-    @property
-    def needs(self):
-        return old_needs((self.view, "logprobs"))
-
-    def __call__(self, batch, blocks, *, progress):
-        return batch.advantages * (batch.old_logprobs - old(batch, self.view)).clamp_min(0)
-
-
-def makes_one(weight):
-    return StaysNear(weight=weight)
-'''
+EXAMPLES = REPOSITORY / "examples" / "own_parts"
+# What a stranger's package may also hold: a name that it imported, and a function.
+OWN_PARTS = "".join(
+    (
+        (EXAMPLES / "term.py").read_text("utf-8"),
+        (EXAMPLES / "credit.py").read_text("utf-8"),
+        "import papo.objective\n\n\ndef makes_one(weight):\n    return StaysNear(weight=weight)\n",
+    )
+)
 
 TERM = "+objective.terms.near={_target_:my_parts.StaysNear,weight:0.5,tolerance:0.001}"
 CREDIT = "+objective.credits={mine:{_target_:my_parts.Surprised,view:masked}}"
