@@ -1,6 +1,6 @@
 """Evaluates a policy: `python evaluate.py checkpoint=RUN_OR_FOLDER benchmark=all`.
 
-The command is papo/commands/evaluate.py; the loop is papo/evaluation/runner.py.
+The command is papo/commands/evaluate.py; the loop is papo/evaluation/run/runner.py.
 """
 
 import sys

@@ -3,7 +3,7 @@
 FOLDERs are what evaluate.py wrote, on the same problems with the same settings. An arm is compared
 with the last baseline before it: `grpo=A papo=B`, or, with two blocks,
 `grpo_3b=A papo_g_3b=B grpo_7b=C papo_g_7b=D --baseline grpo_3b --baseline grpo_7b`. Arms named as a row
-of papo/published.yaml have the published row below them. Paired tests of two arms are
+of papo/storage/published.yaml have the published row below them. Paired tests of two arms are
 scripts/compare_runs.py's.
 """
 
@@ -16,8 +16,8 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from papo.evaluation import read_evaluation
-from papo.evaluation.table_of_arms import tabulate_arms
-from papo.evaluation.table_of_arms_report import arms_terminal_table, write_table_of_arms
+from papo.evaluation.compare.table_of_arms import tabulate_arms
+from papo.evaluation.compare.table_of_arms_report import arms_terminal_table, write_table_of_arms
 
 
 def named_folders(arguments: list[str]) -> dict[str, Path]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.costs import cost_markdown, cost_notes, read_cost
-from papo.files import write_atomically
+from papo.analysis.pages.costs import cost_markdown, cost_notes, read_cost
+from papo.storage.files import write_atomically
 
 
 def main() -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.evaluated_run import read_evaluated_runs
-from papo.analysis.response_pairs import response_pairs_page
-from papo.files import write_atomically
+from papo.analysis.pages.response_pairs import response_pairs_page
+from papo.storage.evaluated_run import read_evaluated_runs
+from papo.storage.files import write_atomically
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """python scripts/make_dashboard.py --entity ME --project papo: a W&B view of training runs.
 
-What it shows is papo/analysis/dashboard.py. --dry-run FILE.json writes what would be sent and needs
+What it shows is papo/analysis/pages/dashboard.py. --dry-run FILE.json writes what would be sent and needs
 no account. A new view is saved each time; what is there stays.
 """
 
@@ -10,8 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from papo.analysis.dashboard import DASHBOARD, X_AXIS, Curves, Gallery, LoggedTable, Note, Panel
-from papo.files import write_atomically
+from papo.analysis.pages.dashboard import (
+    DASHBOARD,
+    X_AXIS,
+    Curves,
+    Gallery,
+    LoggedTable,
+    Note,
+    Panel,
+)
+from papo.storage.files import write_atomically
 
 VIEW_NAME = "PAPO"
 

@@ -16,14 +16,14 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.attention_page import attention_page
-from papo.analysis.evaluated_run import EvaluatedRun, ItemKey, read_evaluated_runs
-from papo.analysis.pictures import open_picture
+from papo.analysis.pages.attention import attention_page
 from papo.commands.chosen_device import choose_device, choose_dtype
 from papo.commands.constructors import read_run_config
 from papo.commands.policy_source import PolicySource, check_policy, folder_model, load_policy
 from papo.evaluation import ResponseAttention, response_attention, write_attention
-from papo.files import read_object, write_atomically
+from papo.storage.evaluated_run import EvaluatedRun, ItemKey, read_evaluated_runs
+from papo.storage.files import read_object, write_atomically
+from papo.storage.pictures import open_picture
 from papo.training.base_weights import fingerprint
 from papo.types import Problem, derive_seed
 

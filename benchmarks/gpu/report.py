@@ -13,7 +13,7 @@ from benchmarks.step_model import (
     read_answers,
     table,
 )
-from papo.published import published_results
+from papo.storage.published import published_results
 
 BEGIN, END = "<!-- written by `python -m benchmarks.gpu report` -->", "<!-- end -->"
 NOTHING = "No GPU has run this yet: nothing on this page was measured on one."

@@ -15,9 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from papo.analysis.analysis_folder import AnalysisFolder
-from papo.analysis.error_analysis import label_sample, summarize
-from papo.analysis.error_report import (
+from papo.analysis.errors.analysis import label_sample, summarize
+from papo.analysis.errors.folder import AnalysisFolder
+from papo.analysis.errors.labellers.geometry.labels import GeometryLabels
+from papo.analysis.errors.labellers.human import read_human_labels
+from papo.analysis.errors.labellers.lab import LabLabels
+from papo.analysis.errors.misreading_report import fact_table, misreading_sentences, mistake_table
+from papo.analysis.errors.misreadings import read_readings
+from papo.analysis.errors.sampling import draw_sample
+from papo.analysis.errors.tables import (
     headline_sentences,
     judge_sentences,
     labeller_notes,
@@ -25,18 +31,12 @@ from papo.analysis.error_report import (
     transition_sentences,
     transition_table,
 )
-from papo.analysis.evaluated_run import read_evaluated_runs
-from papo.analysis.geometry_labels import GeometryLabels
-from papo.analysis.human_labels import read_human_labels
-from papo.analysis.lab_labels import LabLabels
-from papo.analysis.misreading_report import fact_table, misreading_sentences, mistake_table
-from papo.analysis.misreadings import read_readings
-from papo.analysis.sampling import draw_sample
 from papo.commands import building, front_door, overriding
 from papo.commands.command_line import variables, words_of
 from papo.commands.constructors import plain, read_config
 from papo.commands.policy_source import run_of, trained_checkpoint
-from papo.files import locked
+from papo.storage.evaluated_run import read_evaluated_runs
+from papo.storage.files import locked
 
 KNOWN_KEYS = (
     *("runs", "view", "num_cases", "seed", "judge", "human_labels", "min_validated"),

@@ -11,14 +11,14 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from papo.analysis.data_page import data_page
+from papo.analysis.pages.data import data_page
 from papo.commands import building, front_door
 from papo.commands.constructors import allow_packages, plain
 from papo.commands.training.plan import KNOWN_KEYS
 from papo.commands.training.preflight import check_reward_fits
 from papo.data import preview
-from papo.files import write_atomically
 from papo.models import load_encoder
+from papo.storage.files import write_atomically
 from papo.types import shown
 
 FOLDER = "outputs/check_data/${start_time:%Y-%m-%d_%H-%M-%S}"

@@ -1,7 +1,7 @@
 """Evaluates a policy: `python evaluate.py checkpoint=RUN_OR_FOLDER benchmark=all`.
 
 Composes conf/evaluate.yaml; evaluation/job.py checks every setting and every data set before a model is loaded, then
-samples and grades batch by batch, and ends with a table. The loop is papo/evaluation/runner.py.
+samples and grades batch by batch, and ends with a table. The loop is papo/evaluation/run/runner.py.
 """
 
 from typing import Any

@@ -44,7 +44,7 @@ def export(
         load_policy,
         trained_checkpoint,
     )
-    from papo.files import write_atomically
+    from papo.storage.files import write_atomically
 
     transformers.logging.disable_progress_bar()
     trained = trained_checkpoint(checkpoint)

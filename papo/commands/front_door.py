@@ -20,9 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from papo.commands.constructors import CONF
 from papo.commands.overriding import quoted, shell_command, without
 from papo.commands.resolvers import CommandStart
-from papo.files import write_atomically
-from papo.processes import Interrupted, hand_over, interruptible
-from papo.world import PeerFailed, require_one_process, world_of
+from papo.machine.signals import Interrupted, hand_over, interruptible
+from papo.machine.world import PeerFailed, require_one_process, world_of
+from papo.storage.files import write_atomically
 
 CONFIG_FOLDER = str(CONF)
 

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from papo.commands.constructors import read_config
-from papo.evaluation.report import accuracy_name, percent_with_interval
-from papo.files import read_object
-from papo.markdown_text import markdown_table, markdown_text
+from papo.evaluation.run.report import accuracy_name, percent_with_interval
+from papo.reporting.markdown_text import markdown_table, markdown_text
+from papo.storage.files import read_object
 
 _LARGEST_CARD = 1_000_000
 """Bytes of a base model's card that are looked at."""

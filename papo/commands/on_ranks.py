@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 
 from papo.commands import front_door, overriding, resolvers
 from papo.commands.command_line import variables, words_of
-from papo.files import locked
+from papo.machine.signals import STOPPING, Interrupted
 from papo.models import checkpoint_weights
 from papo.parallel import Failure, Ranks, launch
-from papo.processes import STOPPING, Interrupted
-from papo.provenance import flatten_settings, run_facts
 from papo.rollout import WeightSource, run_name
+from papo.storage.files import locked
+from papo.storage.provenance import flatten_settings, run_facts
 
 Opened = TypeVar("Opened")
 
@@ -74,7 +74,7 @@ def require_same_start(
 
 
 def locked_on_ranks(folder: Path, ranks: Ranks) -> Any:
-    """As `papo.files.locked`: rank 0 holds the folder for all."""
+    """As `papo.storage.files.locked`: rank 0 holds the folder for all."""
     return locked(folder) if ranks.writes else nullcontext()
 
 

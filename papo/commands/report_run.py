@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from papo.analysis.run_page import build_run_page
-from papo.files import write_atomically
+from papo.analysis.pages.run import build_run_page
+from papo.storage.files import write_atomically
 
 
 def main() -> int:

@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from papo.analysis.sweep_comparison import SweepSummary, summarize_sweep
-from papo.analysis.sweep_pooled_report import pooled_lead, write_pooled_report
-from papo.analysis.sweep_pooling import read_starts, summarize_starts
-from papo.analysis.sweep_report import lead, write_report
-from papo.analysis.sweep_runs import read_sweep
+from papo.analysis.sweeps.comparison import SweepSummary, summarize_sweep
+from papo.analysis.sweeps.pooled_report import pooled_lead, write_pooled_report
+from papo.analysis.sweeps.pooling import read_starts, summarize_starts
+from papo.analysis.sweeps.report import lead, write_report
+from papo.storage.sweep_runs import read_sweep
 
 
 def main() -> int:

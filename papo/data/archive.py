@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from papo.files import user_cache
+from papo.storage.files import user_cache
 
 # Pictures are compressed already: an archive of them that shrinks so far is none.
 MAX_COMPRESSION_RATIO = 100

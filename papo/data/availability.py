@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from papo.files import read_object
-from papo.hub import check_hub_answers
+from papo.storage.files import read_object
+from papo.storage.hub import check_hub_answers
 from papo.types import key_in, shown
 
 FILE_KINDS = (".parquet", ".arrow", ".jsonl", ".json", ".csv")

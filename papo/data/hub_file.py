@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from papo.deadline import within
-from papo.hub import ANSWER_SECONDS, check_hub_answers, download_in_time
+from papo.machine.deadline import within
+from papo.storage.hub import ANSWER_SECONDS, check_hub_answers, download_in_time
 
 
 def cached_hub_file(hub_id: str, filename: str, *, revision: str | None) -> Path | None:

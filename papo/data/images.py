@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from papo.data.problem_error import ProblemError
-from papo.pictures import PictureError, opened_picture
+from papo.storage.pictures import PictureError, opened_picture
 from papo.types import shown
 
 _LONGEST_PATH = 4096

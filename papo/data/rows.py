@@ -10,7 +10,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
-from papo.hub import download_in_time
+from papo.storage.hub import download_in_time
 from papo.types import key_in
 
 

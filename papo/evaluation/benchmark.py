@@ -18,7 +18,7 @@ class Benchmark:
         key: short name, used in files and file names.
         label: what a table calls it.
         group: one of `GROUPS`.
-        published_column: its column of Table 1 (papo/published.yaml); None where it has none.
+        published_column: its column of Table 1 (papo/storage/published.yaml); None where it has none.
         problems: read lazily, always in the same order.
         grader: says which answers are right.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from papo.published import published_results
+from papo.storage.published import published_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,7 @@ class EvaluationSettings:
             bounds memory. A problem is never cut, whatever its size.
         pass_at: the k of pass@k.
         bootstrap_seed: of the resampling behind every interval.
-        published: rows of Table 1 to show beside the results, by their name in papo/published.yaml.
+        published: rows of Table 1 to show beside the results, by their name in papo/storage/published.yaml.
         picture_side: pictures are kept with at most so many pixels a side.
     """
 
@@ -70,7 +70,7 @@ def evaluation_settings(section: Mapping[str, Any]) -> EvaluationSettings:
     for name in section["published"]:
         if name not in published_rows():
             raise ValueError(
-                f"papo/published.yaml has no row {name!r}; known: {', '.join(published_rows())}. "
+                f"papo/storage/published.yaml has no row {name!r}; known: {', '.join(published_rows())}. "
                 "Set evaluation.published."
             )
     return EvaluationSettings(

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import Dinov2Model
 
-from papo.hub import check_hub_answers, fetch_model
 from papo.masking.black import image_patches
+from papo.storage.hub import check_hub_answers, fetch_model
 from papo.types import PromptGroup
 
 # Of ImageNet, as DINOv2's preprocessor_config.json has them.

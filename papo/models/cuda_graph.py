@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from papo.out_of_memory import is_out_of_memory
+from papo.machine.out_of_memory import is_out_of_memory
 
 _log = logging.getLogger(__name__)
 

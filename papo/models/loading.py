@@ -21,13 +21,13 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from papo.hub import check_hub_answers, fetch_model
 from papo.models.adapter import SUPPORTED_FAMILIES, QwenVLAdapter
 from papo.models.lora import add_adapters, lora_parts
 from papo.models.meta_loading import model_in_files
 from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.weight_files import NotInRows, WeightFiles
+from papo.storage.hub import check_hub_answers, fetch_model
 
 _logger = logging.getLogger(__name__)
 

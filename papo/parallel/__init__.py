@@ -3,6 +3,7 @@
 Prompts are dealt by position, never by rank, so the number of processes changes nothing but the time.
 """
 
+from papo.machine.world import Failure, PeerFailed, World, require_one_process, world_of
 from papo.parallel.deal import deal
 from papo.parallel.device import asks_for_gpu, device_of_process
 from papo.parallel.join import joined
@@ -18,7 +19,6 @@ from papo.parallel.sharding import (
     sharded_like,
 )
 from papo.parallel.watch import reason_of
-from papo.world import Failure, PeerFailed, World, require_one_process, world_of
 
 __all__ = [
     "Failure",

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from papo.machine.world import World, require_joinable
 from papo.parallel.device import own_gpu
 from papo.parallel.ranks import Ranks
 from papo.parallel.watch import Watch
-from papo.world import World, require_joinable
 
 JOIN_SECONDS = 300
 """A rank that is not there by then does not come."""

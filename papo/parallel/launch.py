@@ -12,8 +12,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from papo.machine.signals import POSTPONED
 from papo.parallel.ranks import Ranks
-from papo.processes import POSTPONED
 
 
 def check_processes(

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from papo.machine.signals import Interrupted
+from papo.machine.world import Failure, PeerFailed
 from papo.parallel.watch import Watch, ending, reason_of
-from papo.processes import Interrupted
-from papo.world import Failure, PeerFailed
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -13,8 +13,8 @@ from types import FrameType
 
 import torch.distributed as dist
 
-from papo.processes import Interrupted, is_ending
-from papo.world import Failure, PeerFailed
+from papo.machine.signals import Interrupted, is_ending
+from papo.machine.world import Failure, PeerFailed
 
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 30.0

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from papo.processes import children_left_alone
+from papo.machine.signals import children_left_alone
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from papo.out_of_memory import is_out_of_memory, release_memory
+from papo.machine.out_of_memory import is_out_of_memory, release_memory
 from papo.rollout.drawing import draw_from_head, draw_from_sorted
 from papo.types import Begun, PromptGroup, Responses
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from papo.files import DamagedFile, read_object, write_atomically
+from papo.storage.files import DamagedFile, read_object, write_atomically
 
 BEST = "best"
 """RUN_DIR/best names the best checkpoint of a run where a checkpoint is asked for."""

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError
 
+from papo.machine.signals import received_signal, stop
 from papo.parallel import Ranks
-from papo.processes import received_signal, stop
 from papo.training.best import Best, read_best, write_best
 from papo.training.checkpoint_folder import (
     Place,

@@ -11,8 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from papo.files import DamagedFile, write_atomically
-from papo.provenance import image_hash
+from papo.storage.files import DamagedFile, write_atomically
+from papo.storage.provenance import image_hash
 from papo.types import Problem
 
 

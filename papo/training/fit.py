@@ -15,8 +15,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from papo.machine.signals import postponed_until_saved
 from papo.parallel import NoSharding, Ranks, Sharding
-from papo.processes import postponed_until_saved
 from papo.training.callbacks import RecordMetrics, Validation
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint
 from papo.training.held_out import PREFIX

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from papo.files import read_object, write_atomically
-from papo.out_of_memory import is_out_of_memory, release_memory
+from papo.machine.out_of_memory import is_out_of_memory, release_memory
+from papo.storage.files import read_object, write_atomically
 from papo.training.failures import GroupDoesNotFit, PassDoesNotFit
 from papo.types import RolloutBatch
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from papo.files import DamagedFile, read_object, write_atomically
-from papo.provenance import require_same_settings, run_facts, start_facts, with_start
 from papo.rollout import SERVER_KEYS
+from papo.storage.files import DamagedFile, read_object, write_atomically
+from papo.storage.provenance import require_same_settings, run_facts, start_facts, with_start
 from papo.training.checkpoints import (
     DamagedCheckpoint,
     checkpoints,
@@ -83,7 +83,7 @@ class Start:
 
 
 class RunFolder:
-    """A run's files; it refuses to mix two runs. Hold `papo.files.locked` of it from `open` on.
+    """A run's files; it refuses to mix two runs. Hold `papo.storage.files.locked` of it from `open` on.
 
     Args:
         path: the folder; `open` makes it if it is not there.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from papo.files import CutLines, DamagedFile, cut_lines
+from papo.storage.files import CutLines, DamagedFile, cut_lines
 
 
 def append_csv(path: Path, row: Mapping[str, int | float]) -> None:

@@ -13,6 +13,7 @@ from papo.views.masked import (
     changed_fraction,
     hide,
     mask_seed,
+    masked_ratio,
 )
 from papo.views.view import ImageView, Item, ReadingPolicy, View
 from papo.views.without_picture import RemovedView, SwappedView
@@ -32,4 +33,5 @@ __all__ = [
     "changed_fraction",
     "hide",
     "mask_seed",
+    "masked_ratio",
 ]

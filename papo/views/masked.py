@@ -1,5 +1,6 @@
 """Ways of showing a problem with part of its picture hidden, or all of it."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ from papo.views.view import Item, ReadingPolicy
 
 MASKED = "masked"
 """The view that the masking settings describe."""
+
+_MASKED_RATIO = re.compile(r"masked_([0-9.]+)")
 
 
 class MaskedView:
@@ -142,3 +145,9 @@ def changed_fraction(group: PromptGroup, shown: Sequence[PromptGroup]) -> float 
         else:
             shares.append(float((prompt.patches != group.patches).any(dim=1).float().mean()))
     return sum(shares) / len(shares)
+
+
+def masked_ratio(view: str) -> float | None:
+    """The ratio of a masked view, by its name; None for any other view."""
+    match = _MASKED_RATIO.fullmatch(view)
+    return float(match[1]) if match else None

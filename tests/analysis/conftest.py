@@ -1,7 +1,7 @@
 """A browser for the pages."""
 
 import pytest
-from chromium import Chromium, find_chromium
+from analysis.chromium import Chromium, find_chromium
 
 
 @pytest.fixture(scope="session")

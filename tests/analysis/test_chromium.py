@@ -1,7 +1,7 @@
 """The eyes of the other tests see what is wrong with a page."""
 
 import pytest
-from chromium import PHONE
+from analysis.chromium import PHONE
 
 SOUND = """<!doctype html><html lang="en"><meta charset="utf-8"><title>a page</title>
 <meta name="viewport" content="width=device-width"><h1>One</h1><p>words</p></html>"""

@@ -93,9 +93,9 @@ def test_a_page_of_a_run_is_written_without_them(tmp_path):
 @pytest.mark.parametrize(
     "module",
     [
-        "papo.analysis.response_pairs",
-        "papo.analysis.costs",
-        "papo.analysis.dashboard",
+        "papo.analysis.pages.response_pairs",
+        "papo.analysis.pages.costs",
+        "papo.analysis.pages.dashboard",
         "papo.commands.report_sweep",
     ],
 )

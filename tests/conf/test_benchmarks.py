@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from papo.commands import building
 from papo.lab import LabGrader, shortest_response
-from papo.published import published_results
 from papo.rewards import AnswerGrader
+from papo.storage.published import published_results
 from papo.types import Grader, ProblemSource
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -119,9 +119,9 @@ def test_nothing_that_a_module_of_papo_merely_imported_is_a_constructor():
         "papo.models.loading.AutoConfig.from_pretrained",
         "papo.training.checkpoints.torch.load",
         "papo.training.checkpoints.torch.hub.load",
-        "papo.provenance.subprocess.run",
-        "papo.files.os.system",
-        "papo.files.Path",
+        "papo.storage.provenance.subprocess.run",
+        "papo.storage.files.os.system",
+        "papo.storage.files.Path",
         "papo.nothing.Here",
         "papo.commands.front_door.command",
         "torch.load",
@@ -191,7 +191,7 @@ def hostile_models(folder: Path, marker: Path) -> dict[str, str]:
     )
     (folder / "weights.pt").write_bytes(pickle.dumps(Payload(marker)))
     touch = ["touch", str(marker)]
-    run = {"_target_": "papo.provenance.subprocess.run", "_args_": [touch]}
+    run = {"_target_": "papo.storage.provenance.subprocess.run", "_args_": [touch]}
     hub = {"repo_or_dir": str(folder), "source": "local", "model": "model"}
     load = {"f": str(folder / "weights.pt"), "weights_only": False}
     models = {
@@ -211,11 +211,14 @@ def hostile_models(folder: Path, marker: Path) -> dict[str, str]:
             "_args_": [touch],
         },
         "relative": {"_target_": "papo..os.system", "_args_": [" ".join(touch)]},
-        "a list as target": {"_target_": ["papo.provenance.subprocess.run"], "_args_": [touch]},
+        "a list as target": {
+            "_target_": ["papo.storage.provenance.subprocess.run"],
+            "_args_": [touch],
+        },
         "a node as target": {"_target_": run},
         "no target": {"seed": 1},
         "writes a file": {
-            "_target_": "papo.files.write_atomically",
+            "_target_": "papo.storage.files.write_atomically",
             "path": str(marker),
             "text": "",
         },
@@ -261,7 +264,7 @@ def export(run: Path, monkeypatch, capsys) -> str:
 
 def test_no_configuration_of_a_stranger_runs_code(run, tmp_path, monkeypatch, capsys):
     marker = tmp_path / "ran"
-    monkeypatch.setenv("TARGET", "papo.provenance.subprocess.run")
+    monkeypatch.setenv("TARGET", "papo.storage.provenance.subprocess.run")
     tricks = hostile_models(tmp_path, marker)
     assert len(tricks) > 30
     for name, text in tricks.items():
@@ -312,7 +315,7 @@ def test_analysing_the_run_of_a_stranger_only_looks_at_what_it_trained_on(
         "model._target_=papo.training.checkpoints.torch.hub.load",
         "optimizer._target_=torch.optim.adamw.torch.load",
         "+callbacks.mine={_target_:lightning.pytorch.os.system}",
-        "data._target_=papo.provenance.subprocess.run",
+        "data._target_=papo.storage.provenance.subprocess.run",
     ],
 )
 def test_training_constructs_nothing_that_its_package_does_not_define(override, tmp_path):
@@ -353,7 +356,9 @@ def test_what_only_the_command_line_may_name_comes_from_the_command_line(tmp_pat
     config = read_run_config(path, given=given)
     assert "trust_remote_code" not in config["model"]
     assert config["optimizer"]["lr"] == 3e-4
-    path.write_text(yaml.safe_dump({"model": {"_target_": "papo.analysis.judge.RemoteJudge"}}))
+    path.write_text(
+        yaml.safe_dump({"model": {"_target_": "papo.analysis.errors.labellers.judge.RemoteJudge"}})
+    )
     with pytest.raises(ValueError, match="RemoteJudge"):
         read_run_config(path, keys=("model",))
 

@@ -11,7 +11,7 @@ import yaml
 from data.benchmark_layouts import BENCHMARKS, ROWS, write_papo_eval
 from datasets import Dataset, NamedSplit
 
-from papo.published import published_results
+from papo.storage.published import published_results
 
 TASKS = Path(__file__).resolve().parents[2] / "conf" / "lmms_eval"
 KEYS = published_results()["main"]["columns"]

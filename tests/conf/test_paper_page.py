@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from papo.commands import arms, front_door
-from papo.published import published_results
+from papo.storage.published import published_results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(

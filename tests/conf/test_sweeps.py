@@ -18,7 +18,7 @@ from training.command import SHORT, contents, result, run_command
 
 from papo.commands import arms
 from papo.commands.training.plan import make_plan
-from papo.published import published_results
+from papo.storage.published import published_results
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 # Their arms are objectives: test_sweeps_of_methods.py.

@@ -54,14 +54,14 @@ CONFIG = "constructors.py says which names, and that a folder's file has none of
 TRUST = "code of a model: model.trust_remote_code of the command line alone; weights: no pickles"
 WEIGHTS = "weights_only=True, below"
 SAFE = "plain values: safe_load, or events alone"
-PICTURES = "formats, pixels, bytes and kind of file, tests/data/test_pictures.py"
+PICTURES = "formats, pixels, bytes and kind of file, tests/storage/test_pictures.py"
 ARCHIVE = "paths, sizes, ratio and kinds, tests/data/test_benchmark_archive.py"
-ANSWER = "a deadline and a size, tests/analysis/test_judge.py"
+ANSWER = "a deadline and a size, tests/analysis/errors/test_judge.py"
 SERVER = (
     "an address of the settings, a deadline, a size and JSON alone, tests/rollout/test_server.py"
 )
-HUB = "asked within seconds (papo/hub.py)"
-DOWNLOAD = "a deadline, and neither scripts nor pickles, tests/data/test_downloads.py"
+HUB = "asked within seconds (papo/storage/hub.py)"
+DOWNLOAD = "a deadline, and neither scripts nor pickles, tests/storage/test_downloads.py"
 PUSH = "--push of the command line alone, by the user's token; tests/commands/test_model_card.py"
 OWN = "the program's own command, settings and files; nothing in it is data"
 NAMED = "names of fields that papo itself lists"
@@ -128,13 +128,13 @@ PLACES = {
     "notebooks/papo_on_one_page.ipynb": {"papo.commands.building.instantiate": CONFIG},
     "notebooks/reading_a_run.ipynb": {"subprocess.run": OWN},
     "notebooks/what_the_mask_hides.ipynb": {"papo.commands.building.instantiate": CONFIG},
-    "papo/analysis/evaluated_run.py": {"getattr": NAMED},
-    "papo/analysis/judge/remote.py": {
+    "papo/storage/evaluated_run.py": {"getattr": NAMED},
+    "papo/analysis/errors/labellers/judge/remote.py": {
         "openai": ANSWER,
         "openai.DefaultHttpxClient": ANSWER,
         "openai.OpenAI": ANSWER,
     },
-    "papo/analysis/sweep_runs.py": {"yaml.safe_load": SAFE},
+    "papo/storage/sweep_runs.py": {"yaml.safe_load": SAFE},
     "papo/data/archive.py": {
         **dict.fromkeys(["zipfile.BadZipFile", "zipfile.ZipFile", "zipfile.ZipInfo"], ARCHIVE)
     },
@@ -145,8 +145,11 @@ PLACES = {
         "huggingface_hub.try_to_load_from_cache": HUB,
     },
     "papo/data/rows.py": {"datasets.load_dataset": DOWNLOAD},
-    "papo/evaluation/attention.py": {"getattr": NAMED},
-    "papo/hub.py": {"huggingface_hub.HfApi": HUB, "huggingface_hub.snapshot_download": DOWNLOAD},
+    "papo/evaluation/probe/attention.py": {"getattr": NAMED},
+    "papo/storage/hub.py": {
+        "huggingface_hub.HfApi": HUB,
+        "huggingface_hub.snapshot_download": DOWNLOAD,
+    },
     "papo/masking/dino_saliency.py": {
         ".from_pretrained": TRUST,
         "huggingface_hub.try_to_load_from_cache": HUB,
@@ -170,15 +173,15 @@ PLACES = {
         "safetensors.safe_open": "tensors alone, of files in the folder itself; tests/models/test_weight_files.py",
         "getattr": NAMED,
     },
-    "papo/pictures.py": {"PIL.Image.open": PICTURES, "importlib.util.find_spec": OWN},
+    "papo/storage/pictures.py": {"PIL.Image.open": PICTURES, "importlib.util.find_spec": OWN},
     "papo/objective/objective.py": {"getattr": NAMED},
     "papo/objective/term.py": {"getattr": NAMED},
     "papo/parallel/launch.py": {
         "torch.distributed.launcher.api.elastic_launch": "the command itself, again; no shell",
     },
     "papo/parallel/ranks.py": {"torch.load": WEIGHTS},
-    "papo/provenance.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
-    "papo/published.py": {"yaml.safe_load": SAFE},
+    "papo/storage/provenance.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
+    "papo/storage/published.py": {"yaml.safe_load": SAFE},
     "papo/methods/r1_sharevl.py": {"getattr": NAMED},
     "papo/objective/credit.py": {"getattr": NAMED},
     "papo/rewards/__init__.py": {"getattr": NAMED},

@@ -322,7 +322,7 @@ def test_offline_the_file_and_its_place_are_named_at_once(hub_cache, monkeypatch
 
 
 def test_a_silent_hub_is_given_up_on_in_time(hub_cache, monkeypatch):
-    monkeypatch.setattr("papo.hub.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("papo.storage.hub.ANSWER_SECONDS", 0.2)
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *a, **k: time.sleep(5))
     started = time.monotonic()
     with pytest.raises(

@@ -561,7 +561,7 @@ def test_an_unreachable_hub_is_reported(empty_cache, monkeypatch):
 
 
 def test_a_silent_hub_is_given_up_on_in_time(empty_cache, monkeypatch):
-    monkeypatch.setattr("papo.hub.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("papo.storage.hub.ANSWER_SECONDS", 0.2)
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *a, **k: time.sleep(5))
     started = time.monotonic()
     with pytest.raises(FileNotFoundError, match=r"no answer within 0\.2 s"):

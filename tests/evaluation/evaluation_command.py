@@ -52,7 +52,7 @@ def read_json(folder, name):
 
 
 def records(folder):
-    from papo.evaluation import read_responses
+    from papo.storage.responses import read_responses
 
     return list(read_responses(Path(folder)))
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from evaluation_parts import Problems, benchmark, record
+from evaluation.evaluation_parts import Problems, benchmark, record
 
 from papo.evaluation import (
     averages,
@@ -16,10 +16,10 @@ from papo.evaluation import (
     score_responses,
     summarize,
 )
-from papo.evaluation.report import markdown, notes, table_csv, terminal_table
-from papo.evaluation.store import FinishedBatch
-from papo.evaluation.summary import PAPO_EVAL
-from papo.published import published_results
+from papo.evaluation.run.report import markdown, notes, table_csv, terminal_table
+from papo.evaluation.run.summary import PAPO_EVAL
+from papo.storage.published import published_results
+from papo.storage.responses import FinishedBatch
 
 MAIN = published_results()["main"]
 COLUMNS = MAIN["columns"]

@@ -171,7 +171,7 @@ def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
         threading.Event().wait(60)
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("papo.hub.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("papo.storage.hub.ANSWER_SECONDS", 0.1)
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", silent)
     with pytest.raises(FileNotFoundError, match=r"no answer within 0\.1 s.*model\.path=FOLDER"):
         check_model(path=None, hub_id="some/model", **CHECK)

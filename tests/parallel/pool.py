@@ -78,8 +78,8 @@ def _outcome(process, pipe, timeout):
 def _be_rank(pipe, function, arguments, rank, size, port):
     import torch
 
+    from papo.machine.signals import interruptible
     from papo.parallel import joined, world_of
-    from papo.processes import interruptible
 
     torch.set_num_threads(1)
     os.environ.update(

@@ -144,7 +144,7 @@ def theirs():
 
 
 def test_a_warning_that_a_launcher_handles_waits_for_the_files_and_is_handed_over(theirs):
-    from papo.processes import Interrupted, hand_over, interruptible, postponed_until_saved
+    from papo.machine.signals import Interrupted, hand_over, interruptible, postponed_until_saved
 
     done = []
 
@@ -163,7 +163,7 @@ def test_a_warning_that_a_launcher_handles_waits_for_the_files_and_is_handed_ove
 
 
 def test_nothing_is_handed_over_where_nobody_handled_it():
-    from papo.processes import hand_over, interruptible
+    from papo.machine.signals import hand_over, interruptible
 
     for handler in (signal.SIG_DFL, signal.SIG_IGN):
         before = signal.signal(signal.SIGUSR2, handler)
@@ -177,7 +177,7 @@ def test_nothing_is_handed_over_where_nobody_handled_it():
 
 
 def test_an_ignored_warning_stays_ignored():
-    from papo.processes import interruptible
+    from papo.machine.signals import interruptible
 
     before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:

@@ -39,9 +39,10 @@ def evaluated(ranks, folder, fail_at=None, change=None):
         fail_at: (rank, call) whose sampling fails.
         change: (rank, problem) that this rank reads otherwise.
     """
-    from evaluation_parts import BoxGrader, Engine, Problems, Reader, benchmark, problem
+    from evaluation.evaluation_parts import BoxGrader, Engine, Problems, Reader, benchmark, problem
 
-    from papo.evaluation import ResponseStore, Runner
+    from papo.evaluation import Runner
+    from papo.storage.responses import ResponseStore
     from papo.views import ImageView
 
     class Read(Problems):
@@ -162,7 +163,7 @@ def probed(ranks, folder):
 
 
 def test_the_probe_of_ranks_writes_the_files_of_one(tmp_path):
-    from evaluation_parts import record
+    from evaluation.evaluation_parts import record
 
     from papo.parallel import Ranks
 
@@ -245,7 +246,7 @@ def test_the_command_on_two_ranks_writes_what_it_writes_on_one(tmp_path):
 
 
 def fails_on_rank_1(door, ranks):
-    from papo.evaluation import runner
+    from papo.evaluation.run import runner
 
     if ranks.rank == 1:
 
@@ -274,7 +275,7 @@ def ends_by(number, rank):
     """Has a rank send itself a signal in the middle of its first batch."""
 
     def prepare(door, ranks):
-        from papo.evaluation import runner
+        from papo.evaluation.run import runner
 
         sample = runner.sample_prompts
 

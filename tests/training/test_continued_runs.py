@@ -9,7 +9,7 @@ import torch
 from command import SHORT, contents, result, run_command
 from omegaconf import OmegaConf
 
-from papo.files import locked
+from papo.storage.files import locked
 
 ROLLOUTS = 4
 LONG = (

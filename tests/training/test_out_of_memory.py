@@ -7,7 +7,7 @@ import pytest
 import torch
 from lab_module import NUM_RESPONSES, lab_module, reward_by_row, train
 
-from papo.out_of_memory import is_out_of_memory
+from papo.machine.out_of_memory import is_out_of_memory
 from papo.training.failures import GroupDoesNotFit
 
 CPU_MESSAGE = "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"

@@ -132,7 +132,7 @@ def test_a_signal_stops_the_whole_multirun_and_names_its_command(tmp_path, monke
 def test_a_second_interrupt_kills_and_a_second_term_waits_for_the_files(tmp_path):
     script = (
         "import os, signal, time\n"
-        "from papo.processes import Interrupted, interruptible\n"
+        "from papo.machine.signals import Interrupted, interruptible\n"
         "with interruptible():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -150,7 +150,7 @@ def test_a_second_interrupt_kills_and_a_second_term_waits_for_the_files(tmp_path
 
 
 def test_handlers_of_a_launcher_stay_its_own():
-    from papo.processes import interruptible
+    from papo.machine.signals import interruptible
 
     def bypass(*_):
         """As submitit, which requeues a job itself."""

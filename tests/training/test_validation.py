@@ -202,7 +202,7 @@ def test_greedy_takes_the_most_likely_tokens_of_the_same_policy(tmp_path, greedy
 
 
 def test_a_folder_without_a_best_checkpoint_says_how_to_get_one(tmp_path):
-    from papo.files import DamagedFile
+    from papo.storage.files import DamagedFile
     from papo.training import best_checkpoint
 
     with pytest.raises(FileNotFoundError, match=r"validation\.every_rollouts=N"):

@@ -29,13 +29,10 @@ from papo.data import CheckedProblems, notes_on
 from papo.evaluation import (
     Benchmark,
     EvaluationFolder,
-    ResponseStore,
     Runner,
     duration,
     measure_vision_dependency,
     notes,
-    problem_identities,
-    read_responses,
     run_probe,
     score_responses,
     show_progress,
@@ -47,6 +44,7 @@ from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
 from papo.parallel import Ranks, check_processes, device_of_process
 from papo.rollout import preflight_engine
+from papo.storage.responses import ResponseStore, problem_identities, read_responses
 from papo.training.base_weights import fingerprint
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from papo.commands import overriding, resolvers
-from papo.files import write_atomically
+from papo.storage.files import write_atomically
 from papo.training import BEST, RunFolder, read_best
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.
@@ -31,7 +31,7 @@ def from_here(path: Path) -> Path:
 def write_page(folder: RunFolder) -> None:
     """Writes the page of a finished run; a page that cannot be made costs no run."""
     # Here, because it imports what draws.
-    from papo.analysis.run_page import build_run_page
+    from papo.analysis.pages.run import build_run_page
 
     try:
         write_atomically(folder.path / PAGE, build_run_page(folder.path))

@@ -25,10 +25,10 @@ from papo.commands.training.preflight import (
 )
 from papo.data import FilteredProblems, Reading, Remembered
 from papo.evaluation import show_progress
-from papo.files import user_cache
 from papo.masking import require_pictures
 from papo.models import VisionTowerSaliency
 from papo.parallel import NoSharding, Ranks, Sharding
+from papo.storage.files import user_cache
 from papo.training import (
     Collector,
     DataFingerprint,

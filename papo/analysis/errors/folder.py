@@ -1,0 +1,164 @@
+"""The folder of one error analysis.
+
+run.json             command, overrides, git commit, versions, seed
+config.yaml          the resolved configuration
+items.json           which response stands behind each opaque id
+label_page.html      for people: label the cases, export JSON, give it back as human_labels=
+label_studio.json    the same cases as Label Studio tasks; label_studio.xml is their interface
+labels.jsonl         every label of every labeller; exclusions.jsonl, every case without one
+summary.json         all counts, shares, intervals and tests
+table.csv, transitions.csv, report.md, report.html
+shares*.png, .svg    error shares per run, one picture per labeller; transitions*.png, .svg
+result.json          status
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from papo.analysis.errors.analysis import LabelledSample
+from papo.analysis.errors.labellers.human import label_studio_config, label_studio_tasks
+from papo.analysis.errors.labellers.label_page import LabelItem, build_label_page
+from papo.analysis.errors.markdown import report_markdown
+from papo.analysis.errors.misreadings import RunReadings
+from papo.analysis.errors.page import error_page
+from papo.analysis.errors.plots import encode_figure, plot_shares, plot_transitions
+from papo.analysis.errors.sampling import Sample
+from papo.analysis.errors.tables import shares_csv, transitions_csv
+from papo.analysis.errors.taxonomy import DEFINITIONS, ERROR_CATEGORIES
+from papo.storage.files import write_atomically
+from papo.storage.pictures import open_picture
+from papo.storage.provenance import run_facts
+
+
+class AnalysisFolder:
+    """Writes the files of an analysis; it refuses to mix two.
+
+    Hold `papo.storage.files.locked` of the folder from `open` on.
+
+    Args:
+        path: the folder; `open` makes it if it is not there.
+        config: the resolved configuration, plain values only.
+        config_text: the same as the YAML text to keep.
+        overrides: what the command line changed.
+    """
+
+    def __init__(
+        self, path: Path, *, config: Mapping[str, Any], config_text: str, overrides: list[str]
+    ) -> None:
+        self.path = path
+        self.config = config
+        self.config_text = config_text
+        self.overrides = overrides
+
+    def require_free(self) -> None:
+        """Raises ValueError where the folder holds an analysis, or another kind of run."""
+        if (self.path / "run.json").exists():
+            raise ValueError(f"{self.path} already holds a run; choose another run_dir")
+
+    def open(self) -> None:
+        """Begins the analysis; see `require_free`."""
+        self.require_free()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "config.yaml", self.config_text)
+        facts = run_facts(overrides=self.overrides, seed=self.config.get("seed"))
+        self._write_json("run.json", facts)
+
+    def write_cases(self, sample: Sample, *, picture_side: int) -> None:
+        """Writes items.json and what people label with."""
+        self._write_json("items.json", sample.to_json())
+        pictures = {
+            case.item: tuple(
+                picture for path in case.images if (picture := _encode(path, picture_side))
+            )
+            for case in sample.cases
+        }
+        items = [
+            LabelItem(
+                item=case.item,
+                question=case.question.replace("<image>", "").strip(),
+                images=pictures[case.item],
+                response=case.response,
+                reference=case.reference,
+            )
+            for case in sample.blind_order()
+        ]
+        categories = {
+            str(name): f"{DEFINITIONS[name].meaning} Example: {DEFINITIONS[name].example}"
+            for name in ERROR_CATEGORIES
+        }
+        label_page = build_label_page(items, analysis=sample.analysis, categories=categories)
+        write_atomically(self.path / "label_page.html", label_page)
+        self._write_json("label_studio.json", label_studio_tasks(sample, pictures))
+        write_atomically(self.path / "label_studio.xml", label_studio_config())
+
+    def write_results(
+        self,
+        labelled: LabelledSample,
+        readings: Sequence[RunReadings],
+        summary: Mapping[str, Any],
+        *,
+        report_cases: int,
+    ) -> None:
+        """Writes labels, numbers, tables, plots and both reports."""
+        lines = [
+            label.to_line() for labels in labelled.labels.values() for label in labels.values()
+        ]
+        write_atomically(self.path / "labels.jsonl", "".join(lines))
+        write_atomically(
+            self.path / "exclusions.jsonl",
+            "".join(json.dumps(asdict(one)) + "\n" for one in labelled.exclusions),
+        )
+        self._write_json("summary.json", summary)
+        write_atomically(self.path / "table.csv", shares_csv(summary))
+        write_atomically(self.path / "transitions.csv", transitions_csv(summary))
+        write_atomically(self.path / "report.md", report_markdown(summary))
+        plots = self._write_plots(summary)
+        report = error_page(summary, labelled, readings, plots=plots, num_cases=report_cases)
+        write_atomically(self.path / "report.html", report)
+
+    def write_result(self, status: str, **values: Any) -> None:
+        """Writes result.json; `status` is finished, failed or interrupted."""
+        self._write_json("result.json", {"status": status, **values})
+
+    def _write_plots(self, summary: Mapping[str, Any]) -> dict[str, bytes]:
+        """Writes PNG and SVG files; returns the PNG by what it shows."""
+        shown = {}
+        figures = [
+            ("shares", f"Shares of errors per run, labelled by {name}", plot_shares(summary, name))
+            for name, labeller in summary["labellers"].items()
+            if any(found["labelled"] for found in labeller["runs"].values())
+        ] + [
+            (
+                "transitions",
+                f"Errors in {one['before']} and {one['after']}, labelled by {one['labeller']}",
+                plot_transitions(one),
+            )
+            for one in summary["transitions"]
+        ]
+        written: dict[str, int] = {}
+        for stem, text, figure in figures:
+            written[stem] = written.get(stem, 0) + 1
+            name = stem if written[stem] == 1 else f"{stem}_{written[stem]}"
+            encoded = encode_figure(figure)
+            for kind, content in encoded.items():
+                (self.path / f"{name}.{kind}").write_bytes(content)
+            shown[text] = encoded["png"]
+        return shown
+
+    def _write_json(self, name: str, value: Any) -> None:
+        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def _encode(path: Path, side: int) -> bytes | None:
+    """The picture as JPEG or PNG, whichever is smaller; None where it cannot be read."""
+    picture = open_picture(path, max_side=side)
+    if picture is None:
+        return None
+    buffers = io.BytesIO(), io.BytesIO()
+    picture.save(buffers[0], "PNG", optimize=True)
+    picture.save(buffers[1], "JPEG", quality=88)
+    return min((buffer.getvalue() for buffer in buffers), key=len)

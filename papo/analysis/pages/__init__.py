@@ -1,0 +1,1 @@
+"""Pages and tables about one run, one data set, or the responses of two policies."""

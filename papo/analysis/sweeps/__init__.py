@@ -1,0 +1,1 @@
+"""What the arms of a sweep measured over their seeds, how surely they differ, and the reports of it."""

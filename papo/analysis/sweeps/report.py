@@ -1,0 +1,189 @@
+"""Writes the report of a sweep: report.csv, runs.csv, report.md and report.html."""
+
+from pathlib import Path
+
+from papo.analysis.sweeps.comparison import SweepSummary
+from papo.analysis.sweeps.curves import ArmCurves, Curve, legend, line_chart, per_rollout
+from papo.analysis.sweeps.document import Section, glance, to_markdown, to_page
+from papo.analysis.sweeps.measures import equal_costs
+from papo.analysis.sweeps.tables import (
+    comparison_tables,
+    cost_table,
+    csv_rows,
+    differences_table,
+    lost_table,
+    runs_table,
+    scores_table,
+    signs_table,
+    tenths_tables,
+)
+from papo.analysis.watched_curves import WATCHED
+from papo.reporting.csv_text import csv_text
+from papo.reporting.html import Markup, join
+from papo.storage.files import write_atomically
+
+_METHOD = (
+    "Every finished job is one number per measure. Means over seeds carry the 95 % interval of Student's "
+    "t; a single seed, and seeds that agree, have none. Arms are compared with the baseline over the seeds both have, by a paired t test; q is p adjusted "
+    "over the arms of one measure (Benjamini and Hochberg). The smallest difference found with 80 % power "
+    "(two-sided test at 5 %, noncentral t) follows from the spread of the paired differences: a true effect "
+    "below it is likely to be missed. "
+    "An arm chosen because it looks best here has to be confirmed on fresh seeds."
+)
+
+
+def write_report(summary: SweepSummary, folder: Path) -> tuple[Path, ...]:
+    """Writes all files of the report into a folder and returns their paths, the page last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = runs_table(summary)
+    arms = csv_rows(summary)
+    texts = {
+        "report.csv": csv_text([list(arms[0]), *(list(row.values()) for row in arms)]),
+        "runs.csv": csv_text([runs.columns, *runs.rows]),
+        "report.md": markdown_report(summary),
+        "report.html": html_report(summary),
+    }
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return tuple(folder / name for name in texts)
+
+
+def lead(summary: SweepSummary) -> str:
+    """Returns what was run, in a sentence or two."""
+    sweep = summary.sweep
+    rollouts = len(sweep.runs[0].accuracies)
+    seeds = sorted({run.seed for run in sweep.runs})
+    text = (
+        f"{len(sweep.runs)} finished jobs: {len(summary.arms)} arms, seeds {', '.join(map(str, seeds))}, "
+        f"{rollouts} rollouts each. Baseline: {summary.baseline}."
+    )
+    if sweep.lost:
+        text += f" {len(sweep.lost)} more jobs have no result and are listed."
+    return text
+
+
+def notes(summary: SweepSummary) -> list[str]:
+    """Returns what a reader should know before comparing."""
+    found = []
+    commits = sorted({run.commit or "unknown" for run in summary.sweep.runs})
+    if len(commits) > 1:
+        found.append(f"The jobs ran on different commits: {', '.join(commits)}.")
+    else:
+        found.append(f"Commit of the source: {commits[0]}.")
+    seeds = {arm: {run.seed for run in summary.sweep.of_arm(arm)} for arm in summary.arms}
+    if len({frozenset(each) for each in seeds.values()}) > 1:
+        found.append(
+            "The arms do not have the same seeds, so their means are not of the same draws."
+        )
+    if any(len(each) == 1 for each in seeds.values()):
+        found.append("An arm with a single seed has no interval: one run says little.")
+    if costs := equal_costs(summary.sweep):
+        found.append(cost_note(min(costs.values()), max(costs.values())))
+    return found
+
+
+def cost_note(fewest: float, most: float) -> str:
+    """Returns what "the first N drawn responses" means, where N is from `fewest` to `most`."""
+    number = f"{fewest:.0f}" if fewest == most else f"{fewest:.0f} to {most:.0f}"
+    return (
+        "Equal sampling cost: dynamic sampling draws extra responses, so an arm that has it spends more "
+        f"in as many rollouts. The first N drawn responses are as many as the cheapest arm drew with the "
+        f"same seed (N = {number}), counted in every arm from its start, dropped groups included. The "
+        "held-out measures are taken after all rollouts and are not at equal cost."
+    )
+
+
+def markdown_report(summary: SweepSummary) -> str:
+    """Returns the report as Markdown."""
+    return to_markdown(f"Sweep {summary.sweep.name}", lead(summary), _sections(summary))
+
+
+def html_report(summary: SweepSummary) -> str:
+    """Returns the report as one HTML page that needs no network."""
+    return to_page(f"Sweep {summary.sweep.name}", lead(summary), _sections(summary))
+
+
+def _sections(summary: SweepSummary) -> list[Section]:
+    comparisons = comparison_tables(summary)
+    compared = [differences_table(summary), *(one for _, one in comparisons)]
+    sections = [
+        *glance(csv_rows(summary), summary.measures),
+        Section(anchor="results", heading="Results", parts=[scores_table(summary)]),
+        Section(
+            anchor="curves",
+            heading="Learning curves",
+            parts=[*learning_curves(summary), *tenths_tables(summary)],
+        ),
+        Section(
+            anchor="comparisons",
+            heading=f"Compared with {summary.baseline}",
+            parts=compared
+            if comparisons
+            else ["No other arm has two seeds in common with the baseline."],
+        ),
+        Section(anchor="cost", heading="Cost and stability", parts=[cost_table(summary)]),
+        Section(
+            anchor="collapse",
+            heading="Collapse",
+            parts=[signs_table(summary), legend(summary.arms), _sign_charts(summary)],
+        ),
+    ]
+    if summary.sweep.lost:
+        sections.append(
+            Section(anchor="lost", heading="Jobs without a result", parts=[lost_table(summary)])
+        )
+    sections += [
+        Section(
+            anchor="jobs",
+            heading="Jobs",
+            parts=[runs_table(summary)],
+            folded="Every finished run",
+        ),
+        Section(anchor="method", heading="How to read this", parts=[_METHOD, *notes(summary)]),
+    ]
+    return sections
+
+
+def learning_curves(summary: SweepSummary) -> list[Markup]:
+    """Returns the accuracy by rollout and, where arms drew different numbers, by drawn responses."""
+    runs = {arm: summary.sweep.of_arm(arm) for arm in summary.arms}
+    title = "accuracy of a rollout (share of correct responses)"
+    by_rollout = {arm: [per_rollout(run.accuracies) for run in each] for arm, each in runs.items()}
+    figures = [line_chart(title, _numbered(by_rollout), along="rollout")]
+    if equal_costs(summary.sweep):
+        by_cost = {
+            arm: [Curve(places=run.drawn, values=run.accuracies) for run in each]
+            for arm, each in runs.items()
+        }
+        figures.append(
+            line_chart(
+                "accuracy at equal sampling cost", _numbered(by_cost), along="responses drawn"
+            )
+        )
+    return [legend(summary.arms), *figures]
+
+
+def _sign_charts(summary: SweepSummary) -> Markup:
+    charts = []
+    for name, watched in WATCHED.items():
+        column = watched.column
+        curves = {
+            arm: [
+                per_rollout(run.curves[column])
+                for run in summary.sweep.of_arm(arm)
+                if column in run.curves
+            ]
+            for arm in summary.arms
+        }
+        if any(curves.values()):
+            charts.append(line_chart(f"{name} ({column})", _numbered(curves), along="rollout"))
+    return Markup('<div class="charts">{}</div>').format(join(charts))
+
+
+def _numbered(curves: dict[str, list[Curve]]) -> list[tuple[int, ArmCurves]]:
+    """The arms that have curves, each with the number that gives it its colour on every chart."""
+    return [
+        (number, ArmCurves(arm=arm, seeds=tuple(each)))
+        for number, (arm, each) in enumerate(curves.items())
+        if each
+    ]

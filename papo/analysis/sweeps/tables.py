@@ -1,0 +1,443 @@
+"""The tables of a sweep's report, as cells of text: what CSV, Markdown and the page all show."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from papo.analysis.sweeps.comparison import (
+    ArmScore,
+    Comparison,
+    Signs,
+    SweepSummary,
+)
+from papo.analysis.sweeps.measures import measure_name, unit_of, value_text
+from papo.analysis.watched_curves import WATCHED
+from papo.statistics import COLLAPSE_RULE, Interval, MeanDifference
+from papo.storage.published import published_results
+from papo.storage.sweep_runs import PUBLISHED_AVERAGES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTable:
+    """A table of text.
+
+    Attributes:
+        caption: what the numbers are, units included.
+        columns: headings.
+        rows: as many cells as columns.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def scores_table(summary: SweepSummary) -> TextTable:
+    """Arms by measures, the published averages of each arm's row beside."""
+    with_published = any(summary.sweep.published.get(arm) for arm in summary.scores)
+    rows = []
+    for arm, scores in summary.scores.items():
+        cells = [score_cell(name, scores.get(name)) for name in summary.measures]
+        signs = summary.signs[arm]
+        published = [published_cell(summary, arm)] if with_published else []
+        rows.append((arm, str(signs.num_runs), collapsed_cell(signs), *cells, *published))
+    caption = "Per cent, mean over seeds [95 % t interval]; collapsed runs [95 % Wilson interval]"
+    if with_published:
+        caption += ". Published: general / vision / overall, avg@8, one run (arXiv:2507.06448v5)"
+    return TextTable(
+        caption=caption,
+        columns=(
+            *("arm", "seeds", "collapsed runs"),
+            *map(measure_name, summary.measures),
+            *(["published"] if with_published else []),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def cost_table(summary: SweepSummary) -> TextTable:
+    """What the runs of an arm cost, and how sound its policies were."""
+    return TextTable(
+        caption="Mean over seeds [95 % t interval]; collapsed runs [95 % Wilson interval, per cent]",
+        columns=(
+            *("arm", "collapsed runs"),
+            *map(heading_with_unit, summary.cost_and_stability),
+        ),
+        rows=tuple(
+            (
+                arm,
+                collapsed_cell(summary.signs[arm]),
+                *(score_cell(name, scores.get(name)) for name in summary.cost_and_stability),
+            )
+            for arm, scores in summary.scores.items()
+        ),
+    )
+
+
+def heading_with_unit(measure: str) -> str:
+    """Returns what a measure is called where the measures of a table differ in their units."""
+    unit = {"share": " (per cent)", "responses": "", "nats": " (nats)"}[unit_of(measure)]
+    return measure_name(measure) + unit
+
+
+def differences_table(summary: SweepSummary) -> TextTable:
+    """Arms by measures: the baseline itself, and the others minus it."""
+    return differences_at_a_glance(
+        summary.baseline,
+        summary.measures,
+        baseline={
+            name: score_cell(name, s) for name, s in summary.scores[summary.baseline].items()
+        },
+        differences={
+            arm: {name: (c.difference, c.q_value) for name, c in of_arm.items()}
+            for arm, of_arm in summary.comparisons.items()
+        },
+        caption="paired by seed [95 % t interval]",
+    )
+
+
+def differences_at_a_glance(
+    baseline_name: str,
+    measures: Sequence[str],
+    *,
+    baseline: Mapping[str, str],
+    differences: Mapping[str, Mapping[str, tuple[MeanDifference, float]]],
+    caption: str,
+) -> TextTable:
+    """Returns arms by measures: the baseline itself in its row, the others as differences from it.
+
+    Args:
+        baseline_name: the arm of the first row.
+        measures: the columns.
+        baseline: measure -> the baseline's cell.
+        differences: arm -> measure -> (difference, q-value).
+        caption: how the differences were paired and what their intervals are.
+    """
+    rows = [(f"{baseline_name}, itself", *(baseline.get(name, "") for name in measures))]
+    rows += [
+        (
+            arm,
+            *(
+                difference_cell(of_arm[name][0]) + ("*" if of_arm[name][1] < 0.05 else "")
+                if name in of_arm
+                else ""
+                for name in measures
+            ),
+        )
+        for arm, of_arm in differences.items()
+        if arm != baseline_name
+    ]
+    return TextTable(
+        caption=f"{baseline_name} in per cent; the others in points more than {baseline_name}, "
+        f"{caption}. *: q < 0.05 over the arms of a column",
+        columns=("arm", *map(measure_name, measures)),
+        rows=tuple(rows),
+    )
+
+
+def comparison_tables(summary: SweepSummary) -> list[tuple[str, TextTable]]:
+    """One table per measure: every arm minus the baseline over common seeds."""
+    tables = []
+    for measure in (*summary.measures, *summary.cost_and_stability):
+        rows = tuple(
+            (arm, *_comparison(comparisons[measure]))
+            for arm, comparisons in summary.comparisons.items()
+            if measure in comparisons
+        )
+        if rows:
+            caption = (
+                f"{measure_name(measure)}: points more than {summary.baseline}, paired by seed"
+            )
+            tables.append(
+                (
+                    measure,
+                    TextTable(
+                        caption=caption,
+                        columns=(
+                            *("arm", "common seeds", "difference [95 %]", "p", "q"),
+                            "smallest difference found with 80 % power",
+                        ),
+                        rows=rows,
+                    ),
+                )
+            )
+    return tables
+
+
+def signs_table(summary: SweepSummary) -> TextTable:
+    """Which seeds collapsed and when, and the curves that are looked at beside the verdict."""
+    names = [name for name in WATCHED if any(name in s.rise for s in summary.signs.values())]
+    return TextTable(
+        caption=f"{COLLAPSE_RULE} Others: first tenth, and highest tenth of the run, mean over seeds",
+        columns=("arm", "collapsed", *names),
+        rows=tuple(
+            (
+                arm,
+                _collapsed_seeds(signs),
+                *(
+                    f"{signs.rise[name][0]:.3g} → {signs.rise[name][1]:.3g}"
+                    if name in signs.rise
+                    else ""
+                    for name in names
+                ),
+            )
+            for arm, signs in summary.signs.items()
+        ),
+    )
+
+
+def _collapsed_seeds(signs: Signs) -> str:
+    when = [f"{seed} at {found.rollout}" for seed, found in signs.verdicts.items() if found]
+    seeds = f" (seed at rollout: {', '.join(when)})" if when else ""
+    return f"{len(when)} of {signs.num_runs}{seeds}"
+
+
+def tenths_tables(summary: SweepSummary) -> list[TextTable]:
+    """Accuracy and, where an arm has it, perception KL by tenths of the run: means over seeds.
+
+    A run of fewer than ten rollouts has as many columns as rollouts.
+    """
+    accuracies = {
+        arm: [run.accuracies for run in summary.sweep.of_arm(arm)] for arm in summary.arms
+    }
+    column = WATCHED["perception KL"].column
+    perception = {
+        arm: [run.curves[column] for run in summary.sweep.of_arm(arm) if column in run.curves]
+        for arm in summary.arms
+    }
+    tables = [
+        _tenths_table(
+            accuracies,
+            "Accuracy of the drawn responses by tenths of the rollouts, per cent, mean over seeds",
+            lambda value: f"{100 * value:.0f}",
+        )
+    ]
+    if any(perception.values()):
+        tables.append(
+            _tenths_table(
+                perception,
+                "Perception KL by tenths of the rollouts, nats per token, mean over seeds",
+                lambda value: f"{value:.3g}",
+            )
+        )
+    return tables
+
+
+def _tenths_table(
+    curves: Mapping[str, Sequence[Sequence[float]]], caption: str, cell: Callable[[float], str]
+) -> TextTable:
+    means = {arm: np.mean(each, axis=0) for arm, each in curves.items() if each}
+    count = min(10, len(next(iter(means.values()))))
+    return TextTable(
+        caption=caption,
+        columns=("arm", *(str(1 + part) for part in range(count))),
+        rows=tuple(
+            (arm, *(cell(float(part.mean())) for part in np.array_split(mean, count)))
+            for arm, mean in means.items()
+        ),
+    )
+
+
+def lost_table(summary: SweepSummary) -> TextTable:
+    """The jobs without a result."""
+    return TextTable(
+        caption="Jobs without a result; no number on this page counts them",
+        columns=("arm", "seed", "status", "why", "folder"),
+        rows=tuple(
+            (job.arm, "" if job.seed is None else str(job.seed), job.status, job.reason, job.folder)
+            for job in summary.sweep.lost
+        ),
+    )
+
+
+def runs_table(summary: SweepSummary) -> TextTable:
+    """Every finished run with its measures, in per cent."""
+    measures = (*summary.measures, *summary.cost_and_stability)
+    return TextTable(
+        caption="Per cent; responses; perception KL in nats",
+        columns=(
+            *("folder", "arm", "seed", "collapsed", "collapsed at rollout"),
+            *map(measure_name, measures),
+        ),
+        rows=tuple(
+            (
+                run.folder,
+                arm,
+                str(run.seed),
+                "yes" if summary.signs[arm].verdicts[run.seed] else "no",
+                str(summary.signs[arm].verdicts[run.seed].rollout or ""),
+                *(
+                    value_text(name, run.scores[name], decimals=2) if name in run.scores else ""
+                    for name in measures
+                ),
+            )
+            for arm in summary.scores
+            for run in summary.sweep.of_arm(arm)
+        ),
+    )
+
+
+def csv_rows(summary: SweepSummary) -> list[dict[str, Any]]:
+    """One row per arm and measure; shares between 0 and 1, published values in per cent.
+
+    The measure "collapsed" is the share of the runs that did; its interval is Wilson's, the others'
+    Student's.
+    """
+    rows = []
+    for arm, scores in summary.scores.items():
+        shares = summary.signs[arm].collapsed_share
+        collapsed = ("collapsed", shares.value, shares, summary.signs[arm].num_runs)
+        found = [
+            (name, scores[name].mean, scores[name].interval, len(scores[name].values))
+            for name in (*summary.measures, *summary.cost_and_stability)
+            if name in scores
+        ]
+        for measure, mean, interval, num_seeds in (collapsed, *found):
+            comparison = summary.comparisons[arm].get(measure)
+            rows.append(
+                {
+                    "sweep": summary.sweep.name,
+                    "arm": arm,
+                    "measure": measure,
+                    "unit": unit_of(measure),
+                    "num_seeds": num_seeds,
+                    "mean": mean,
+                    **dict(zip(("low", "high"), interval_ends(interval), strict=True)),
+                    "baseline": summary.baseline if comparison else "",
+                    **_comparison_cells(comparison),
+                    "published": "; ".join(
+                        f"{name}: {value}"
+                        for name, row in published_rows(summary, arm).items()
+                        if (value := row.get(measure)) is not None
+                    ),
+                }
+            )
+    return rows
+
+
+def published_rows(summary: SweepSummary, arm: str) -> dict[str, Mapping[str, float | None]]:
+    """The published averages of an arm: row -> general, vision and overall in per cent."""
+    return {
+        " ".join(path.split("/")[1:]): _published_row(path)
+        for path in summary.sweep.published.get(arm, ())
+    }
+
+
+def published_cell(summary: SweepSummary, arm: str) -> str:
+    """The published averages of an arm as text; empty where there are none."""
+    rows = published_rows(summary, arm)
+    return "; ".join(
+        f"{name}: "
+        + " / ".join("–" if row[a] is None else f"{row[a]:.2f}" for a in PUBLISHED_AVERAGES)
+        for name, row in rows.items()
+    )
+
+
+def _published_row(path: str) -> dict[str, float | None]:
+    node: Any = published_results()
+    for part in path.split("/"):
+        keys = {str(key): key for key in node} if isinstance(node, Mapping) else {}
+        if part not in keys:
+            raise ValueError(
+                f"papo/storage/published.yaml has no row {path!r}; check sweep.published"
+            )
+        node = node[keys[part]]
+    if isinstance(node, Mapping):
+        return {name: node[name] for name in PUBLISHED_AVERAGES}
+    return dict(zip(PUBLISHED_AVERAGES, node, strict=True))
+
+
+def collapsed_cell(signs: Signs) -> str:
+    """Returns how many runs of an arm collapsed, with the interval of their share in per cent."""
+    return count_cell(len(signs.collapsed), signs.collapsed_share, signs.num_runs)
+
+
+def count_cell(count: int, share: Interval, total: int) -> str:
+    """Returns "3 of 8 [14, 69]"."""
+    return f"{count} of {total} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+
+def interval_ends(interval: Interval | None) -> tuple[float | str, float | str]:
+    """Returns low and high as cells of a CSV file, empty where there is no interval."""
+    return ("", "") if interval is None else (interval.low, interval.high)
+
+
+def score_cell(measure: str, score: ArmScore | None) -> str:
+    """Returns a mean with its interval, in the unit of its measure; empty where there is none."""
+    if score is None:
+        return ""
+    return mean_cell(measure, score.mean, score.interval, number=len(score.values))
+
+
+def mean_cell(measure: str, mean: float, interval: Interval | None, *, number: int) -> str:
+    """Returns a mean of so many numbers in the unit of its measure, with its interval.
+
+    How many responses were drawn is known where all runs drew as many; of any other measure it is said
+    that there is no interval.
+    """
+    text = value_text(measure, mean)
+    if interval is None:
+        return text if unit_of(measure) == "responses" else f"{text} {no_interval(number)}"
+    return f"{text} [{value_text(measure, interval.low)}, {value_text(measure, interval.high)}]"
+
+
+def difference_cell(difference: MeanDifference) -> str:
+    """Returns a difference of shares in points, with its interval."""
+    return points(difference.value, difference.interval, number=difference.number)
+
+
+def points(value: float, interval: Interval | None, *, number: int) -> str:
+    """Returns a difference of shares in points, with the interval of so many differences."""
+    if interval is None:
+        return f"{100 * value:+.1f} {no_interval(number)}"
+    return f"{100 * value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def no_interval(number: int) -> str:
+    """Returns what stands where an interval would: one number, or several that all agree, have none."""
+    return f"[n = {number}: no interval]"
+
+
+def detectable_cell(value: float | None) -> str:
+    """Returns the smallest difference found, in points; empty where all differences agree."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def probability(value: float) -> str:
+    """Returns a p- or q-value to three digits."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _comparison(comparison: Comparison) -> tuple[str, ...]:
+    return (
+        str(len(comparison.seeds)),
+        difference_cell(comparison.difference),
+        probability(comparison.difference.p_value),
+        probability(comparison.q_value),
+        detectable_cell(comparison.detectable),
+    )
+
+
+def _comparison_cells(comparison: Comparison | None) -> dict[str, Any]:
+    names = (
+        "common_seeds",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p",
+        "q",
+        "detectable",
+    )
+    if comparison is None:
+        return dict.fromkeys(names, "")
+    difference = comparison.difference
+    values = (
+        len(comparison.seeds),
+        difference.value,
+        *interval_ends(difference.interval),
+        *(difference.p_value, comparison.q_value),
+        "" if comparison.detectable is None else comparison.detectable,
+    )
+    return dict(zip(names, values, strict=True))

@@ -1,0 +1,1 @@
+"""Two evaluations problem by problem, and several as one table."""

@@ -1,0 +1,1 @@
+"""Given responses, word by word: how much each depends on the picture, and where the policy looks."""

@@ -1,0 +1,234 @@
+"""Sums up the perception KL of many responses: perception_kl_summary.json and perception_kl.md."""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from papo.evaluation.probe.token_divergence import TokenDivergence
+from papo.statistics import Interval, bootstrap_mean, t_interval
+from papo.storage.files import write_atomically
+
+TOP_SHARE = 0.2
+"""Of a response's tokens: how much of its KL the most dependent ones carry."""
+
+NUM_TOP_TOKENS = 20
+ALL = "all benchmarks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenWeight:
+    """One token text over all responses.
+
+    Attributes:
+        token: its text.
+        count: occurrences.
+        mean_kl: exact KL per occurrence, nats.
+        share_of_kl: of the exact KL of all tokens.
+    """
+
+    token: str
+    count: int
+    mean_kl: float
+    share_of_kl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanOverProblems:
+    """A mean of numbers that are no shares, with its t interval: None for one problem, or where all agree."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSummary:
+    """The perception KL of one kind of responses to one benchmark, or to all pooled.
+
+    A problem counts once, with the mean over its responses; intervals are over problems.
+
+    Attributes:
+        benchmark, kind: which.
+        num_problems, num_responses, num_tokens: scored.
+        kl_exact, kl_k3: mean over the tokens of a response, nats per token.
+        variance_exact, variance_k3: over the tokens of a response.
+        top_share: share of a response's exact KL that its most dependent fifth of tokens carries; 0.2
+            where all tokens weigh the same. None where no response has any KL.
+        same_length: share of own responses whose tokens could be restored in number; None for
+            references.
+        top_tokens: those that carry most of the exact KL.
+    """
+
+    benchmark: str
+    kind: str
+    num_problems: int
+    num_responses: int
+    num_tokens: int
+    kl_exact: MeanOverProblems
+    kl_k3: MeanOverProblems
+    variance_exact: MeanOverProblems
+    variance_k3: MeanOverProblems
+    top_share: Interval | None
+    same_length: float | None
+    top_tokens: tuple[TokenWeight, ...]
+
+
+def summarize_probe(
+    divergences: Iterable[TokenDivergence], *, bootstrap_seed: int
+) -> tuple[ProbeSummary, ...]:
+    """Returns a summary per benchmark and kind, and of all benchmarks where there are several."""
+    groups: dict[tuple[str, str], list[TokenDivergence]] = defaultdict(list)
+    for one in divergences:
+        groups[one.benchmark, one.kind].append(one)
+    benchmarks = {benchmark for benchmark, _ in groups}
+    if len(benchmarks) > 1:
+        for kind in dict.fromkeys(kind for _, kind in groups):
+            groups[ALL, kind] = [
+                one for (_, other), some in groups.items() if other == kind for one in some
+            ]
+    return tuple(
+        _summarize(benchmark, kind, some, bootstrap_seed)
+        for (benchmark, kind), some in groups.items()
+    )
+
+
+def _summarize(
+    benchmark: str, kind: str, divergences: Sequence[TokenDivergence], seed: int
+) -> ProbeSummary:
+    by_problem: dict[tuple[str, str], list[TokenDivergence]] = defaultdict(list)
+    for one in divergences:
+        by_problem[one.benchmark, one.problem_id].append(one)
+
+    def per_problem(values: Mapping[int, float]) -> list[float]:
+        """Means over a problem's responses; responses without a value are out."""
+        known = (
+            [values[id(one)] for one in some if id(one) in values] for some in by_problem.values()
+        )
+        return [statistics.fmean(some) for some in known if some]
+
+    def over_problems(measure: Callable[[TokenDivergence], float]) -> MeanOverProblems:
+        numbers = per_problem({id(one): measure(one) for one in divergences})
+        found = t_interval(numbers, bounds=(0.0, math.inf))
+        return MeanOverProblems(
+            value=statistics.fmean(numbers),
+            low=found.low if found else None,
+            high=found.high if found else None,
+        )
+
+    top_shares = {
+        id(one): share
+        for one in divergences
+        if (share := carried_by_top(one.kl_exact, TOP_SHARE)) is not None
+    }
+    carried = per_problem(top_shares)
+    return ProbeSummary(
+        benchmark=benchmark,
+        kind=kind,
+        num_problems=len(by_problem),
+        num_responses=len(divergences),
+        num_tokens=sum(len(one.tokens) for one in divergences),
+        kl_exact=over_problems(lambda one: statistics.fmean(one.kl_exact)),
+        kl_k3=over_problems(lambda one: statistics.fmean(one.kl_k3)),
+        variance_exact=over_problems(lambda one: statistics.pvariance(one.kl_exact)),
+        variance_k3=over_problems(lambda one: statistics.pvariance(one.kl_k3)),
+        top_share=bootstrap_mean(carried, seed=seed) if carried else None,
+        same_length=None
+        if kind == "reference"
+        else statistics.fmean(bool(one.same_length) for one in divergences),
+        top_tokens=_top_tokens(divergences),
+    )
+
+
+def carried_by_top(values: Sequence[float], share: float) -> float | None:
+    """Returns the part of the sum that the largest `share` of the values carries; None of no sum.
+
+    At least one value, and of a fraction the next whole number.
+    """
+    total = sum(values)
+    if not total > 0:
+        return None
+    # 0.2 * 5 is a hair above 1 in binary.
+    num_top = max(1, math.ceil(share * len(values) - 1e-9))
+    return sum(sorted(values, reverse=True)[:num_top]) / total
+
+
+def _top_tokens(divergences: Sequence[TokenDivergence]) -> tuple[TokenWeight, ...]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for one in divergences:
+        for token, value in zip(one.tokens, one.kl_exact, strict=True):
+            found[token].append(value)
+    total = sum(sum(values) for values in found.values())
+    if not total > 0:
+        return ()
+    weights = [
+        TokenWeight(
+            token=token,
+            count=len(values),
+            mean_kl=sum(values) / len(values),
+            share_of_kl=sum(values) / total,
+        )
+        for token, values in found.items()
+    ]
+    return tuple(sorted(weights, key=lambda one: -one.share_of_kl)[:NUM_TOP_TOKENS])
+
+
+def write_probe_summary(summaries: Sequence[ProbeSummary], folder: Path) -> None:
+    """Writes perception_kl_summary.json and perception_kl.md."""
+    write_atomically(
+        folder / "perception_kl_summary.json",
+        json.dumps([asdict(one) for one in summaries], indent=2) + "\n",
+    )
+    write_atomically(folder / "perception_kl.md", probe_markdown(summaries))
+
+
+def probe_markdown(summaries: Sequence[ProbeSummary]) -> str:
+    """Returns the summary as Markdown."""
+    lines = [
+        "# Which words depend on the picture",
+        "",
+        "Perception KL in nats per token, mean over the masks; exact over the vocabulary, and the k3 "
+        "estimate of training, which estimates the KL on own responses alone. Variance over the tokens of a "
+        "response. Top fifth: the share of a response's exact KL that its most dependent fifth of tokens "
+        "carries. Intervals are 95 % over problems.",
+        "",
+        "| benchmark | responses | problems | number | exact KL | k3 | variance (exact) | top fifth, % |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for one in summaries:
+        top = "" if one.top_share is None else _interval(one.top_share, 100.0, ".1f")
+        lines.append(
+            f"| {one.benchmark} | {one.kind} | {one.num_problems} | {one.num_responses} | "
+            f"{_interval(one.kl_exact)} | {_interval(one.kl_k3)} | {_interval(one.variance_exact)} | {top} |"
+        )
+    for one in summaries:
+        if one.same_length is not None and one.same_length < 1.0:
+            lines += [
+                "",
+                f"{one.benchmark}: {100 * one.same_length:.1f} % of the own responses have as many tokens "
+                "as were sampled; the others' text is cut into tokens differently than it was written.",
+            ]
+    for one in summaries:
+        lines += ["", f"## {one.benchmark}, {one.kind}: the tokens that carry most of the KL", ""]
+        lines += ["| token | count | mean exact KL | share of the KL, % |", "|---|---:|---:|---:|"]
+        lines += [
+            f"| {_code(weight.token)} | {weight.count} | {weight.mean_kl:.3g} | "
+            f"{100 * weight.share_of_kl:.1f} |"
+            for weight in one.top_tokens
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _interval(found: Interval | MeanOverProblems, scale: float = 1.0, form: str = ".3g") -> str:
+    if found.low is None or found.high is None:
+        return f"{scale * found.value:{form}} [no interval]"
+    return f"{scale * found.value:{form}} [{scale * found.low:{form}}, {scale * found.high:{form}}]"
+
+
+def _code(token: str) -> str:
+    """A token as a cell of Markdown: quoted, so that spaces and new lines show; no tag, no column."""
+    text = repr(token).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("|", "\\|").replace("`", "\\`")

@@ -1,0 +1,1 @@
+"""One evaluation: every problem in every view, sampled, graded, kept, summed up."""

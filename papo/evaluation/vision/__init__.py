@@ -1,0 +1,1 @@
+"""What the picture is worth, from one evaluation in several views."""

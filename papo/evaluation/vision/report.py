@@ -1,0 +1,119 @@
+"""Writes down what the image is worth: vision_dependency.json, .md, .png and .svg."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from papo.evaluation.vision.dependency import (
+    BLIND_VIEWS,
+    QUADRANTS,
+    MaskCurve,
+    Quadrants,
+    SetDependency,
+    ViewWorth,
+    VisionDependency,
+)
+from papo.statistics import Interval
+from papo.storage.files import write_atomically
+
+RULE = (
+    "Accuracies are avg@k in per cent, over problems; intervals are 95 % and resample problems, those of "
+    "a difference resample problems with both of their scores. A problem counts as solved where more "
+    "than half of its k responses are right; a tie does not count."
+)
+
+
+def write_vision_dependency(dependency: VisionDependency, folder: Path) -> None:
+    """Writes vision_dependency.json, .md, .png and .svg into an evaluation's folder."""
+    # matplotlib takes a second to load, and few evaluations draw.
+    from papo.evaluation.vision.plot import draw_vision_dependency
+
+    write_atomically(
+        folder / "vision_dependency.json", json.dumps(dependency.to_dict(), indent=2) + "\n"
+    )
+    write_atomically(folder / "vision_dependency.md", vision_markdown(dependency))
+    draw_vision_dependency(dependency, folder / "vision_dependency")
+
+
+def vision_markdown(dependency: VisionDependency) -> str:
+    """Returns the report as Markdown."""
+    lines = ["# What the image is worth", "", RULE, ""]
+    if dependency.not_run:
+        lines += [f"Views that were not run: {', '.join(dependency.not_run)}.", ""]
+    for one in dependency.sets:
+        lines += _section(one)
+    return "\n".join(lines)
+
+
+def _section(one: SetDependency) -> Iterator[str]:
+    yield f"## {one.benchmark}"
+    yield ""
+    yield (
+        f"{one.num_problems} problems, k = {one.num_responses}; with the image "
+        f"{_percent(one.image_accuracy)}."
+    )
+    yield ""
+    yield from _table_of_views(one.views)
+    yield ""
+    if one.curve is not None:
+        yield _curve_line(one.curve)
+        yield ""
+    yield from _table_of_quadrants(one.quadrants)
+
+
+def _table_of_views(views: tuple[ViewWorth, ...]) -> Iterator[str]:
+    yield "| view | problems | left out | accuracy | image, same problems | difference | p |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    for worth in views:
+        yield (
+            f"| {worth.view} | {worth.num_problems} | {worth.num_left_out} | "
+            f"{_percent(worth.accuracy)} | {100 * worth.image_accuracy:.1f} | "
+            f"{_percent(worth.difference.interval, signed=True)} | "
+            f"{worth.difference.p_value:.2g} |"
+        )
+
+
+def _curve_line(curve: MaskCurve) -> str:
+    points = ", ".join(
+        f"{ratio:g}: {100 * accuracy.value:.1f}"
+        for ratio, accuracy in zip(curve.ratios, curve.accuracies, strict=True)
+    )
+    text = f"Accuracy by the ratio hidden ({curve.num_problems} problems): {points}. "
+    if curve.area is None:
+        return text + "No area under the curve: masked_1.0 was not run."
+    text += f"Area under the curve {_percent(curve.area)}"
+    if curve.retained is None:
+        return text + "; nothing is right with the image, so nothing can be retained."
+    return text + (
+        f", that is {_percent(curve.retained)} % of the accuracy with the image "
+        "(100 where hiding changes nothing)."
+    )
+
+
+def _table_of_quadrants(quadrants: tuple[Quadrants, ...]) -> Iterator[str]:
+    if not quadrants:
+        yield f"No quadrants: neither {' nor '.join(BLIND_VIEWS)} was run."
+        yield ""
+        return
+    yield "| solved | " + " | ".join(f"share, {one.view}" for one in quadrants) + " |"
+    yield "|---|" + "---:|" * len(quadrants)
+    for name in QUADRANTS:
+        cells = [
+            f"{_percent(one.shares[name])} ({len(one.problem_ids[name])})" for one in quadrants
+        ]
+        yield f"| {_MEANING[name]} | " + " | ".join(cells) + " |"
+    yield ""
+
+
+_MEANING = {
+    "needs_image": "with the image alone (needs the image)",
+    "shortcut": "with and without (shortcut)",
+    "never": "neither way",
+    "hurt_by_image": "without the image alone (hurt by it)",
+}
+
+
+def _percent(interval: Interval, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -1,0 +1,1 @@
+"""What the machine does to a process: signals, launchers, deadlines, memory that ends."""

@@ -1,0 +1,439 @@
+"""Reads the run folders of a sweep: what each job was, what it measured, and which jobs are missing."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from papo.statistics import ACCURACY_COLUMNS
+from papo.storage.files import DamagedFile, read_numbers, read_object
+from papo.storage.provenance import flatten_settings
+
+_REPEAT = "Restore it, or move the job's folder away and repeat the command of the sweep."
+
+PUBLISHED_AVERAGES = ("general", "vision", "overall")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRun:
+    """One finished job.
+
+    Attributes:
+        folder: relative to the sweep's.
+        arm: what it is a seed of.
+        seed: of the run.
+        curves: column of metrics.csv -> one value per rollout.
+        scores: measure -> value, shares between 0 and 1; see `read_sweep`.
+        commit: of the source it ran on; None outside git.
+        settings: its configuration, dotted key -> value.
+    """
+
+    folder: str
+    arm: str
+    seed: int
+    curves: Mapping[str, tuple[float, ...]]
+    scores: Mapping[str, float]
+    commit: str | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """The accuracy of each rollout."""
+        return next(self.curves[name] for name in ACCURACY_COLUMNS if name in self.curves)
+
+    @property
+    def drawn(self) -> tuple[float, ...]:
+        """Responses sampled by the end of each rollout, those that dynamic sampling dropped included.
+
+        Empty where the run's files do not say.
+        """
+        return responses_drawn(self.curves, self.settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostRun:
+    """A job without a result.
+
+    Attributes:
+        folder: relative to the sweep's.
+        arm: what it was to be a seed of.
+        seed: of the run; None where nothing says.
+        status: failed, interrupted, unfinished, damaged, or missing.
+        reason: what went wrong, where it is known.
+    """
+
+    folder: str
+    arm: str
+    seed: int | None
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """The jobs of one sweep.
+
+    Attributes:
+        name: of the sweep; of the folder, where it is an unnamed multirun.
+        runs: the finished ones, at least one.
+        lost: the others; those of the grid of arms and seeds that left no trace included.
+        published: arm -> paths of rows in papo/storage/published.yaml.
+        arm_order: arms as the sweep lists them, where its files say so.
+    """
+
+    name: str
+    runs: tuple[SweepRun, ...]
+    lost: tuple[LostRun, ...]
+    published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    arm_order: tuple[str, ...] = ()
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms with a finished run, as the sweep lists them; the others by name, numbers by value."""
+        found = {run.arm for run in self.runs}
+        listed = [arm for arm in self.arm_order if arm in found]
+        return (*listed, *sorted(found - set(listed), key=natural_order))
+
+    def of_arm(self, arm: str) -> tuple[SweepRun, ...]:
+        """The finished runs of an arm, by seed."""
+        return tuple(sorted((run for run in self.runs if run.arm == arm), key=lambda r: r.seed))
+
+
+def responses_drawn(
+    curves: Mapping[str, tuple[float, ...]], settings: Mapping[str, Any]
+) -> tuple[float, ...]:
+    """Returns the responses sampled by the end of each rollout; empty where nothing says."""
+    size = settings.get("rollout.num_responses")
+    return tuple(size * prompts for prompts in curves.get("prompts_drawn", ())) if size else ()
+
+
+def natural_order(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts the numbers within names by value: 1e-05 before 0.05 before 0.1, 9 before 10."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [(0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts)]
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Reads every run below a folder; nothing but files is needed.
+
+    Scores of a run: "accuracy_curve", the mean accuracy over all its rollouts; "accuracy_end", over
+    the last tenth of them; on PerceptionLab, for both held-out sets, "accuracy, SET", "perception
+    errors, SET" (of the responses) and "perception share of errors, SET" (of the wrong ones);
+    "responses_drawn"; in nats, "perception_kl_end", over the last tenth of the rollouts, and
+    "perception_kl_max", the largest of a rollout; "format_errors_end", over the last tenth; and
+    general, vision and overall, where an evaluation below the run's folder has these averages.
+
+    Raises:
+        ValueError: no folder, no finished job, several sweeps, two runs of one arm and seed, or runs
+            of different length.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; a report reads what train.py -m wrote")
+    jobs = [
+        job for file in sorted(folder.rglob("run.json")) if (job := _read_job(file.parent, folder))
+    ]
+    failures = [
+        job
+        for file in sorted(folder.rglob("failure.json"))
+        if not (file.parent / "run.json").exists()
+        for job in [_read_failure(file, folder)]
+    ]
+    # What is damaged does not say which sweep it is of.
+    names = sorted({job.sweep.get("name", "") for job in jobs if job.status != "damaged"})
+    if len(names) > 1:
+        raise ValueError(
+            f"{folder} holds several sweeps ({', '.join(name or 'unnamed' for name in names)}); "
+            "give the folder of one"
+        )
+    arms = _arms([*jobs, *failures])
+    order = _arm_order(folder, jobs, set(arms))
+    runs, lost = [], []
+    for job, arm in zip([*jobs, *failures], arms, strict=True):
+        if job.status == "finished":
+            try:
+                runs.append(_finished(job, arm))
+                continue
+            except (
+                ValueError,
+                TypeError,
+                KeyError,
+                AttributeError,
+                OSError,
+                StopIteration,
+            ) as error:
+                job.status, job.reason = "damaged", _reason(error)
+        lost.append(
+            LostRun(folder=job.folder, arm=arm, seed=job.seed, status=job.status, reason=job.reason)
+        )
+    if not runs:
+        raise ValueError(
+            f"{folder} holds no finished job ({len(lost)} without a result"
+            + (f"; the first: {lost[0].folder} {lost[0].status} {lost[0].reason}" if lost else "")
+            + "). Repeat the command of the sweep: it goes on where it stopped."
+        )
+    _require_comparable(runs)
+    first = next(job for job in jobs if job.status == "finished")
+    published = first.sweep.get("published") or {}
+    return Sweep(
+        name=names[0] or folder.resolve().name,
+        runs=tuple(runs),
+        lost=(*lost, *_missing(runs, lost)),
+        published={arm: tuple(rows) for arm, rows in published.items()},
+        arm_order=order,
+    )
+
+
+def select_arms(sweep: Sweep, arms: Sequence[str]) -> Sweep:
+    """Returns the sweep with these arms alone.
+
+    Raises:
+        ValueError: one of them has no finished run.
+    """
+    if unknown := [arm for arm in arms if arm not in sweep.arms]:
+        raise ValueError(
+            f"--arms are arms with a finished run; got {unknown[0]!r}, and there are "
+            f"{', '.join(sweep.arms)}"
+        )
+    return replace(
+        sweep,
+        runs=tuple(run for run in sweep.runs if run.arm in arms),
+        lost=tuple(job for job in sweep.lost if job.arm in arms),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """A job as its folder tells it."""
+
+    path: Path
+    folder: str
+    sweep: Mapping[str, Any]
+    overrides: list[str]
+    seed: int | None
+    status: str
+    reason: str
+    commit: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _read_job(path: Path, root: Path) -> _Job | None:
+    """None for an evaluation, which has a run.json too."""
+    folder = path.relative_to(root).as_posix()
+    try:
+        run = read_object(path / "run.json", remedy=_REPEAT)
+        if "checkpoint" in run:
+            return None
+        read_object(path / "run.json", fields={"overrides": list, "seed": int}, remedy=_REPEAT)
+        config = read_object(path / "config.json", remedy=_REPEAT)
+        result = path / "result.json"
+        end = read_object(result, fields={"status": str}, remedy=_REPEAT) if result.exists() else {}
+        return _Job(
+            path=path,
+            folder=folder,
+            sweep=_sweep_of(config, path / "config.json"),
+            overrides=[str(override) for override in run["overrides"]],
+            seed=run["seed"],
+            status=end.get("status", "unfinished"),
+            reason=str(end.get("error", "")),
+            commit=run.get("git_commit"),
+            config=config,
+        )
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        return _Job(
+            path=path, folder=folder, overrides=[], status="damaged",
+            reason=_reason(error), **_named_by_folder(path.relative_to(root)),
+        )  # fmt: skip
+
+
+def _sweep_of(config: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
+    sweep = config.get("sweep") or {}
+    kinds = {"name": str, "arm": str, "published": dict, "arms": dict}
+    if not isinstance(sweep, dict) or any(
+        not isinstance(sweep.get(key), kind | None) for key, kind in kinds.items()
+    ):
+        raise DamagedFile(f"{file} is damaged: sweep is {str(sweep)[:80]!r}. {_REPEAT}")
+    return sweep
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a job's files; a message that names its file speaks for itself."""
+    if isinstance(error, DamagedFile | FileNotFoundError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _named_by_folder(folder: Path) -> dict[str, Any]:
+    """What ARM/seed_N (conf/sweep/common/job.yaml) says where the files do not."""
+    if len(folder.parts) > 1 and (seed := re.fullmatch(r"seed_(\d+)", folder.name)):
+        return {"sweep": {"arm": folder.parts[-2]}, "seed": int(seed[1])}
+    return {"sweep": {}, "seed": None}
+
+
+def _read_failure(file: Path, root: Path) -> _Job:
+    """A job that failed before it was a run; its arm is the folder it was to have."""
+    try:
+        failure = read_object(file, fields={"overrides": list}, remedy=_REPEAT)
+        overrides, reason = [str(one) for one in failure["overrides"]], str(failure["error"])
+    except (ValueError, KeyError, OSError) as error:
+        overrides, reason = [], _reason(error)
+    folder = file.parent.relative_to(root)
+    seeds = [value for key, value in map(_split, overrides) if key == "seed" and value.isdigit()]
+    is_sweep = any(key == "+sweep" for key, _ in map(_split, overrides))
+    return _Job(
+        path=file.parent, folder=folder.as_posix(), overrides=overrides,
+        sweep={"arm": folder.parts[-2]} if is_sweep and len(folder.parts) > 1 else {},
+        seed=int(seeds[-1]) if seeds else None, status="failed", reason=reason,
+    )  # fmt: skip
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key, value
+
+
+def _arms(jobs: Sequence[_Job]) -> list[str]:
+    """The arm each job belongs to: as its sweep calls it, or the overrides in which jobs differ."""
+    settings = [
+        {k: v for k, v in map(_split, job.overrides) if k not in ("seed", "run_dir", "resume")}
+        for job in jobs
+    ]
+    keys = list(dict.fromkeys(key for each in settings for key in each))
+    # A damaged job has lost its overrides, which does not mean that it had none.
+    known = [each for job, each in zip(jobs, settings, strict=True) if job.status != "damaged"]
+    differ = [key for key in keys if len({each.get(key) for each in known}) > 1]
+    return [
+        str(
+            job.sweep.get("arm")
+            or ", ".join(f"{key.lstrip('+')}={each[key]}" for key in differ if key in each)
+            or "as configured"
+        )
+        for job, each in zip(jobs, settings, strict=True)
+    ]
+
+
+def _arm_order(folder: Path, jobs: Sequence[_Job], arms: set[str]) -> tuple[str, ...]:
+    """The arms as the sweep lists them: its table of arms, or the values it varied."""
+    if table := next((job.sweep["arms"] for job in jobs if job.sweep.get("arms")), None):
+        return tuple(map(str, table))
+    try:
+        multirun = yaml.safe_load((folder / "multirun.yaml").read_text("utf-8"))
+        params = multirun["hydra"]["sweeper"]["params"].values()
+        # Written out, what a damaged record holds instead of a value may be longer than memory.
+        lists = [str(one).split(",") for one in params if isinstance(one, str | int | float)]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        # No multirun of Hydra's, or a damaged record of one: it only decides the order of rows.
+        return ()
+    return next((tuple(values) for values in lists if arms <= set(values)), ())
+
+
+def _finished(job: _Job, arm: str) -> SweepRun:
+    curves = read_numbers(job.path / "metrics.csv", remedy=_REPEAT)
+    assert job.seed is not None, "a finished run has a seed"
+    accuracies = next(curves[name] for name in ACCURACY_COLUMNS if name in curves)
+    settings = dict(flatten_settings(job.config))
+    scores = {
+        "accuracy_curve": _mean(accuracies),
+        "accuracy_end": _mean(accuracies[-window(accuracies) :]),
+        **_cost_and_stability(curves, settings),
+        **_lab_scores(read_object(job.path / "result.json", remedy=_REPEAT)),
+        **_evaluation_scores(job.path),
+    }
+    if broken := [name for name, score in scores.items() if not math.isfinite(score)]:
+        raise ValueError(f"{broken[0]} is {scores[broken[0]]}, which is no result")
+    return SweepRun(
+        folder=job.folder,
+        arm=arm,
+        seed=job.seed,
+        curves=curves,
+        scores=scores,
+        commit=job.commit,
+        settings=settings,
+    )
+
+
+def window(values: Sequence[float]) -> int:
+    """A tenth of the rollouts, at least one: what the start and the end of a run are."""
+    return max(1, len(values) // 10)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _cost_and_stability(
+    curves: Mapping[str, tuple[float, ...]], settings: Mapping[str, Any]
+) -> dict[str, float]:
+    scores = {}
+    if drawn := responses_drawn(curves, settings):
+        scores["responses_drawn"] = drawn[-1]
+    if perception := curves.get("loss/perception_kl"):
+        scores["perception_kl_end"] = _mean(perception[-window(perception) :])
+        scores["perception_kl_max"] = max(perception)
+    if errors := curves.get("reward/error_format"):
+        scores["format_errors_end"] = _mean(errors[-window(errors) :])
+    return scores
+
+
+def _lab_scores(result: Mapping[str, Any]) -> dict[str, float]:
+    after = (result.get("evaluation") or {}).get("after") or {}
+    scores = {}
+    for name, report in after.items():
+        scores[f"accuracy, {name}"] = float(report["accuracy"]["value"])
+        # Of benchmarks that know their errors.
+        if "perception" not in report["shares"]:
+            continue
+        perception = float(report["shares"]["perception"]["value"])
+        scores[f"perception errors, {name}"] = perception
+        if wrong := 1.0 - scores[f"accuracy, {name}"]:
+            scores[f"perception share of errors, {name}"] = perception / wrong
+    return scores
+
+
+def _evaluation_scores(path: Path) -> dict[str, float]:
+    """The averages of Table 1 over the full images, from evaluations below a run's folder."""
+    scores: dict[str, float] = {}
+    for file in sorted(path.rglob("summary.json")):
+        summary = read_object(file, remedy="Evaluate again.")
+        for average in summary.get("averages", ()):
+            name, interval = average["name"], average["interval"]
+            if name in PUBLISHED_AVERAGES and average["view"] == "image" and interval is not None:
+                if name in scores:
+                    raise ValueError(f"two evaluations of {path.name} have {name}; keep one")
+                scores[name] = float(interval["value"])
+    return scores
+
+
+def _require_comparable(runs: Sequence[SweepRun]) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for run in runs:
+        if other := seen.get((run.arm, run.seed)):
+            raise ValueError(
+                f"{other} and {run.folder} are both seed {run.seed} of {run.arm}; a report compares one "
+                "run per arm and seed. Give the folder of one sweep."
+            )
+        seen[run.arm, run.seed] = run.folder
+    lengths = {len(run.accuracies): run.folder for run in runs}
+    if len(lengths) > 1:
+        raise ValueError(
+            "learning curves are compared over the same rollouts; got "
+            + " and ".join(f"{length} ({folder})" for length, folder in sorted(lengths.items()))
+            + ". Report on them apart, or repeat with the same training.num_rollouts."
+        )
+
+
+def _missing(runs: Sequence[SweepRun], lost: Sequence[LostRun]) -> list[LostRun]:
+    """The jobs of the grid of all arms and seeds that left no trace."""
+    there = {(run.arm, run.seed) for run in runs} | {(job.arm, job.seed) for job in lost}
+    # A job of no known seed may be any of its arm.
+    grid = [(arm, seed) for arm, seed in there if seed is not None]
+    arms, seeds = {arm for arm, _ in grid}, {seed for _, seed in grid}
+    return [
+        LostRun(folder="", arm=arm, seed=seed, status="missing", reason="")
+        for arm in sorted(arms, key=natural_order)
+        for seed in sorted(seeds)
+        if (arm, seed) not in there
+    ]
