@@ -168,6 +168,39 @@ def test_a_run_that_gets_no_better_ends(tmp_path):
     assert kept(tmp_path / "run") == ["rollout_000002.ckpt", "rollout_000003.ckpt"]
 
 
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [((NAN, 0.2, 0.1, NAN), 2), ((0.2, NAN, 0.3, NAN), 3), ((NAN, NAN, NAN, NAN), None)],
+)
+def test_what_is_no_number_is_never_the_best(tmp_path, accuracies, best):
+    from papo.training import read_best
+
+    rows = run(tmp_path / "run", Scripted(*accuracies), checkpoints_of())
+    assert len(rows) == 4
+    found = read_best(tmp_path / "run")
+    assert (found and found.rollout_step) == best
+
+
+def test_an_early_end_says_how_many_validations_were_no_number(tmp_path):
+    (tmp_path / "run").mkdir()
+    callback = validation(tmp_path / "run", Scripted(0.4, NAN, 0.3), patience=2)
+    module = lab_module(
+        tmp_path / "run", source=lab_problems(), num_rollouts=5, prompts_per_rollout=2,
+        prompts_per_minibatch=2, prompts_per_microbatch=2,
+    )  # fmt: skip
+    train(module, tmp_path / "run", callback, checkpoints_of())
+    assert module.rollout_step == 3
+    assert callback.rule == (
+        "validation.patience=2 on validation/accuracy (1 of the last 2 was no number)"
+    )
+    resumed = validation(tmp_path / "run", Scripted(), patience=2)
+    resumed.load_state_dict(callback.state_dict())
+    assert resumed.rule == callback.rule
+
+
 def test_a_resumed_run_remembers_the_best_and_how_long_it_waits(tmp_path):
     from papo.training import best_checkpoint, read_best
 

@@ -46,8 +46,9 @@ class Validation(Callback):
         settings: when, and what follows.
 
     Attributes:
-        best: the best validation so far.
+        best: the best validation so far; one that measured no number (NaN) never is.
         waited: validations since then.
+        without_number: how many of these measured no number.
     """
 
     def __init__(self, *, evaluations: HeldOutEvaluations, settings: ValidationSettings) -> None:
@@ -55,22 +56,31 @@ class Validation(Callback):
         self.settings = settings
         self.names = validation_names(evaluations.held_out.names)
         self.best: Best | None = None
-        self.waited = 0
+        self.waited = self.without_number = 0
 
     @property
     def rule(self) -> str | None:
         """What may end the run before its last rollout."""
         if self.settings.patience is None:
             return None
-        return f"validation.patience={self.settings.patience} on {self.settings.monitor}"
+        rule = f"validation.patience={self.settings.patience} on {self.settings.monitor}"
+        if not self.without_number:
+            return rule
+        were = "was" if self.without_number == 1 else "were"
+        return f"{rule} ({self.without_number} of the last {self.waited} {were} no number)"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": None if self.best is None else asdict(self.best), "waited": self.waited}
+        return {
+            "best": None if self.best is None else asdict(self.best),
+            "waited": self.waited,
+            "without_number": self.without_number,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = state_dict["best"]
         self.best = None if best is None else Best(**best)
         self.waited = state_dict["waited"]
+        self.without_number = state_dict.get("without_number", 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.settings.keep_best:
@@ -96,13 +106,14 @@ class Validation(Callback):
         step.seconds["validation"] = perf_counter() - began
         step.metrics.update(found["metrics"])
         value = found["metrics"][self.settings.monitor]
-        if self.best is None or value > self.best.value:
+        if not math.isnan(value) and (self.best is None or value > self.best.value):
             self.best = Best(
                 rollout_step=step.rollout_step, metric=self.settings.monitor, value=value
             )
-            self.waited = 0
+            self.waited = self.without_number = 0
         else:
             self.waited += 1
+            self.without_number += math.isnan(value)
         self._keep(trainer)
         if self.settings.patience is not None and self.waited >= self.settings.patience:
             trainer.should_stop = True
