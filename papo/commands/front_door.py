@@ -41,6 +41,9 @@ USER_ERRORS = (
 
 _failures: list[str] = []
 
+_last_acts: list[Callable[[], None]] = []
+"""What the command does when its tasks are over, however they ended."""
+
 
 _ranks: list[Any] = []
 """The Ranks that this command is one of, while it runs."""
@@ -73,7 +76,11 @@ def command(main: Callable[[], Any], *, on_ranks: bool = False) -> int:
     try:
         # Before Hydra makes a folder.
         with interruptible(), _joined_if_several(on_ranks=on_ranks):
-            main()
+            try:
+                main()
+            finally:
+                while _last_acts:
+                    _last_acts.pop()()
     except PeerFailed as error:
         _print_failure(error)
         return 1
@@ -85,6 +92,11 @@ def command(main: Callable[[], Any], *, on_ranks: bool = False) -> int:
         print(f"interrupted by {stop.signal.name}. {_way_on_outside_jobs()}", file=sys.stderr)
         return stop.exit_code
     return exit_code()
+
+
+def at_the_end(act: Callable[[], None]) -> None:
+    """Has the command do something when its tasks are over, also where one failed or a signal ended them."""
+    _last_acts.append(act)
 
 
 @contextmanager

@@ -10,23 +10,28 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
-from papo.commands.front_door import FAILURE_FILE
-from papo.commands.training.ending import console, from_here
+from papo.commands.front_door import FAILURE_FILE, at_the_end
+from papo.commands.training.ending import from_here, outcome
 
 _DEPTH = 3
 """Folders between that of the multirun and a job's: sweeps have one for the arm and one for the seed."""
 
 
 class ShowJobs(Callback):
-    """Prints what came of the jobs, once all have ended; Hydra calls it in the process that the user started.
+    """Prints what came of the jobs, however they ended; Hydra calls it in the process that the user started.
 
-    Hydra calls nothing where a job failed: then its error is what the command says.
+    Hydra calls nothing at the end where a job failed or a signal came, so the command itself is asked to.
     """
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        if jobs := jobs_below(folder):
-            console.print(jobs_table(folder, jobs))
+        at_the_end(lambda: show_jobs(folder))
+
+
+def show_jobs(folder: Path) -> None:
+    """Prints the table of the jobs below a folder, if there are any."""
+    if jobs := jobs_below(folder):
+        outcome.print(jobs_table(folder, jobs))
 
 
 def jobs_below(folder: Path) -> dict[str, Mapping[str, Any]]:

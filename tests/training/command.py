@@ -43,8 +43,7 @@ def run_command(*overrides, short=True, multirun=False):
         patch.setattr(sys, "argv", ["train.py", *flags, *(SHORT if short else ()), *overrides])
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
-                train.main()
-                code = front_door.exit_code()
+                code = front_door.command(train.main, on_ranks=True)
             except SystemExit as exit:
                 code = int(exit.code or 0)
     return Outcome(code, stdout.getvalue(), stderr.getvalue())

@@ -140,6 +140,10 @@ def test_a_multirun_has_a_result_per_job_and_a_wandb_run_each(tmp_path):
     assert outcome.stdout.count("what it set") == 1
     assert "what became of it" not in outcome.stdout
     assert len([line for line in outcome.stdout.splitlines() if " finished " in line]) == 4
+    # Before it a line for each, and none about its rollouts.
+    ends = [line for line in outcome.stdout.splitlines() if "Everything is in" in line]
+    assert len(ends) == 4
+    assert not any(word in outcome.stdout for word in ("rollout 1/1", "run folder", "memory:"))
     jobs = sorted((tmp_path / "sweep").glob("*/result.json"))
     assert [job.parent.name for job in jobs] == ["0", "1", "2", "3"]
     overrides = [result(job.parent)["overrides"] for job in jobs]
@@ -164,6 +168,19 @@ def test_one_failing_job_does_not_stop_the_others(tmp_path):
     assert outcome.stderr.count("error: ") == 1
     assert not (tmp_path / "0" / "result.json").exists()
     assert result(tmp_path / "1")["status"] == "finished"
+    # The table has both.
+    rows = [line.split() for line in outcome.stdout.splitlines() if line[:1] == "│"]
+    assert [(row[1], row[5]) for row in rows] == [("0", "failed"), ("1", "finished")]
+
+
+def test_jobs_of_a_multirun_say_how_far_they_are_when_asked(tmp_path):
+    outcome = run_command(
+        "seed=1,2", "callbacks.progress.every_rollouts=2", f"run_dir={tmp_path}", multirun=True
+    )
+    assert outcome.code == 0
+    assert outcome.stdout.count("rollout 2/2") == 2
+    assert outcome.stdout.count("rollout 1/2") == 0
+    assert outcome.stdout.count("run folder: ") == 2
 
 
 def test_a_resumed_run_keeps_its_wandb_id(tmp_path):

@@ -1,6 +1,7 @@
 """What a run says at its start and at its end: where it is, what came of it, and which commands come next."""
 
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,14 +12,32 @@ from papo.storage.files import write_atomically
 from papo.training import BEST, RunFolder, read_best
 
 # Without a terminal rich assumes 80 columns; the table at the end needs more.
-console = Console(width=None if sys.stdout.isatty() else 120)
+_WIDTH = None if sys.stdout.isatty() else 120
+
+console = Console(width=_WIDTH)
+"""What a run says in its course. A job of a multirun says nothing there, unless it is asked for its progress."""
+
+outcome = Console(width=_WIDTH)
+"""What came of it; and warnings, which are wanted of a job, too."""
 
 PAGE = "report.html"
 
 
-def say(text: str) -> None:
+def quieten(*, writes: bool, keys: Collection[str]) -> None:
+    """Says who of a run speaks, and of what.
+
+    Args:
+        writes: it is rank 0, which speaks for all.
+        keys: dotted, that the command line set.
+    """
+    asks = any(key.startswith("callbacks.progress") for key in keys)
+    outcome.quiet = not writes
+    console.quiet = not writes or (resolvers.multirun_name() is not None and not asks)
+
+
+def say(text: str, to: Console = console) -> None:
     """Prints a sentence as it is: names of files may look like markup."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    to.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def from_here(path: Path) -> Path:
@@ -36,7 +55,7 @@ def write_page(folder: RunFolder) -> None:
     try:
         write_atomically(folder.path / PAGE, build_run_page(folder.path))
     except (OSError, ValueError) as error:
-        say(f"{PAGE} was not written: {error}")
+        say(f"{PAGE} was not written: {error}", outcome)
 
 
 def show_end(folder: RunFolder) -> float:
@@ -44,11 +63,12 @@ def show_end(folder: RunFolder) -> float:
     metrics = folder.final_metrics()
     say(
         f"{metrics['rollout_step']:.0f} rollouts, {metrics['update_step']:.0f} updates; reward of the "
-        f"last rollout {metrics['reward/mean']:.3f}. Everything is in {from_here(folder.path)}"
+        f"last rollout {metrics['reward/mean']:.3f}. Everything is in {from_here(folder.path)}",
+        outcome,
     )
     if resolvers.multirun_name() is None:
         for line in next_commands(folder):
-            say(line)
+            say(line, outcome)
     return metrics["reward/mean"]
 
 

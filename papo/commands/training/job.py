@@ -17,7 +17,7 @@ from papo.commands.training.continued import (
     open_folder,
     own_settings,
 )
-from papo.commands.training.ending import console, from_here, say, show_end
+from papo.commands.training.ending import from_here, quieten, say, show_end
 from papo.commands.training.plan import Plan, make_plan
 from papo.commands.training.preflight import preflight
 from papo.commands.training.run import run
@@ -36,14 +36,14 @@ from papo.training import (
 
 def train(config: DictConfig, ranks: Ranks) -> float:
     """One run, or one rank of it. Returns the mean reward of the last rollout, for sweepers."""
-    console.quiet = not ranks.writes
+    keys = [key for key, _ in overriding.overridden_keys()]
+    quieten(writes=ranks.writes, keys=keys)
     # Of the command line: what a run folder says of it is not read.
     allow_packages(plain(config, resolve=False).get("allow"))
     arms.apply_arm(config)
     check_settings_are_meant(config)
     folder = RunFolder(front_door.run_dir())
     OmegaConf.update(config, "run_dir", str(folder.path))
-    keys = [key for key, _ in overriding.overridden_keys()]
     if config.resume and folder.holds_run() and names_no_setting(keys):
         # Whatever else of the folder was deleted.
         if LENGTH_KEY not in keys and ranks.first(folder.is_finished):

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from papo.commands.constructor_arguments import refusals_named
 from papo.commands.run_memory import run_memory, unloaded_run_memory
+from papo.commands.training.ending import console
 from papo.commands.training.held_out import check_model_of, preflight_held_out
 from papo.commands.training.plan import Plan, require_enough
 from papo.data import MixedProblems, ProblemTable, Virl39kProblems, notes_on
@@ -28,6 +29,7 @@ from papo.training import (
     checkpoint_bytes,
     longest_prompt,
 )
+from papo.training.callbacks import PhaseProgress
 from papo.types import ImageMask
 from papo.views import MaskedView
 
@@ -129,7 +131,11 @@ def make_trainer(
         return build_trainer(
             plan.make_trainer,
             folder=Path(plan.config.run_dir),
-            callbacks=plan.callbacks,
+            callbacks=[
+                one
+                for one in plan.callbacks
+                if not (console.quiet and isinstance(one, PhaseProgress))
+            ],
             loggers=loggers,
             ranks=ranks,
             device=device,

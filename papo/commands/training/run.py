@@ -13,7 +13,7 @@ from papo.commands import resolvers
 from papo.commands.building import instantiate
 from papo.commands.constructors import plain
 from papo.commands.on_ranks import weight_source
-from papo.commands.training.ending import console, say, show_end, write_page
+from papo.commands.training.ending import console, outcome, say, show_end, write_page
 from papo.commands.training.held_out import evaluate_now
 from papo.commands.training.plan import Plan, require_enough
 from papo.commands.training.preflight import (
@@ -98,7 +98,7 @@ def run(
         precision=str(trainer.precision),
     )
     if lost:
-        console.print(lost, highlight=False, soft_wrap=True)
+        say(lost, outcome)
     for note in ranks.first(lambda: folder.go_on(start)):
         say(note)
     reports: dict[str, Any] = {}
