@@ -11,12 +11,13 @@ SHELL := /bin/bash
 # A stamp says which pyproject.toml an environment was installed from: nothing is installed twice.
 CORE_STAMP := $(VENV)/.installed-core
 DEV_STAMP := $(VENV)/.installed-dev
+DOCS_STAMP := $(VENV)/.installed-docs
 
 # Workers of the test suite; PYTEST passes options on.
 WORKERS ?= 2
 pytest = -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-.PHONY: help setup demo test test-newest test-oldest lock check format clean bench peers notebooks server server-test
+.PHONY: help setup demo test test-newest test-oldest lock check format clean docs bench peers notebooks server server-test
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -61,6 +62,10 @@ check: $(DEV_STAMP) ## format, lint, types and the floors of the architecture
 format: $(DEV_STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(DOCS_STAMP) ## the site of README and docs/: outputs/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'to read and search it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory outputs/docs'
 
 # One thread, so that CPU seconds mean the same on a shared machine. BENCH passes options on.
 bench: $(DEV_STAMP) ## speed and memory against other trainers (about 20 minutes)
@@ -120,7 +125,7 @@ define install
 	@$(1) -m pip install --quiet --disable-pip-version-check $(2) --no-build-isolation --editable '.$(if $(3),[$(3)])'
 endef
 
-compile = $(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev --no-header --no-annotate $(1) pyproject.toml >/dev/null
+compile = $(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev --extra docs --no-header --no-annotate $(1) pyproject.toml >/dev/null
 
 # What the suite passed with, and a torch where there is none yet.
 has_torch = $(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'
@@ -133,3 +138,7 @@ $(CORE_STAMP): pyproject.toml constraints/locked.txt | $(BIN)/python
 $(DEV_STAMP): pyproject.toml constraints/locked.txt | $(BIN)/python
 	$(call install,$(BIN)/python,$(locked),dev)
 	touch $@ $(CORE_STAMP)
+
+$(DOCS_STAMP): pyproject.toml constraints/locked.txt | $(BIN)/python
+	$(call install,$(BIN)/python,$(locked),docs)
+	touch $@
