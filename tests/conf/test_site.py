@@ -126,3 +126,16 @@ def test_the_pages_of_the_code_have_every_public_module_once():
     }
     assert len(listed) > 200
     assert sorted(listed) == sorted(there)
+
+
+def test_the_glossary_explains_a_word_once_and_says_where_it_is():
+    text = text_of("docs/glossary.md")
+    rows = [
+        row for row in re.findall(r"(?m)^\| (.+?) \| (.+) \| (.*) \|$", text) if row[0] != "word"
+    ]
+    words = [word for row in rows for word in row[0].split(", ")]
+    assert len(set(words)) == len(words) > 70
+    for word, sentence, where in rows:
+        assert sentence.endswith((".", ").")), word
+        for place in re.findall(r"`([^`]+)`", where):
+            assert (REPOSITORY / place).exists(), place

@@ -1,0 +1,101 @@
+"""Draws the figures that pages of results begin with, from the tables of these pages: python scripts/draw_results.py
+
+What is drawn says docs/results/figures.yaml. A figure says what its page says, to the digit.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+# A clone that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from papo.analysis.forest import Effect, Panel, as_file, forest_plot
+from papo.files import write_atomically
+
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "results"
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=PAGES,
+        help="has the pages and figures.yaml, and gets the figures (default: docs/results)",
+    )
+    folder = parser.parse_args().folder
+    try:
+        figures = yaml.safe_load((folder / "figures.yaml").read_text("utf-8"))
+        for name, figure in figures.items():
+            text = (folder / f"{figure['page']}.md").read_text("utf-8")
+            panels = [panel_of(text, **panel) for panel in figure["panels"]]
+            write_atomically(folder / f"{name}.svg", as_file(forest_plot(panels)))
+            print("Wrote", folder / f"{name}.svg")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def panel_of(
+    text: str, *, title: str, column: str, sections: Sequence[str], zero: str = ""
+) -> Panel:
+    """Reads the differences in one column of the first tables of some sections of a page.
+
+    Args:
+        text: the page.
+        title: above the panel.
+        column: the name that stands in the tables.
+        sections: their headings.
+        zero: what the differences are from; by default the arm of the first row.
+
+    Raises:
+        ValueError: a section, the column or a first row is not there, or a cell is no difference with its interval.
+    """
+    effects, firsts = {}, []
+    for section in sections:
+        for arm, cell in _cells(text, section, column):
+            if arm.endswith(", itself"):
+                firsts.append(arm.removesuffix(", itself"))
+            else:
+                effects[arm] = _effect(cell)
+    if len(firsts) != len(sections) or not effects:
+        raise ValueError(
+            f"a table has one row 'ARM, itself' and others; got {firsts} as the first rows"
+        )
+    return Panel(title=title, baseline=zero or firsts[0], effects=effects)
+
+
+def _cells(text: str, section: str, column: str) -> Iterator[tuple[str, str]]:
+    """Arm and cell of every row of the first table below a heading."""
+    below = re.search(rf"^#+ {re.escape(section)}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    if below is None:
+        raise ValueError(f"the page has no section {section!r}")
+    table = re.search(r"(?:^\|.*\n)+", below[1], re.MULTILINE)
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (table[0] if table else "").splitlines()
+    ]
+    if not rows or column not in rows[0]:
+        raise ValueError(f"the first table of {section!r} has no column {column!r}")
+    for row in rows[2:]:
+        yield row[0].replace("`", ""), row[rows[0].index(column)]
+
+
+def _effect(cell: str) -> Effect:
+    """`+0.3 [-0.1, +0.7] [-0.6, +1.2]`: value, the interval over starts where there are two, that over seeds."""
+    value, *ends = map(float, re.findall(r"[-+]?\d+\.\d+", cell))
+    ranges = list(zip(ends[::2], ends[1::2], strict=True))
+    if not 1 <= len(ranges) <= 2:
+        raise ValueError(f"a difference has one interval, or two; got {cell!r}")
+    return Effect(value=value, narrow=ranges[-1], wide=ranges[0] if len(ranges) == 2 else None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
