@@ -14,8 +14,8 @@ import yaml
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.forest import Effect, Panel, as_file, forest_plot
-from papo.files import write_atomically
+from papo.analysis.sweeps.forest import Effect, Panel, as_file, forest_plot
+from papo.storage.files import write_atomically
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "results"
 
