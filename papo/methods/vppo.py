@@ -38,6 +38,10 @@ class VPPO(Credit):
         entropy = () if self.entropy_share is None else ((IMAGE, "entropy"),)
         return old_needs((self.view, "logprobs"), *entropy)
 
+    @property
+    def weighs(self) -> bool:
+        return self.least < 1
+
     def __call__(self, batch: RolloutBatch, blocks: Blocks, *, progress: float) -> TokenValues:
         mask = batch.response_mask
         dependence = k3_dependence(old(batch, self.view), batch.old_logprobs)

@@ -389,6 +389,11 @@ class VisionLanguagePolicy(nn.Module):
             chunk_size=self.head_chunk_size,
         )
 
+    def remembering_nothing(self) -> AbstractContextManager[None]:
+        """A context whose passes leave no feature behind: pictures are then read together with others than theirs,
+        which would change the last bits of later passes."""
+        return self.reader.remembering_nothing()
+
     def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest.
 

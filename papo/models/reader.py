@@ -192,6 +192,16 @@ class PromptReader:
             next_positions=next_positions.to(device),
         )
 
+    @contextmanager
+    def remembering_nothing(self) -> Iterator[None]:
+        """Within, what is known of pictures is read, and what is found out is not kept."""
+        cache = self.vision_cache
+        self.vision_cache = None if cache is None else cache.copy()
+        try:
+            yield
+        finally:
+            self.vision_cache = cache
+
     def vision_features(self, groups: Sequence[PromptGroup]) -> VisionFeatures | None:
         """The images of all groups, in order: at most one call of the tower, each image in it once."""
         pictured = [group for group in groups if group.patches is not None]

@@ -35,6 +35,12 @@ class VisionFeatureCache:
     def is_valid(self) -> bool:
         return not any(p.requires_grad for p in self.tower.parameters())
 
+    def copy(self) -> "VisionFeatureCache":
+        """Knows the same, and learns apart from this one."""
+        copied = VisionFeatureCache(self.tower)
+        copied.entries = self.entries.copy()
+        return copied
+
     def __len__(self) -> int:
         return len(self.entries)
 

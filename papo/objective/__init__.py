@@ -15,6 +15,7 @@ from papo.objective.credit import (
 )
 from papo.objective.errors import NonFiniteTermError, SettingError
 from papo.objective.objective import Objective
+from papo.objective.pulls import TermPull, term_pulls
 from papo.objective.term import Number, Term, TokenChoice, TokenValues, look, view_needs
 from papo.objective.terms import ClippedSurrogate, ReferenceKL, ViewEntropy, ViewKL
 
@@ -29,6 +30,7 @@ __all__ = [
     "ReferenceKL",
     "SettingError",
     "Term",
+    "TermPull",
     "TokenChoice",
     "TokenValues",
     "ViewEntropy",
@@ -38,5 +40,6 @@ __all__ = [
     "look",
     "old",
     "old_needs",
+    "term_pulls",
     "view_needs",
 ]

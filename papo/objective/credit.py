@@ -78,6 +78,11 @@ class Credit(ABC):
         """Whether it changes over the run."""
         return False
 
+    @property
+    def weighs(self) -> bool:
+        """Whether tokens that keep an advantage get different weights; otherwise it only chooses among them."""
+        return True
+
     def check_group(self, num_responses: int) -> None:  # noqa: B027 - most credits suit any group
         """Raises SettingError where groups of so many responses do not suit it; asked before a model is loaded."""
 

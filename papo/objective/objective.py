@@ -131,15 +131,20 @@ class Objective:
                         f"the term {name!r} has a weight but not its input: {missing} is missing"
                     )
                 continue
-            values = term(batch, scores)
-            if name in batch.term_weights:
-                # Selected, not multiplied: what is infinite where nobody looks stays out.
-                weights_of = batch.term_weights[name]
-                values = (values * weights_of.to(values)).where(weights_of > 0, 0.0)
+            values = self.token_values(name, batch, scores)
             value = averaged(values, batch, term.average, minibatch, self.count_epsilon)
             terms[name] = value if weights[name] != 0.0 else value.detach()
         terms["total"] = _weighted_sum(terms, weights)
         return terms
+
+    def token_values(self, name: str, batch: RolloutBatch, scores: TokenScores) -> TokenValues:
+        """Returns the term of that name at each token, before it is averaged; its needs are met."""
+        values = self.terms[name](batch, scores)
+        if name not in batch.term_weights:
+            return values
+        # Selected, not multiplied: what is infinite where nobody looks stays out.
+        weights_of = batch.term_weights[name]
+        return (values * weights_of.to(values)).where(weights_of > 0, 0.0)
 
     @torch.no_grad()
     def diagnostics(

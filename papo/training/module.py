@@ -1,6 +1,6 @@
 """PAPO under Lightning: each training step collects a rollout and updates the policy on it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +88,8 @@ class TrainingModule(LightningModule):
         self.update_step = 0
         self.prompts_drawn = 0
         self.last_step: FinishedStep | None = None
+        self.before_update: Callable[[Rollout, RolloutBatch], None] | None = None
+        """Told the rollout and this rank's share of a minibatch before its update; must change nothing."""
         self._is_cut = False
 
     @property
@@ -196,6 +198,8 @@ class TrainingModule(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for share in rollout.minibatches:
             part = trim(rollout.batch.select_groups(share.start, share.stop))
+            if self.before_update is not None:
+                self.before_update(rollout, part)
             sums = self.collector.microbatches.retried(part, partial(self._accumulate, share, part))
             if sharding.passes_are_collective:
                 self.broken.stop_together(self.rollout_step)
