@@ -45,6 +45,7 @@ from papo.statistics.seeds import (
 )
 from papo.statistics.shares import is_majority, pass_at_k, wilson_interval
 from papo.statistics.significance import benjamini_hochberg, bowker_test, mcnemar_exact
+from papo.statistics.term_gradients import TermGradient, first_median_last, judge_terms
 from papo.statistics.unseen import unseen_share
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Difference",
     "Interval",
     "MeanDifference",
+    "TermGradient",
     "badly_formatted",
     "benjamini_hochberg",
     "bootstrap_mean",
@@ -68,8 +70,10 @@ __all__ = [
     "detectable_over_starts",
     "detectable_within_starts",
     "double_sampling",
+    "first_median_last",
     "is_majority",
     "judge_collapse",
+    "judge_terms",
     "mcnemar_exact",
     "mean_relative_gain",
     "minimum_detectable_difference",

@@ -243,8 +243,7 @@ def test_every_logged_name_is_documented(demo):
     run, _ = demo
     documented = (REPOSITORY / "docs" / "metrics.md").read_text()
     names = [
-        re.sub("^gradient/[^/]+/", "gradient/TERM/", name)
-        for name in table(run / "metrics.csv")[0]
+        re.sub("^gradient/[^/]+/", "gradient/TERM/", name) for name in table(run / "metrics.csv")[0]
     ]
     names += [f"seconds/{n}" for n in ("rollout", "reward", "score", "update")]
     missing = [name for name in names if f"`{name}`" not in documented]

@@ -1,0 +1,99 @@
+"""What the recorded gradients of the terms say of a run: a verdict on each, for the check of a run and its page."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+PREFIX = "gradient/"
+
+LEADS = 1.0
+"""A term whose gradient is larger than the surrogate's decides where the policy goes."""
+CLAMPED = 0.5
+"""Share of the tokens at a clamp."""
+FEW = 0.9
+"""Share of all pulls that the one per cent of the tokens with the largest have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermGradient:
+    """One term of a run.
+
+    Attributes:
+        name: of the term.
+        measures: by name (norm, norm_vision, cosine, ...), a value per measured rollout, nan where it has none.
+        verdict: what to make of it, in a line.
+        is_sound: whether the verdict finds nothing.
+    """
+
+    name: str
+    measures: Mapping[str, Sequence[float]]
+    verdict: str
+    is_sound: bool
+
+    def summary(self, measure: str) -> tuple[float, float, float]:
+        """First, median and last value that is a number; nan where there is none."""
+        return first_median_last(self.measures[measure])
+
+
+def first_median_last(values: Sequence[float]) -> tuple[float, float, float]:
+    """Of the values that are numbers; nan where none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return (numbers[0], median(numbers), numbers[-1]) if numbers else (math.nan,) * 3
+
+
+def judge_terms(curves: Mapping[str, Sequence[float]]) -> list[TermGradient]:
+    """Returns the terms of a run, in the order of its columns; none where nothing was measured.
+
+    Args:
+        curves: column of metrics.csv -> a value per rollout.
+    """
+    columns: dict[str, dict[str, Sequence[float]]] = {}
+    for column, values in curves.items():
+        if column.startswith(PREFIX) and not all(map(math.isnan, values)):
+            name, measure = column.removeprefix(PREFIX).rsplit("/", 1)
+            columns.setdefault(name, {})[measure] = values
+    surrogate = columns.get("surrogate", {}).get("norm", ())
+    return [_judged(name, measures, surrogate) for name, measures in columns.items()]
+
+
+def _judged(
+    name: str, measures: Mapping[str, Sequence[float]], surrogate: Sequence[float]
+) -> TermGradient:
+    found = "; ".join(_findings(name, measures, surrogate))
+    return TermGradient(
+        name=name,
+        measures=measures,
+        verdict=found or "nothing speaks against it",
+        is_sound=not found,
+    )
+
+
+def _findings(
+    name: str, measures: Mapping[str, Sequence[float]], surrogate: Sequence[float]
+) -> list[str]:
+    norms = [value for value in measures.get("norm", ()) if not math.isnan(value)]
+    if not any(norms):
+        return [f"no gradient in any of {len(norms)} measures: it has a weight and does nothing"]
+    findings = []
+    if name != "surrogate":
+        pairs = list(zip(measures["norm"], surrogate, strict=False))
+        led = [own > LEADS * other for own, other in pairs if not math.isnan(own + other)]
+        if led and led[-1]:
+            own, other = next(pair for pair in reversed(pairs) if not math.isnan(sum(pair)))
+            times = f"{own / other:.3g} times the surrogate's" if other else "the only one left"
+            findings.append(
+                f"it leads: its gradient ends at {times} ({_share(led)} of the measures)"
+            )
+    for measure, limit, says in (
+        ("clamped", CLAMPED, "of the tokens are at a clamp or cap, where it teaches nothing"),
+        ("top_share", FEW, "of its pull comes from 1 % of the tokens"),
+    ):
+        last = first_median_last(measures.get(measure, ()))[2]
+        if last > limit:
+            findings.append(f"in the end {100 * last:.0f} % {says}")
+    return findings
+
+
+def _share(holds: Sequence[bool]) -> str:
+    return f"{sum(holds)} of {len(holds)}"

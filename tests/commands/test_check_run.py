@@ -1,0 +1,117 @@
+"""`papo check run`: the table of a run's terms, from its folder alone."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from papo.commands import check_run
+from papo.commands.command_line import variables
+
+NAN = float("nan")
+SOUND = {
+    "gradient/surrogate/norm": [0.2, NAN, 0.4],
+    "gradient/surrogate/cosine": [1.0, NAN, 1.0],
+    "gradient/surrogate/clamped": [0.0, NAN, 0.1],
+    "gradient/surrogate/top_share": [0.03, NAN, 0.04],
+    "gradient/own/norm": [0.1, NAN, 0.3],
+    "gradient/own/cosine": [NAN, NAN, -0.5],
+    "gradient/own/clamped": [0.0, NAN, 0.0],
+    "gradient/own/top_share": [NAN, NAN, 0.5],
+    "policy/masked_preferred_fraction": [0.4, 0.3, 0.2],
+}
+
+
+def folder(path, curves, faults=()):
+    path.mkdir()
+    with (path / "metrics.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rollout_step", *curves])
+        for step, values in enumerate(zip(*curves.values(), strict=True), start=1):
+            writer.writerow([step, *values])
+    if faults:
+        lines = "".join(json.dumps(fault) + "\n" for fault in faults)
+        (path / "faults.jsonl").write_text(lines, "utf-8")
+    return path
+
+
+def run(monkeypatch, capsys, path):
+    monkeypatch.setattr(sys, "argv", ["papo check run", str(path)])
+    code = check_run.main()
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_row_has_the_first_the_median_and_the_last_measure(tmp_path, monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, folder(tmp_path / "run", SOUND))
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["surrogate", "norm", "0.2", "0.3", "0.4"] in rows
+    assert ["own", "norm", "0.1", "0.2", "0.3"] in rows
+    assert ["cosine", "-0.5", "-0.5", "-0.5"] in rows
+    assert ["masked", "preferred", "0.4", "0.3", "0.2"] in rows
+    assert "of 2 measures" in out
+    assert out.count("nothing speaks against it") == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "code"),
+    [
+        ({"gradient/own/norm": [0.0, NAN, 0.0]}, "no gradient in any of 2 measures", 1),
+        (
+            {"gradient/own/norm": [0.1, NAN, 2.0]},
+            "its gradient ends at 5 times the surrogate's (1 of 2 of the measures)",
+            0,
+        ),
+        ({"gradient/own/clamped": [0.0, NAN, 0.75]}, "in the end 75 % of the tokens", 0),
+        ({"gradient/own/top_share": [0.1, NAN, 0.95]}, "in the end 95 % of its pull", 0),
+    ],
+)
+def test_each_verdict_is_said_of_its_term(changed, said, code, tmp_path, monkeypatch, capsys):
+    found, out, _ = run(monkeypatch, capsys, folder(tmp_path / "run", {**SOUND, **changed}))
+    assert found == code
+    assert said in out
+    assert out.count("nothing speaks against it") == 1
+
+
+def test_faults_of_the_run_are_repeated(tmp_path, monkeypatch, capsys):
+    fault = {"rollout_step": 1, "key": "masking", "says": "the view changes nothing"}
+    code, out, _ = run(monkeypatch, capsys, folder(tmp_path / "run", SOUND, [fault]))
+    assert code == 1
+    assert "rollout 1: masking: the view changes nothing." in out
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("metrics.csv", "rollout_step,reward/mean\n1,0.5\n", "no measured gradients"),
+        ("metrics.csv", "rollout_step,gradient/own/norm\n1,much\n", "metrics.csv is damaged"),
+        ("faults.jsonl", "{}\n", "faults.jsonl is damaged"),
+        ("metrics.csv", None, "metrics.csv"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_a_line(file, text, said, tmp_path, monkeypatch, capsys):
+    path = folder(tmp_path / "run", SOUND)
+    (path / file).unlink() if text is None else (path / file).write_text(text, "utf-8")
+    code, _, err = run(monkeypatch, capsys, path)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_it_needs_no_torch(tmp_path):
+    path = folder(tmp_path / "run", SOUND)
+    code = (
+        "import sys; from papo.commands.command_line import main; "
+        f"code = main(['check', 'run', {str(path)!r}]); sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **variables()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
