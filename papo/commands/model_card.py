@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from papo.commands.constructors import read_config
-from papo.evaluation.run.report import accuracy_name, percent_with_interval
+from papo.evaluation.run.report import accuracy_name
 from papo.reporting.markdown_text import markdown_table, markdown_text
+from papo.reporting.numbers import percent
 from papo.storage.files import read_object
 
 _LARGEST_CARD = 1_000_000
@@ -178,7 +179,7 @@ def _evaluated(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
             str(one["view"]),
             str(one["num_problems"]),
             accuracy_name(summary),
-            percent_with_interval(one["accuracy"]),
+            percent(one["accuracy"]),
         ]
         for summary in summaries
         for one in summary["sets"]
@@ -191,7 +192,7 @@ def _evaluated(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _held_out(result: Mapping[str, Any]) -> list[str]:
     rows = [
-        [str(name), moment, percent_with_interval(one["accuracy"])]
+        [str(name), moment, percent(one["accuracy"])]
         for moment, sets in (result.get("evaluation") or {}).items()
         for name, one in sets.items()
         if isinstance(one, Mapping) and isinstance(one.get("accuracy"), Mapping)

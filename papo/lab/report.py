@@ -12,6 +12,7 @@ from rich.table import Table
 
 from papo.lab.grading import Category, Grade, from_plain, grade_responses, to_plain
 from papo.parallel import Ranks
+from papo.reporting.numbers import percent
 from papo.statistics import Interval, bootstrap_mean
 from papo.types import Policy, ProblemSource, RolloutEngine, derive_seed, derive_seeds
 
@@ -176,15 +177,11 @@ def compare_reports(reports: Mapping[str, LabReport]) -> Table:
     for set_name in next(iter(reports.values())).sets:
         sets = [report.sets[set_name] for report in reports.values()]
         table.add_section()
-        table.add_row(set_name, "[bold]accuracy", *(_percent(one.accuracy) for one in sets))
+        table.add_row(set_name, "[bold]accuracy", *(percent(one.accuracy) for one in sets))
         for category in Category:
             label = category.replace("_", " ")
-            table.add_row("", label, *(_percent(one.shares[category]) for one in sets))
+            table.add_row("", label, *(percent(one.shares[category]) for one in sets))
     return table
-
-
-def _percent(share: Interval) -> str:
-    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

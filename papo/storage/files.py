@@ -1,6 +1,5 @@
 """Writing files so that a crash, a full disk or a second process cannot spoil them; reading those that were spoilt."""
 
-import csv
 import errno
 import json
 import os
@@ -35,6 +34,11 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain values as JSON, the whole file or nothing."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
 def writable(text: str) -> str:
@@ -74,33 +78,6 @@ def read_object(
         if not isinstance(content[key], kind):
             raise DamagedFile(f"{path} is damaged: {key} is {str(content[key])[:80]!r}. {remedy}")
     return content
-
-
-def read_numbers(path: Path, *, remedy: str) -> dict[str, tuple[float, ...]]:
-    """Returns a CSV file of numbers as columns, in the order of the file; NaN and infinity are numbers.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DamagedFile: it is empty, has no row, or a row does not fit; names the line.
-    """
-    try:
-        rows = list(csv.reader(path.read_bytes().decode("utf-8").splitlines(), strict=True))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing. {remedy}") from None
-    except (ValueError, csv.Error) as error:
-        raise DamagedFile(f"{path} is damaged: {error}. {remedy}") from error
-    if len(rows) < 2:
-        raise DamagedFile(f"{path} is damaged: it holds no row. {remedy}")
-    header, *values = rows
-    numbers = []
-    for line, row in enumerate(values, start=2):
-        try:
-            if len(row) != len(header):
-                raise ValueError(f"{len(row)} cells under {len(header)} columns")
-            numbers.append([float(cell) for cell in row])
-        except ValueError as error:
-            raise DamagedFile(f"{path} is damaged, line {line}: {error}. {remedy}") from error
-    return dict(zip(header, zip(*numbers, strict=True), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

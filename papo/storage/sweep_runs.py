@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from papo.statistics import ACCURACY_COLUMNS
-from papo.storage.files import DamagedFile, read_numbers, read_object
+from papo.storage.files import DamagedFile, read_object
 from papo.storage.provenance import flatten_settings
+from papo.storage.tables import read_numbers
 
 _REPEAT = "Restore it, or move the job's folder away and repeat the command of the sweep."
 

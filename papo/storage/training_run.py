@@ -4,7 +4,6 @@ What cannot be read is left out and said (`TrainingRun.notes`), never guessed. T
 in papo/training/run_folder.py, the columns in docs/metrics.md.
 """
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from papo.storage.files import DamagedFile, read_object
+from papo.storage.tables import read_readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +124,8 @@ def read_training_run(folder: Path, *, groups_of_each_kind: int) -> TrainingRun:
         config_text=_read_text(folder / "config.yaml"),
         planned_rollouts=planned if isinstance(planned, int) else None,
         result=_read_object(folder / "result.json", notes),
-        metrics=_read_table(folder / "metrics.csv", notes),
-        timings=_read_table(folder / "timings.csv", notes),
+        metrics=read_readable(folder / "metrics.csv", notes),
+        timings=read_readable(folder / "timings.csv", notes),
         groups=choose_groups(_read_groups(folder / "rollouts.jsonl", notes), groups_of_each_kind),
         notes=tuple(notes),
     )
@@ -169,32 +169,6 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
         return read_object(path, remedy="It was left out.")
     except DamagedFile as error:
         notes.append(str(error))
-        return None
-
-
-def _read_table(path: Path, notes: list[str]) -> dict[str, tuple[float, ...]]:
-    """Columns of a CSV file of numbers; rows of another length (a run cut short) are noted."""
-    lines = _read_text(path).splitlines()
-    if not lines:
-        return {}
-    try:
-        header, *rows = csv.reader(lines)
-    except csv.Error as error:
-        notes.append(f"{path} is damaged: {error}. It was left out.")
-        return {}
-    whole = [row for row in rows if len(row) == len(header) and _number(row[0]) is not None]
-    if len(whole) < len(rows):
-        notes.append(f"Damaged rows left out of {path.name}: {len(rows) - len(whole)}.")
-    return {
-        name: tuple(math.nan if (value := _number(row[column])) is None else value for row in whole)
-        for column, name in enumerate(header)
-    }
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
         return None
 
 

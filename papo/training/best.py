@@ -1,10 +1,9 @@
 """Which checkpoint of a run was the best on held-out problems: best.json names it, the run keeps it."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from papo.storage.files import DamagedFile, read_object, write_atomically
+from papo.storage.files import DamagedFile, read_object, write_json
 
 BEST = "best"
 """RUN_DIR/best names the best checkpoint of a run where a checkpoint is asked for."""
@@ -32,7 +31,7 @@ def write_best(folder: Path, best: Best | None) -> None:
     if best is None:
         (folder / _FILE).unlink(missing_ok=True)
     else:
-        write_atomically(folder / _FILE, json.dumps(asdict(best), indent=2))
+        write_json(folder / _FILE, asdict(best))
 
 
 def read_best(folder: Path) -> Best | None:

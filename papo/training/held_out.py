@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch import Trainer
 
 from papo.parallel import Ranks
+from papo.storage.tables import append_jsonl
 from papo.training.module import TrainingModule
 from papo.training.random_state import random_state, restore_random_state
-from papo.training.tables import append_jsonl
 
 EVALUATIONS = "evaluations.jsonl"
 """Of a run's folder: a line for each evaluation on held-out problems."""

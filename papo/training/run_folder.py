@@ -15,8 +15,6 @@ Nothing is lost: what a resumed run takes out of a table is beside it in TABLE.c
 checkpoint is NAME.damaged, and the result of a finished run that is continued is result_ROLLOUTS.json.
 """
 
-import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from papo.rollout import SERVER_KEYS
-from papo.storage.files import DamagedFile, read_object, write_atomically
-from papo.storage.provenance import require_same_settings, run_facts, start_facts, with_start
+from papo.storage.files import DamagedFile, read_object, write_json
+from papo.storage.provenance import require_same_settings, start_facts, with_start
+from papo.storage.run_folder import begin_run, holds_run, write_config, write_result
+from papo.storage.tables import first_missing_row, last_row, truncate_csv, truncate_jsonl
 from papo.training.checkpoints import (
     DamagedCheckpoint,
     checkpoints,
@@ -36,7 +36,6 @@ from papo.training.checkpoints import (
 )
 from papo.training.data_fingerprint import DataFingerprint
 from papo.training.held_out import EVALUATIONS
-from papo.training.tables import first_missing_row, truncate_csv, truncate_jsonl
 
 # Settings that change where a run goes and who watches it, not what it computes.
 PROCESS_KEYS = (
@@ -100,7 +99,7 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "run.json").exists()
+        return holds_run(self.path)
 
     def settings(self) -> dict[str, Any]:
         """The configuration of the run that the folder holds."""
@@ -167,16 +166,12 @@ class RunFolder:
             self.checkpoint, self._damaged = newest_whole_checkpoint(self.checkpoint_folder)
             self._require_somewhere_to_go_on()
             return
-        if foreign := [name for name in _PRODUCTS if (self.path / name).exists()]:
-            raise ValueError(
-                f"{self.path} holds {foreign[0]} but no run.json, so it is not clear whose it is. Choose "
-                "another run_dir, or empty this one."
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._write_config(start)
-        # Written last: a folder is a run once it says what the run is.
-        self._write_json(
-            "run.json", run_facts(overrides=start.overrides, seed=start.config.get("seed"))
+        begin_run(
+            self.path,
+            config=start.config,
+            config_text=start.config_text,
+            overrides=start.overrides,
+            products=_PRODUCTS,
         )
 
     def compare_problems(self, problems: DataFingerprint) -> str | None:
@@ -237,8 +232,8 @@ class RunFolder:
             notes.append(f"{LENGTH_KEY} was {before}, is {start.num_rollouts}")
             if (end := self._finished_rollouts()) is not None:
                 os.replace(self.path / "result.json", self.path / f"result_{end:06d}.json")
-            self._write_config(start)
-        self._write_json("run.json", run)
+            write_config(self.path, start.config, start.config_text)
+        write_json(self.path / "run.json", run)
         return notes
 
     @property
@@ -272,22 +267,11 @@ class RunFolder:
         """
         if status != "finished" and self.is_finished():
             return
-        run = self.run()
-        self._write_json(
-            "result.json",
-            {"status": status, "overrides": run["overrides"], "seed": run.get("seed"), **values},
-        )
+        write_result(self.path, self.run(), status, **values)
 
     def last_metrics(self) -> dict[str, float]:
         """The last row of metrics.csv, empty before the first rollout."""
-        file = self.path / "metrics.csv"
-        lines = file.read_text("utf-8").splitlines() if file.exists() else []
-        if len(lines) < 2:
-            return {}
-        values = [float(cell) for cell in lines[-1].split(",")]
-        columns = zip(lines[0].split(","), values, strict=True)
-        # What was not measured after this rollout is no number of JSON's.
-        return {name: value for name, value in columns if not math.isnan(value)}
+        return last_row(self.path / "metrics.csv")
 
     def final_metrics(self) -> dict[str, float]:
         """The numbers of the last rollout of a finished run, whatever became of its tables.
@@ -332,10 +316,3 @@ class RunFolder:
                 f"the run in {self.path} is finished and has no checkpoint any more, so it cannot go on to "
                 f"more rollouts; leave out {LENGTH_KEY}, or start a new run in another run_dir"
             )
-
-    def _write_config(self, start: Start) -> None:
-        write_atomically(self.path / "config.yaml", start.config_text)
-        self._write_json("config.json", start.config)
-
-    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        write_atomically(self.path / name, json.dumps(value, indent=2))

@@ -9,7 +9,8 @@ import zipfile
 import pytest
 import torch
 
-from papo.storage.files import cut_lines, locked, read_numbers, read_object
+from papo.storage.files import cut_lines, locked, read_object
+from papo.storage.tables import read_numbers
 from papo.training.checkpoints import DamagedCheckpoint, newest_whole_checkpoint, require_whole
 
 LINES = [b"step,reward\n", b"1,0.5\n", b"2,0.25\n", b"3,0.75\n"]

@@ -7,9 +7,9 @@ from importlib.metadata import version
 import pytest
 import torch
 
+from papo.storage.tables import append_csv, append_jsonl, truncate_csv, truncate_jsonl
 from papo.training import RunFolder, Start, newest_checkpoint
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint, checkpoint_path
-from papo.training.tables import append_csv, append_jsonl, truncate_csv, truncate_jsonl
 
 ROWS = [{"rollout_step": i, "reward/mean": i / 3} for i in range(1, 6)]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from papo.reporting.markdown_text import markdown_text
+from papo.reporting.markdown_text import markdown_table
+from papo.reporting.numbers import interval_text, no_interval
 from papo.statistics import Interval, ratio_of_means, t_interval
 from papo.storage.files import read_object
 from papo.storage.published import published_results
@@ -95,30 +96,30 @@ def step_ratio(first: RunCost, second: RunCost) -> Interval | None:
 def cost_markdown(costs: Sequence[RunCost]) -> str:
     """Returns the table: a row per run, the first one being what the others are divided by."""
     first = costs[0]
-    lines = [
-        f"| run | steps | s per step | / first run | {' | '.join(PHASES)} | tokens per response |",
-        "|---|" + "---:|" * (len(PHASES) + 4),
-    ]
+    rows = []
     for cost in costs:
         mean, of_first = (sum(one.seconds) / len(one.seconds) for one in (cost, first))
         ratio = _cell(mean / of_first, step_ratio(first, cost), ".2f")
-        tokens = "" if math.isnan(cost.response_tokens) else f"{cost.response_tokens:.0f}"
-        cells = [
-            markdown_text(cost.name),
-            str(len(cost.seconds)),
-            _cell(mean, step_seconds(cost), ".4g"),
-            "" if cost is first else ratio,
-            *(f"{cost.phases[phase]:.4g}" for phase in PHASES),
-            tokens,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(
+            [
+                cost.name,
+                str(len(cost.seconds)),
+                _cell(mean, step_seconds(cost), ".4g"),
+                "" if cost is first else ratio,
+                *(f"{cost.phases[phase]:.4g}" for phase in PHASES),
+                "" if math.isnan(cost.response_tokens) else f"{cost.response_tokens:.0f}",
+            ]
+        )
     published = published_results()["cost_per_step_seconds"]
+    empty = [""] * (len(PHASES) + 1)
     for size in ("3b", "7b"):
         grpo, papo = published[f"grpo_{size}"], published[f"papo_{size}"]
-        empty = " | " * len(PHASES)
-        lines.append(f"| published, GRPO {size.upper()} | | {grpo} | | {empty} |")
-        lines.append(f"| published, PAPO {size.upper()} | | {papo} | {papo / grpo:.2f} | {empty} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"published, GRPO {size.upper()}", "", str(grpo), "", *empty])
+        rows.append(
+            [f"published, PAPO {size.upper()}", "", str(papo), f"{papo / grpo:.2f}", *empty]
+        )
+    columns = ("run", "steps", "s per step", "/ first run", *PHASES, "tokens per response")
+    return markdown_table(columns, rows, texts=1) + "\n"
 
 
 def cost_notes(costs: Sequence[RunCost]) -> list[str]:
@@ -177,6 +178,5 @@ def _flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _cell(value: float, interval: Interval | None, form: str) -> str:
-    if interval is None:
-        return f"{value:{form}} [no interval]"
-    return f"{value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+    write = f"{{:{form}}}".format
+    return f"{write(value)} {no_interval()}" if interval is None else interval_text(interval, write)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from papo.analysis.sweeps.comparison import (
 )
 from papo.analysis.sweeps.measures import measure_name, unit_of, value_text
 from papo.analysis.watched_curves import WATCHED
+from papo.reporting.numbers import interval_text, no_interval, percent
 from papo.statistics import COLLAPSE_RULE, Interval, MeanDifference
 from papo.storage.published import published_results
 from papo.storage.sweep_runs import PUBLISHED_AVERAGES
@@ -380,7 +382,7 @@ def mean_cell(measure: str, mean: float, interval: Interval | None, *, number: i
     text = value_text(measure, mean)
     if interval is None:
         return text if unit_of(measure) == "responses" else f"{text} {no_interval(number)}"
-    return f"{text} [{value_text(measure, interval.low)}, {value_text(measure, interval.high)}]"
+    return interval_text(interval, partial(value_text, measure))
 
 
 def difference_cell(difference: MeanDifference) -> str:
@@ -391,18 +393,13 @@ def difference_cell(difference: MeanDifference) -> str:
 def points(value: float, interval: Interval | None, *, number: int) -> str:
     """Returns a difference of shares in points, with the interval of so many differences."""
     if interval is None:
-        return f"{100 * value:+.1f} {no_interval(number)}"
-    return f"{100 * value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-
-
-def no_interval(number: int) -> str:
-    """Returns what stands where an interval would: one number, or several that all agree, have none."""
-    return f"[n = {number}: no interval]"
+        return f"{percent(value, signed=True)} {no_interval(number)}"
+    return percent(interval, signed=True)
 
 
 def detectable_cell(value: float | None) -> str:
     """Returns the smallest difference found, in points; empty where all differences agree."""
-    return "" if value is None else f"{100 * value:.1f}"
+    return percent(value)
 
 
 def probability(value: float) -> str:

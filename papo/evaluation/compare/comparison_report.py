@@ -1,6 +1,5 @@
 """Shows a comparison: as a table on the terminal, and as comparison.json and comparison.md."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from papo.evaluation.compare.comparison import Comparison, SetComparison
-from papo.reporting.markdown_text import markdown_text
-from papo.statistics import Interval
-from papo.storage.files import write_atomically
+from papo.reporting.markdown_text import markdown_table, markdown_text
+from papo.reporting.numbers import percent
+from papo.storage.files import write_atomically, write_json
 
 COLUMNS = (
     "benchmark",
@@ -54,7 +53,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     notes = [f"first: {comparison.first}", f"second: {comparison.second}"]
     if comparison.mean_difference is not None:
         notes.append(
-            f"mean of the benchmarks' differences: {_percent(comparison.mean_difference, signed=True)}"
+            f"mean of the benchmarks' differences: {percent(comparison.mean_difference, signed=True)}"
         )
     if any(comparison.left_out):
         notes.append(
@@ -68,7 +67,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Writes comparison.json and comparison.md, the lists of problems among them."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+    write_json(folder / "comparison.json", comparison.to_dict())
     write_atomically(folder / "comparison.md", comparison_markdown(comparison))
 
 
@@ -77,10 +76,10 @@ def comparison_markdown(comparison: Comparison) -> str:
     lines = ["# Comparison", "", RULE, ""]
     lines += [f"- {markdown_text(note)}" for note in comparison_notes(comparison)]
     lines += ["", f"View {comparison.view}, k = {comparison.num_responses}.", ""]
-    lines += ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
     pooled = [comparison.pooled] if len(comparison.benchmarks) > 1 else []
-    for one in [*comparison.benchmarks, *pooled]:
-        lines.append("| " + " | ".join(map(markdown_text, _cells(one))) + " |")
+    lines.append(
+        markdown_table(COLUMNS, [*map(_cells, [*comparison.benchmarks, *pooled])], texts=1)
+    )
     for one in comparison.benchmarks:
         lines += ["", f"## {markdown_text(one.benchmark)}", "", *_lists(one)]
     return "\n".join(lines) + "\n"
@@ -102,9 +101,9 @@ def _cells(one: SetComparison) -> tuple[str, ...]:
     return (
         one.benchmark,
         str(one.num_problems),
-        _percent(one.first),
-        _percent(one.second),
-        _percent(one.difference.interval, signed=True),
+        percent(one.first),
+        percent(one.second),
+        percent(one.difference.interval, signed=True),
         _probability(one.difference.p_value),
         _probability(one.difference_q),
         str(len(one.fixed)),
@@ -112,12 +111,6 @@ def _cells(one: SetComparison) -> tuple[str, ...]:
         _probability(one.mcnemar_p),
         _probability(one.mcnemar_q),
     )
-
-
-def _percent(interval: Interval, *, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _probability(value: float | None) -> str:

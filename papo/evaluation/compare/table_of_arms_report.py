@@ -1,6 +1,5 @@
 """Shows a table of arms: on the terminal, and as arms.md, arms.csv and arms.json."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from rich.table import Table
 from papo.evaluation.compare.table_of_arms import ArmScores, TableOfArms
 from papo.evaluation.settings import published_columns, published_rows
 from papo.reporting.csv_text import csv_text
-from papo.reporting.markdown_text import markdown_text
+from papo.reporting.markdown_text import markdown_table, markdown_text
+from papo.reporting.numbers import percent
 from papo.statistics import Interval
-from papo.storage.files import write_atomically
+from papo.storage.files import write_atomically, write_json
 from papo.storage.published import published_results
 
 RULE = (
@@ -38,19 +38,16 @@ def arms_terminal_table(found: TableOfArms) -> Table:
 def write_table_of_arms(found: TableOfArms, folder: Path) -> None:
     """Writes arms.md, arms.csv (a row per number) and arms.json (measured numbers alone)."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "arms.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    write_json(folder / "arms.json", found.to_dict())
     write_atomically(folder / "arms.csv", _csv(found))
     write_atomically(folder / "arms.md", arms_markdown(found))
 
 
 def arms_markdown(found: TableOfArms) -> str:
     """Returns the table with its rule and notes."""
-    headings = _headings(found)
     lines = ["# Arms", "", RULE, "", f"View {found.view}, k = {found.num_responses}.", ""]
     lines += [f"- not measured alike: {markdown_text(note)}" for note in found.notes] + [""]
-    lines += ["| " + " | ".join(map(markdown_text, headings)) + " |"]
-    lines += ["|---|" + "---:|" * (len(headings) - 1)]
-    lines += ["| " + " | ".join(map(markdown_text, row)) + " |" for row in _rows(found)]
+    lines.append(markdown_table(_headings(found), [*_rows(found)], texts=1))
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +71,10 @@ def _rows(found: TableOfArms) -> Iterator[list[str]]:
     for arm in found.arms:
         yield [
             arm.name,
-            *(_percent(_value(arm, kind, name), kind) for kind, name in _layout(found)),
+            *(
+                percent(_value(arm, kind, name), signed=kind == "gain")
+                for kind, name in _layout(found)
+            ),
         ]
         if arm.name in published_rows():
             published = [_published(arm.name, kind, name) for kind, name in _layout(found)]
@@ -98,14 +98,6 @@ def _published(arm: str, kind: str, name: str) -> float | None:
         return row.get(name)
     columns = dict(zip(published_columns(), row["scores"], strict=True))
     return columns.get(name)
-
-
-def _percent(interval: Interval | None, kind: str) -> str:
-    if interval is None:
-        return ""
-    sign = "+" if kind == "gain" else ""
-    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _csv(found: TableOfArms) -> str:

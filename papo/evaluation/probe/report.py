@@ -1,6 +1,5 @@
 """Sums up the perception KL of many responses: perception_kl_summary.json and perception_kl.md."""
 
-import json
 import math
 import statistics
 from collections import defaultdict
@@ -9,8 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from papo.evaluation.probe.token_divergence import TokenDivergence
+from papo.reporting.markdown_text import markdown_table
+from papo.reporting.numbers import interval_text, no_interval, percent
 from papo.statistics import Interval, bootstrap_mean, t_interval
-from papo.storage.files import write_atomically
+from papo.storage.files import write_atomically, write_json
 
 TOP_SHARE = 0.2
 """Of a response's tokens: how much of its KL the most dependent ones carry."""
@@ -176,12 +177,16 @@ def _top_tokens(divergences: Sequence[TokenDivergence]) -> tuple[TokenWeight, ..
     return tuple(sorted(weights, key=lambda one: -one.share_of_kl)[:NUM_TOP_TOKENS])
 
 
+_COLUMNS = (
+    *("benchmark", "responses", "problems", "number"),
+    *("exact KL", "k3", "variance (exact)", "top fifth, %"),
+)
+_TOKEN_COLUMNS = ("token", "count", "mean exact KL", "share of the KL, %")
+
+
 def write_probe_summary(summaries: Sequence[ProbeSummary], folder: Path) -> None:
     """Writes perception_kl_summary.json and perception_kl.md."""
-    write_atomically(
-        folder / "perception_kl_summary.json",
-        json.dumps([asdict(one) for one in summaries], indent=2) + "\n",
-    )
+    write_json(folder / "perception_kl_summary.json", [asdict(one) for one in summaries])
     write_atomically(folder / "perception_kl.md", probe_markdown(summaries))
 
 
@@ -195,15 +200,8 @@ def probe_markdown(summaries: Sequence[ProbeSummary]) -> str:
         "response. Top fifth: the share of a response's exact KL that its most dependent fifth of tokens "
         "carries. Intervals are 95 % over problems.",
         "",
-        "| benchmark | responses | problems | number | exact KL | k3 | variance (exact) | top fifth, % |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        markdown_table(_COLUMNS, [*map(_cells, summaries)], texts=2),
     ]
-    for one in summaries:
-        top = "" if one.top_share is None else _interval(one.top_share, 100.0, ".1f")
-        lines.append(
-            f"| {one.benchmark} | {one.kind} | {one.num_problems} | {one.num_responses} | "
-            f"{_interval(one.kl_exact)} | {_interval(one.kl_k3)} | {_interval(one.variance_exact)} | {top} |"
-        )
     for one in summaries:
         if one.same_length is not None and one.same_length < 1.0:
             lines += [
@@ -213,22 +211,33 @@ def probe_markdown(summaries: Sequence[ProbeSummary]) -> str:
             ]
     for one in summaries:
         lines += ["", f"## {one.benchmark}, {one.kind}: the tokens that carry most of the KL", ""]
-        lines += ["| token | count | mean exact KL | share of the KL, % |", "|---|---:|---:|---:|"]
-        lines += [
-            f"| {_code(weight.token)} | {weight.count} | {weight.mean_kl:.3g} | "
-            f"{100 * weight.share_of_kl:.1f} |"
+        rows = [
+            (
+                _quoted(weight.token),
+                str(weight.count),
+                f"{weight.mean_kl:.3g}",
+                percent(weight.share_of_kl),
+            )
             for weight in one.top_tokens
         ]
+        lines.append(markdown_table(_TOKEN_COLUMNS, rows, texts=1))
     return "\n".join(lines) + "\n"
 
 
-def _interval(found: Interval | MeanOverProblems, scale: float = 1.0, form: str = ".3g") -> str:
+def _cells(one: ProbeSummary) -> tuple[str, ...]:
+    return (
+        *(one.benchmark, one.kind, str(one.num_problems), str(one.num_responses)),
+        *map(_mean, (one.kl_exact, one.kl_k3, one.variance_exact)),
+        percent(one.top_share),
+    )
+
+
+def _mean(found: MeanOverProblems) -> str:
     if found.low is None or found.high is None:
-        return f"{scale * found.value:{form}} [no interval]"
-    return f"{scale * found.value:{form}} [{scale * found.low:{form}}, {scale * found.high:{form}}]"
+        return f"{found.value:.3g} {no_interval()}"
+    return interval_text(Interval(found.value, found.low, found.high), "{:.3g}".format)
 
 
-def _code(token: str) -> str:
-    """A token as a cell of Markdown: quoted, so that spaces and new lines show; no tag, no column."""
-    text = repr(token).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return text.replace("|", "\\|").replace("`", "\\`")
+def _quoted(token: str) -> str:
+    """A token as a cell: quoted, so that new lines and spaces show; a table shows several as one."""
+    return repr(token).replace("  ", r"\x20\x20")

@@ -7,16 +7,16 @@ summary.json     every number; table.csv and report.md show them
 result.json      status: finished, failed or interrupted
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from papo.evaluation.run.report import markdown, table_csv
 from papo.rollout import SERVER_KEYS
-from papo.storage.files import read_object, write_atomically
-from papo.storage.provenance import require_same_settings, run_facts, start_facts, with_start
+from papo.storage.files import read_object, write_atomically, write_json
+from papo.storage.provenance import require_same_settings, start_facts, with_start
 from papo.storage.responses import TABLES
+from papo.storage.run_folder import begin_run, holds_run, write_result
 
 # Where the evaluation goes and who is evaluated: the weights themselves are compared instead.
 _FREE_KEYS = (
@@ -68,7 +68,7 @@ class EvaluationFolder:
             ValueError: the folder holds something and `resume` is off, an evaluation of another
                 configuration, or a training run.
         """
-        if not (self.path / "run.json").exists():
+        if not holds_run(self.path):
             return False
         run = self.run()
         if "checkpoint" not in run:
@@ -102,26 +102,19 @@ class EvaluationFolder:
         Raises:
             ValueError: see `is_done`; or files are here and nothing says whose.
         """
-        if (self.path / "run.json").exists():
+        if holds_run(self.path):
             self.is_done()
             run, warning = with_start(self.run(), start_facts(self.overrides))
-            self._write_run(run)
+            write_json(self.path / "run.json", run)
             return warning
-        if foreign := [name for name in (*TABLES, "result.json") if (self.path / name).exists()]:
-            raise ValueError(
-                f"{self.path} holds {foreign[0]} but no run.json, so it is not clear whose it is. Choose "
-                "another run_dir, or empty this one."
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "config.yaml", self.config_text)
-        write_atomically(self.path / "config.json", json.dumps(self.config, indent=2))
-        # Written last: a folder is an evaluation once it says of what.
-        self._write_run(
-            {
-                **run_facts(overrides=self.overrides, seed=self.config.get("seed")),
-                "checkpoint": dict(self.checkpoint),
-                "benchmarks": self.benchmarks,
-            }
+        begin_run(
+            self.path,
+            config=self.config,
+            config_text=self.config_text,
+            overrides=self.overrides,
+            products=(*TABLES, "result.json"),
+            checkpoint=dict(self.checkpoint),
+            benchmarks=self.benchmarks,
         )
         return None
 
@@ -144,7 +137,7 @@ class EvaluationFolder:
         known = run["checkpoint"].get("weights")
         if known is None:
             run["checkpoint"]["weights"] = weights
-            self._write_run(run)
+            write_json(self.path / "run.json", run)
         elif known != weights:
             raise ValueError(
                 f"the evaluation in {self.path} began with other weights, those of "
@@ -154,19 +147,7 @@ class EvaluationFolder:
 
     def write_result(self, status: str, **values: Any) -> None:
         """Writes result.json; `status` is finished, failed or interrupted."""
-        run = self.run()
-        write_atomically(
-            self.path / "result.json",
-            json.dumps(
-                {
-                    "status": status,
-                    "overrides": run["overrides"],
-                    "seed": run.get("seed"),
-                    **values,
-                },
-                indent=2,
-            ),
-        )
+        write_result(self.path, self.run(), status, **values)
 
     def result(self) -> dict[str, Any]:
         """What result.json says."""
@@ -178,7 +159,7 @@ class EvaluationFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json, table.csv and report.md."""
-        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
+        write_json(self.path / "summary.json", summary)
         write_atomically(self.path / "table.csv", table_csv(summary))
         write_atomically(self.path / "report.md", markdown(summary))
 
@@ -192,6 +173,3 @@ class EvaluationFolder:
 
     def _settings(self) -> dict[str, Any]:
         return read_object(self.path / "config.json", remedy=_RESTORE.format("was asked of"))
-
-    def _write_run(self, run: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "run.json", json.dumps(run, indent=2))

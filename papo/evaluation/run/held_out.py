@@ -11,9 +11,9 @@ from rich.table import Table
 
 from papo.data import CheckedProblems, FilteredProblems
 from papo.evaluation.benchmark import Benchmark
-from papo.evaluation.run.report import percent_with_interval
 from papo.evaluation.run.runner import Runner
 from papo.parallel import Ranks
+from papo.reporting.numbers import percent
 from papo.statistics import Interval, bootstrap_mean
 from papo.storage.responses import FinishedBatch
 from papo.types import Problem, ProblemSource, ResponseRecord, RolloutEngine
@@ -129,13 +129,9 @@ class HeldOutBenchmarks:
         for label in next(iter(reports.values())):
             sets = [report[label] for report in reports.values()]
             table.add_section()
-            table.add_row(
-                label, "[bold]accuracy", *(percent_with_interval(one["accuracy"]) for one in sets)
-            )
+            table.add_row(label, "[bold]accuracy", *(percent(one["accuracy"]) for one in sets))
             for name in sets[0]["shares"]:
-                table.add_row(
-                    "", name, *(percent_with_interval(one["shares"][name]) for one in sets)
-                )
+                table.add_row("", name, *(percent(one["shares"][name]) for one in sets))
         return table
 
     def _shown(self, benchmark: Benchmark, policy: Any) -> Benchmark:

@@ -1,11 +1,13 @@
 """Shows a summary: as a table on the terminal, as table.csv, as report.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
 from papo.reporting.csv_text import csv_text
+from papo.reporting.markdown_text import markdown_table
+from papo.reporting.numbers import percent
 
 _PLAIN = ("num_problems", "num_left_out", "num_responses", "cut", "answered", "formatted")
 
@@ -89,7 +91,7 @@ def _lines(summary: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]
             one["label"],
             one["view"],
             str(one["num_problems"]),
-            percent_with_interval(one["accuracy"]),
+            percent(one["accuracy"]),
             *(percent(one["pass_at"][name.removeprefix("pass@")]["value"]) for name in passes),
             percent(one["cut"]),
             percent(one["answered"]),
@@ -103,7 +105,7 @@ def _lines(summary: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]
             f"mean, {average['name']}",
             average["view"],
             "",
-            percent_with_interval(average["interval"]),
+            percent(average["interval"]),
             *("" for _ in passes),
             *("", "", ""),
             *_published(published, average["view"], average["name"]),
@@ -197,28 +199,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
             "",
             "Shares of responses in %, with 95 % intervals over problems (docs/evaluation.md).",
             "",
-            *_markdown_table(_columns(summary), [*sets, *means]),
+            markdown_table(_columns(summary), [*sets, *means], texts=2),
             "",
             *(f"* {note}" for note in notes(summary)),
             "",
         ]
     )
-
-
-def _markdown_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    def row(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-    alignment = ["---", "---", *("---:" for _ in columns[2:])]
-    return [row(columns), row(alignment), *map(row, lines)]
-
-
-def percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
-
-
-def percent_with_interval(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return ""
-    low, high = percent(interval["low"]), percent(interval["high"])
-    return f"{percent(interval['value'])} [{low}, {high}]"

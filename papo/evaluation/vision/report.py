@@ -1,6 +1,5 @@
 """Writes down what the image is worth: vision_dependency.json, .md, .png and .svg."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from papo.evaluation.vision.dependency import (
     ViewWorth,
     VisionDependency,
 )
-from papo.statistics import Interval
-from papo.storage.files import write_atomically
+from papo.reporting.markdown_text import markdown_table
+from papo.reporting.numbers import percent
+from papo.storage.files import write_atomically, write_json
 
 RULE = (
     "Accuracies are avg@k in per cent, over problems; intervals are 95 % and resample problems, those of "
@@ -28,9 +28,7 @@ def write_vision_dependency(dependency: VisionDependency, folder: Path) -> None:
     # matplotlib takes a second to load, and few evaluations draw.
     from papo.evaluation.vision.plot import draw_vision_dependency
 
-    write_atomically(
-        folder / "vision_dependency.json", json.dumps(dependency.to_dict(), indent=2) + "\n"
-    )
+    write_json(folder / "vision_dependency.json", dependency.to_dict())
     write_atomically(folder / "vision_dependency.md", vision_markdown(dependency))
     draw_vision_dependency(dependency, folder / "vision_dependency")
 
@@ -50,10 +48,10 @@ def _section(one: SetDependency) -> Iterator[str]:
     yield ""
     yield (
         f"{one.num_problems} problems, k = {one.num_responses}; with the image "
-        f"{_percent(one.image_accuracy)}."
+        f"{percent(one.image_accuracy)}."
     )
     yield ""
-    yield from _table_of_views(one.views)
+    yield _table_of_views(one.views)
     yield ""
     if one.curve is not None:
         yield _curve_line(one.curve)
@@ -61,16 +59,29 @@ def _section(one: SetDependency) -> Iterator[str]:
     yield from _table_of_quadrants(one.quadrants)
 
 
-def _table_of_views(views: tuple[ViewWorth, ...]) -> Iterator[str]:
-    yield "| view | problems | left out | accuracy | image, same problems | difference | p |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
-    for worth in views:
-        yield (
-            f"| {worth.view} | {worth.num_problems} | {worth.num_left_out} | "
-            f"{_percent(worth.accuracy)} | {100 * worth.image_accuracy:.1f} | "
-            f"{_percent(worth.difference.interval, signed=True)} | "
-            f"{worth.difference.p_value:.2g} |"
+def _table_of_views(views: tuple[ViewWorth, ...]) -> str:
+    columns = (
+        "view",
+        "problems",
+        "left out",
+        "accuracy",
+        "image, same problems",
+        "difference",
+        "p",
+    )
+    rows = [
+        (
+            worth.view,
+            str(worth.num_problems),
+            str(worth.num_left_out),
+            percent(worth.accuracy),
+            percent(worth.image_accuracy),
+            percent(worth.difference.interval, signed=True),
+            f"{worth.difference.p_value:.2g}",
         )
+        for worth in views
+    ]
+    return markdown_table(columns, rows, texts=1)
 
 
 def _curve_line(curve: MaskCurve) -> str:
@@ -81,11 +92,11 @@ def _curve_line(curve: MaskCurve) -> str:
     text = f"Accuracy by the ratio hidden ({curve.num_problems} problems): {points}. "
     if curve.area is None:
         return text + "No area under the curve: masked_1.0 was not run."
-    text += f"Area under the curve {_percent(curve.area)}"
+    text += f"Area under the curve {percent(curve.area)}"
     if curve.retained is None:
         return text + "; nothing is right with the image, so nothing can be retained."
     return text + (
-        f", that is {_percent(curve.retained)} % of the accuracy with the image "
+        f", that is {percent(curve.retained)} % of the accuracy with the image "
         "(100 where hiding changes nothing)."
     )
 
@@ -95,13 +106,14 @@ def _table_of_quadrants(quadrants: tuple[Quadrants, ...]) -> Iterator[str]:
         yield f"No quadrants: neither {' nor '.join(BLIND_VIEWS)} was run."
         yield ""
         return
-    yield "| solved | " + " | ".join(f"share, {one.view}" for one in quadrants) + " |"
-    yield "|---|" + "---:|" * len(quadrants)
-    for name in QUADRANTS:
-        cells = [
-            f"{_percent(one.shares[name])} ({len(one.problem_ids[name])})" for one in quadrants
+    rows = [
+        [
+            _MEANING[name],
+            *(f"{percent(one.shares[name])} ({len(one.problem_ids[name])})" for one in quadrants),
         ]
-        yield f"| {_MEANING[name]} | " + " | ".join(cells) + " |"
+        for name in QUADRANTS
+    ]
+    yield markdown_table(["solved", *(f"share, {one.view}" for one in quadrants)], rows, texts=1)
     yield ""
 
 
@@ -111,9 +123,3 @@ _MEANING = {
     "never": "neither way",
     "hurt_by_image": "without the image alone (hurt by it)",
 }
-
-
-def _percent(interval: Interval, *, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from papo.storage.tables import append_csv
 from papo.training.module import FinishedStep
-from papo.training.tables import append_csv
 
 
 class RecordMetrics(Callback):

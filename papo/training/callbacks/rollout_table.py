@@ -10,9 +10,9 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL.Image import Image
 
 from papo.functional import kl_k3
+from papo.storage.tables import append_jsonl
 from papo.training.callbacks.record import finished_step
 from papo.training.module import FinishedStep
-from papo.training.tables import append_jsonl
 from papo.training.token_texts import token_texts
 from papo.types import IMAGE
 from papo.views import MASKED

@@ -16,7 +16,7 @@ from papo.out_of_memory import is_out_of_memory, release_memory
 from papo.training.callbacks.record import finished_step
 from papo.training.collect import Rollout
 from papo.training.draft import DrawnPrompt
-from papo.training.tables import append_jsonl, columns_of
+from papo.storage.tables import append_jsonl, columns_of
 from papo.training.term_gradients import column_names, first_that_learn, measure_terms
 from papo.types import RolloutBatch
 

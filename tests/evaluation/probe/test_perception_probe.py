@@ -462,7 +462,7 @@ def test_kinds_and_benchmarks_stay_apart_and_are_pooled(tmp_path):
     write_probe_summary(summaries, tmp_path)
     assert json.loads((tmp_path / "perception_kl_summary.json").read_text())[1]["num_tokens"] == 1
     text = (tmp_path / "perception_kl.md").read_text()
-    assert "&lt;b&gt;\\|\\`" in text
+    assert "&lt;b&gt;\\|`" in text
     assert "<b>" not in text
 
 
