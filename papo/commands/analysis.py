@@ -23,10 +23,12 @@ from papo.analysis.errors.labellers.lab import LabLabels
 from papo.analysis.errors.misreading_report import fact_table, misreading_sentences, mistake_table
 from papo.analysis.errors.misreadings import read_readings
 from papo.analysis.errors.sampling import draw_sample
+from papo.analysis.errors.summary import ErrorSummary
 from papo.analysis.errors.tables import (
     headline_sentences,
     judge_sentences,
     labeller_notes,
+    per_cent,
     share_table,
     transition_sentences,
     transition_table,
@@ -83,15 +85,13 @@ def analyze(config: DictConfig) -> None:
             folder.write_cases(sample, picture_side=config.label_picture_side)
             readings = [found for run in runs if (found := read_readings(run))]
             labelled = label_sample(sample, [LabLabels(), GeometryLabels(), *judges], people)
-            summary = {
-                **summarize(
-                    labelled,
-                    readings=readings,
-                    seed=config.seed,
-                    min_validated=config.min_validated,
-                ),
-                "judge": [judge.facts() for judge in judges],
-            }
+            summary = summarize(
+                labelled,
+                readings=readings,
+                judge=[judge.facts() for judge in judges],
+                seed=config.seed,
+                min_validated=config.min_validated,
+            )
             folder.write_results(labelled, readings, summary, report_cases=config.report_cases)
             if config.wandb.mode != "disabled":
                 log_to_wandb(config, folder, summary)
@@ -203,7 +203,7 @@ def check_settings(config: DictConfig) -> None:
         )
 
 
-def log_to_wandb(config: DictConfig, folder: AnalysisFolder, summary: dict[str, Any]) -> None:
+def log_to_wandb(config: DictConfig, folder: AnalysisFolder, summary: ErrorSummary) -> None:
     """Logs the share tables and the plots as one Weights & Biases run in the analysis folder."""
     import wandb
 
@@ -215,40 +215,39 @@ def log_to_wandb(config: DictConfig, folder: AnalysisFolder, summary: dict[str, 
         config=plain(config),
         settings=wandb.Settings(silent=True),
     ) as run:
-        for name in summary["labellers"]:
+        for name in summary.labellers:
             headings, rows = share_table(summary, name)
             run.log({f"errors/{name}": wandb.Table(columns=list(headings), data=rows)})
         for picture in sorted(folder.path.glob("*.png")):
             run.log({f"plots/{picture.stem}": wandb.Image(str(picture))})
 
 
-def show(summary: dict[str, Any], folder: AnalysisFolder) -> None:
+def show(summary: ErrorSummary, folder: AnalysisFolder) -> None:
     """Prints what was found and where everything is."""
-    for name, labeller in summary["labellers"].items():
+    for name, labeller in summary.labellers.items():
         print_table(f"Wrong answers, labelled by {name}", *share_table(summary, name))
         for note in labeller_notes(labeller):
             say(f"  {note.replace('**', '')}")
-    for one in summary["transitions"]:
-        title = f"{one['before']} to {one['after']}, labelled by {one['labeller']}"
+    for one in summary.transitions:
+        title = f"{one.before} to {one.after}, labelled by {one.labeller}"
         print_table(f"Response slots: {title}", *transition_table(one))
         for sentence in transition_sentences(one):
             say(f"  {sentence}")
-    for one in summary["readings"]:
-        if one["misread"]:
-            print_table(f"Misread by {one['run']}", *mistake_table(one, most=SHOWN_MISTAKES))
-        for sentence in misreading_sentences(one):
+    for found in summary.readings:
+        if found.misread:
+            print_table(f"Misread by {found.run}", *mistake_table(found, most=SHOWN_MISTAKES))
+        for sentence in misreading_sentences(found):
             say(f"  {sentence}")
-    if summary["misread_facts"]:
+    if summary.misread_facts:
         print_table("Facts of the diagrams that were misread", *fact_table(summary))
-    for one in summary["judge"]:
-        for sentence in judge_sentences(one):
+    for facts in summary.judge:
+        for sentence in judge_sentences(facts):
             say(sentence)
     for sentence in headline_sentences(summary):
         say(sentence)
-    paper = summary["published"]["perception"]
     say(
-        f"The paper: {100 * paper['value']:.1f} [{100 * paper['low']:.1f}, {100 * paper['high']:.1f}] % "
-        f"of {summary['published']['cases']} wrong answers misread the picture (another model and data)."
+        f"The paper: {per_cent(summary.published.perception)} of {summary.published.cases} wrong answers "
+        "misread the picture (another model and data)."
     )
     say(
         f"Look at {folder.path / 'report.html'}; label by hand with {folder.path / 'label_page.html'}"

@@ -1,10 +1,9 @@
-"""An error analysis: labellers at work on a sample, and everything that is counted, as plain values."""
+"""An error analysis: labellers at work on a sample, and everything that is counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 from papo.analysis.errors.labellers.geometry.labels import GeometryLabels
 from papo.analysis.errors.misread_facts import misread_facts
@@ -13,9 +12,20 @@ from papo.analysis.errors.sampling import Sample
 from papo.analysis.errors.shares import (
     Agreement,
     Labels,
+    Share,
     agreement,
     category_shares,
     corrected_share,
+)
+from papo.analysis.errors.summary import (
+    Corrected,
+    ErrorSummary,
+    Headline,
+    JudgeFacts,
+    LabellerSummary,
+    PublishedErrors,
+    RunShares,
+    Validation,
 )
 from papo.analysis.errors.tables import LOWER_BOUND, validation
 from papo.analysis.errors.taxonomy import (
@@ -26,8 +36,8 @@ from papo.analysis.errors.taxonomy import (
     Exclusion,
     Labeller,
 )
-from papo.analysis.errors.transitions import Transitions, compute_transitions
-from papo.statistics import Interval, relative_reduction, wilson_interval
+from papo.analysis.errors.transitions import compute_transitions
+from papo.statistics import relative_reduction, wilson_interval
 from papo.storage.published import published_results
 
 _SHOWN_SERVER_WORDS = 3
@@ -72,46 +82,49 @@ def summarize(
     labelled: LabelledSample,
     *,
     readings: Sequence[RunReadings] = (),
+    judge: Sequence[JudgeFacts] = (),
     seed: int,
     min_validated: int,
-) -> dict[str, Any]:
-    """Returns all counts, shares, intervals and tests, as what summary.json holds.
+) -> ErrorSummary:
+    """Returns all counts, shares, intervals and tests.
 
     Args:
         labelled: the labels.
         readings: of the runs that were shown drawn scenes.
+        judge: what judging took.
         seed: of the resampling.
         min_validated: a judge is validated by so many cases whose true label is known.
     """
     sample = labelled.sample
     true = true_labels(labelled)
-    transitions = [
+    transitions = tuple(
         found
         for name, labels in labelled.labels.items()
         for after in sample.runs[1:]
         if (found := compute_transitions(sample, labels, labeller=name, after=after, seed=seed))
-    ]
+    )
     labellers = {
         name: _labeller_summary(name, labelled, true, seed=seed, min_validated=min_validated)
         for name in labelled.labels
     }
-    return {
-        "analysis": sample.analysis,
-        "runs": list(sample.runs),
-        "slots_drawn": len(sample.units),
-        "wrong": {run: sum(case.run == run for case in sample.cases) for run in sample.runs},
-        "benchmarks": dict(Counter(unit.benchmark for unit in sample.units)),
-        "right_although_misread": dict(sample.right_although_misread),
-        "labellers": labellers,
-        "headline": _headline(labelled, labellers),
-        "agreement": [_agreement(one) for one in _agreements(labelled, seed=seed)],
-        "transitions": [_transitions(one) for one in transitions],
-        "readings": [summarize_readings(found, seed=seed) for found in readings],
-        "misread_facts": misread_facts(
+    return ErrorSummary(
+        analysis=sample.analysis,
+        runs=tuple(sample.runs),
+        slots_drawn=len(sample.units),
+        wrong={run: sum(case.run == run for case in sample.cases) for run in sample.runs},
+        benchmarks=Counter(unit.benchmark for unit in sample.units),
+        right_although_misread=sample.right_although_misread,
+        labellers=labellers,
+        headline=_headline(labelled, labellers),
+        agreement=_agreements(labelled, seed=seed),
+        transitions=transitions,
+        readings=tuple(summarize_readings(found, seed=seed) for found in readings),
+        misread_facts=misread_facts(
             list(labelled.labels.get(GeometryLabels.name, {}).values()), sample.runs
         ),
-        "published": published(seed=seed),
-    }
+        published=published(seed=seed),
+        judge=tuple(judge),
+    )
 
 
 def true_labels(labelled: LabelledSample) -> dict[str, ErrorLabel]:
@@ -124,7 +137,7 @@ def true_labels(labelled: LabelledSample) -> dict[str, ErrorLabel]:
     return found
 
 
-def published(*, seed: int) -> dict[str, Any]:
+def published(*, seed: int) -> PublishedErrors:
     """The paper's error analysis with the intervals its sample size implies.
 
     The paper gives shares and no counts beyond 200 cases: 67 % are 134, and 30.5 % fewer are 93.
@@ -138,15 +151,14 @@ def published(*, seed: int) -> dict[str, Any]:
         return [1.0] * count + [0.0] * (cases - count)
 
     reduction = relative_reduction(ones(before), ones(after), paired=False, seed=seed)
-    return {
-        "source": "arXiv:2507.06448v5, section 2.2: Qwen2.5-VL-3B with GRPO, labelled by hand",
-        "cases": cases,
-        "perception": _interval(wilson_interval(before, cases)),
-        "perception_reduction_with_papo": {
-            **_interval(reduction),
-            "value": numbers["perception_reduction_with_papo"],
-        },
-    }
+    return PublishedErrors(
+        source="arXiv:2507.06448v5, section 2.2: Qwen2.5-VL-3B with GRPO, labelled by hand",
+        cases=cases,
+        perception=wilson_interval(before, cases),
+        perception_reduction_with_papo=replace(
+            reduction, value=numbers["perception_reduction_with_papo"]
+        ),
+    )
 
 
 def _labeller_summary(
@@ -156,113 +168,118 @@ def _labeller_summary(
     *,
     seed: int,
     min_validated: int,
-) -> dict[str, Any]:
+) -> LabellerSummary:
     labels = labelled.labels[name]
     is_judge = name.startswith("judge:")
-    checks = _checks(labels, true, min_validated=min_validated) if is_judge else None
-    runs = {}
-    for run in labelled.sample.runs:
-        of_run = {item: label for item, label in labels.items() if label.run == run}
-        by_benchmark: dict[str, dict[str, ErrorLabel]] = {}
-        for item, label in of_run.items():
-            by_benchmark.setdefault(label.benchmark, {})[item] = label
-        runs[run] = {
-            "labelled": len(of_run),
-            "shares": _shares([label.category for label in of_run.values()], seed=seed),
-            "benchmarks": {
-                benchmark: _shares([label.category for label in found.values()], seed=seed)
-                for benchmark, found in sorted(by_benchmark.items())
-            },
-            "corrected": _corrected(of_run, true, seed=seed)
-            if checks and checks["validated"]
-            else None,
-            "benchmarks_corrected": {
-                benchmark: _corrected(found, true, seed=seed)
-                if checks and checks["checked_per_benchmark"][benchmark] >= min_validated
-                else None
-                for benchmark, found in sorted(by_benchmark.items())
-            },
-        }
-    return {
-        "kind": "judge" if is_judge else name.split(":")[0],
-        "runs": runs,
-        "excluded": dict(
-            Counter(one.reason for one in labelled.exclusions if one.labeller == name)
-        ),
-        "server_said": _server_said(name, labelled),
-        "seconds": sum(label.seconds or 0.0 for label in labels.values()) or None,
-        **(checks or {}),
-    }
+    checks = _validation(labels, true, min_validated=min_validated) if is_judge else None
+    return LabellerSummary(
+        kind="judge" if is_judge else name.split(":")[0],
+        runs={
+            run: _run_shares(
+                {item: label for item, label in labels.items() if label.run == run},
+                true,
+                checks,
+                seed=seed,
+            )
+            for run in labelled.sample.runs
+        },
+        excluded=Counter(one.reason for one in labelled.exclusions if one.labeller == name),
+        server_said=_server_said(name, labelled),
+        seconds=sum(label.seconds or 0.0 for label in labels.values()) or None,
+        validation=checks,
+    )
 
 
-def _checks(
+def _run_shares(labels: Labels, true: Labels, checks: Validation | None, *, seed: int) -> RunShares:
+    benchmarks: dict[str, dict[str, ErrorLabel]] = {}
+    for item, label in labels.items():
+        benchmarks.setdefault(label.benchmark, {})[item] = label
+    by_benchmark = dict(sorted(benchmarks.items()))
+
+    def shares(found: Labels) -> dict[ErrorCategory, Share]:
+        return category_shares([label.category for label in found.values()], seed=seed)
+
+    return RunShares(
+        labelled=len(labels),
+        shares=shares(labels),
+        benchmarks={name: shares(found) for name, found in by_benchmark.items()},
+        corrected=_corrected(labels, true, seed=seed) if checks and checks.validated else None,
+        benchmarks_corrected={
+            name: _corrected(found, true, seed=seed)
+            if checks and checks.checked_per_benchmark[name] >= checks.needed
+            else None
+            for name, found in by_benchmark.items()
+        },
+    )
+
+
+def _validation(
     labels: Labels, true: Mapping[str, ErrorLabel], *, min_validated: int
-) -> dict[str, Any]:
-    """How many of a judge's labels were compared with known ones, and whether that is enough.
-
-    It is where every benchmark was checked: known labels of drawn scenes alone say nothing of how the
+) -> Validation:
+    """It is enough where every benchmark was checked: known labels of drawn scenes alone say nothing of how the
     judge errs on other pictures.
     """
     judged = Counter(label.benchmark for label in labels.values())
     checked = Counter(label.benchmark for item, label in labels.items() if item in true)
-    unchecked = sorted(benchmark for benchmark in judged if not checked[benchmark])
-    return {
-        "checked": checked.total(),
-        "checked_per_benchmark": {benchmark: checked[benchmark] for benchmark in sorted(judged)},
-        "unchecked": unchecked,
-        "needed": min_validated,
-        "validated": checked.total() >= min_validated and not unchecked,
-    }
+    unchecked = tuple(sorted(benchmark for benchmark in judged if not checked[benchmark]))
+    return Validation(
+        checked=checked.total(),
+        checked_per_benchmark={benchmark: checked[benchmark] for benchmark in sorted(judged)},
+        unchecked=unchecked,
+        needed=min_validated,
+        validated=checked.total() >= min_validated and not unchecked,
+    )
 
 
-def _corrected(labels: Labels, true: Labels, *, seed: int) -> dict[str, Any] | None:
+def _corrected(labels: Labels, true: Labels, *, seed: int) -> Corrected | None:
     if not labels:
         return None
     return {
-        str(category): None if found is None else _interval(found)
+        category: corrected_share(labels, true, category, seed=seed)
         for category in ERROR_CATEGORIES
-        for found in [corrected_share(labels, true, category, seed=seed)]
     }
 
 
-def _server_said(name: str, labelled: LabelledSample) -> list[str]:
+def _server_said(name: str, labelled: LabelledSample) -> tuple[str, ...]:
     """The commonest words of a server that gave no reply; exclusions.jsonl has all."""
     said = Counter(
         f"{one.reason}: {one.detail}"
         for one in labelled.exclusions
         if one.labeller == name and one.detail
     )
-    return [words for words, _ in said.most_common(_SHOWN_SERVER_WORDS)]
+    return tuple(words for words, _ in said.most_common(_SHOWN_SERVER_WORDS))
 
 
-def _headline(labelled: LabelledSample, labellers: Mapping[str, Any]) -> dict[str, Any]:
+def _headline(labelled: LabelledSample, labellers: Mapping[str, LabellerSummary]) -> Headline:
     """Whose shares stand at the top: exact ones, then people's, then a validated judge's; or none's."""
     num_cases = len(labelled.sample.cases)
     excluded = Counter(one.labeller for one in labelled.exclusions)
     lab = labelled.labels.get("lab", {})
     if lab and len(lab) + excluded["lab"] == num_cases:
-        return {"labeller": "lab", "basis": "exact: the drawn scene is known"}
+        return Headline(labeller="lab", basis="exact: the drawn scene is known")
     people = [name for name in labellers if name.startswith("human:")]
     if people:
         count = len(labelled.labels[people[0]])
-        return {"labeller": people[0], "basis": f"a person labelled {count} of {num_cases} cases"}
-    judges = [name for name, one in labellers.items() if one["kind"] == "judge"]
-    for name in judges:
-        if labellers[name]["validated"]:
-            basis = f"a judge, corrected by {labellers[name]['checked']} cases of known label"
-            return {"labeller": name, "basis": basis}
-    if judges:
-        one = labellers[judges[0]]
+        basis = f"a person labelled {count} of {num_cases} cases"
+        return Headline(labeller=people[0], basis=basis)
+    judges = {name: one.validation for name, one in labellers.items() if one.validation}
+    for name, checks in judges.items():
+        if checks.validated:
+            basis = f"a judge, corrected by {checks.checked} cases of known label"
+            return Headline(labeller=name, basis=basis)
+    for name, checks in judges.items():
         basis = (
-            f"{judges[0]} is not validated. {validation(one)} Its shares are not a result; label cases "
+            f"{name} is not validated. {validation(checks)} Its shares are not a result; label cases "
             "with label_page.html."
         )
-        return {"labeller": None, "basis": basis}
-    return {"labeller": None, "basis": LOWER_BOUND if "geometry" in labellers else "no labels yet"}
+        return Headline(labeller=None, basis=basis)
+    return Headline(
+        labeller=None, basis=LOWER_BOUND if "geometry" in labellers else "no labels yet"
+    )
 
 
-def _agreements(labelled: LabelledSample, *, seed: int) -> list[Agreement]:
-    return [
+def _agreements(labelled: LabelledSample, *, seed: int) -> tuple[Agreement, ...]:
+    return tuple(
         found
         for one, other in combinations(labelled.labels, 2)
         if (
@@ -270,60 +287,4 @@ def _agreements(labelled: LabelledSample, *, seed: int) -> list[Agreement]:
                 labelled.labels[one], labelled.labels[other], names=(one, other), seed=seed
             )
         ).items
-    ]
-
-
-def _shares(categories: Sequence[ErrorCategory], *, seed: int) -> dict[str, Any]:
-    return {
-        str(category): {
-            "count": share.count,
-            "share": share.wilson.value,
-            "wilson": [share.wilson.low, share.wilson.high],
-            "bootstrap": [share.bootstrap.low, share.bootstrap.high],
-        }
-        for category, share in category_shares(categories, seed=seed).items()
-    }
-
-
-def _agreement(one: Agreement) -> dict[str, Any]:
-    return {
-        "first": one.first,
-        "second": one.second,
-        "items": one.items,
-        "agreed": one.agreed,
-        "kappa": None if one.kappa is None else _interval(one.kappa),
-        "table": [
-            {"first": str(first), "second": str(second), "cases": count}
-            for (first, second), count in sorted(one.table.items())
-        ],
-    }
-
-
-def _transitions(one: Transitions) -> dict[str, Any]:
-    return {
-        "labeller": one.labeller,
-        "before": one.before,
-        "after": one.after,
-        "slots": one.units,
-        "left_out": one.left_out,
-        "counts": [
-            {"before": str(before), "after": str(after), "slots": count}
-            for (before, after), count in sorted(one.counts.items())
-        ],
-        **{
-            name: {
-                "before": found.before,
-                "after": found.after,
-                "only_before": found.only_before,
-                "only_after": found.only_after,
-                "mcnemar_p": found.p_value,
-            }
-            for name, found in (("correct", one.correct), ("perception", one.perception))
-        },
-        "perception_reduction": None if one.reduction is None else _interval(one.reduction),
-        "bowker_p": one.symmetry_p,
-    }
-
-
-def _interval(interval: Interval) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+    )

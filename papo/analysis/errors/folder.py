@@ -1,7 +1,7 @@
 """The folder of one error analysis.
 
 run.json             command, overrides, git commit, versions, seed
-config.yaml          the resolved configuration
+config.yaml          the resolved configuration; config.json is the same
 items.json           which response stands behind each opaque id
 label_page.html      for people: label the cases, export JSON, give it back as human_labels=
 label_studio.json    the same cases as Label Studio tasks; label_studio.xml is their interface
@@ -27,11 +27,12 @@ from papo.analysis.errors.misreadings import RunReadings
 from papo.analysis.errors.page import error_page
 from papo.analysis.errors.plots import encode_figure, plot_shares, plot_transitions
 from papo.analysis.errors.sampling import Sample
+from papo.analysis.errors.summary import ErrorSummary
 from papo.analysis.errors.tables import shares_csv, transitions_csv
 from papo.analysis.errors.taxonomy import DEFINITIONS, ERROR_CATEGORIES
-from papo.storage.files import write_atomically
+from papo.storage.files import write_atomically, write_json
 from papo.storage.pictures import open_picture
-from papo.storage.provenance import run_facts
+from papo.storage.run_folder import begin_run, holds_run
 
 
 class AnalysisFolder:
@@ -56,20 +57,22 @@ class AnalysisFolder:
 
     def require_free(self) -> None:
         """Raises ValueError where the folder holds an analysis, or another kind of run."""
-        if (self.path / "run.json").exists():
+        if holds_run(self.path):
             raise ValueError(f"{self.path} already holds a run; choose another run_dir")
 
     def open(self) -> None:
         """Begins the analysis; see `require_free`."""
         self.require_free()
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "config.yaml", self.config_text)
-        facts = run_facts(overrides=self.overrides, seed=self.config.get("seed"))
-        self._write_json("run.json", facts)
+        begin_run(
+            self.path,
+            config=self.config,
+            config_text=self.config_text,
+            overrides=self.overrides,
+        )
 
     def write_cases(self, sample: Sample, *, picture_side: int) -> None:
         """Writes items.json and what people label with."""
-        self._write_json("items.json", sample.to_json())
+        write_json(self.path / "items.json", sample.to_json())
         pictures = {
             case.item: tuple(
                 picture for path in case.images if (picture := _encode(path, picture_side))
@@ -92,14 +95,14 @@ class AnalysisFolder:
         }
         label_page = build_label_page(items, analysis=sample.analysis, categories=categories)
         write_atomically(self.path / "label_page.html", label_page)
-        self._write_json("label_studio.json", label_studio_tasks(sample, pictures))
+        write_json(self.path / "label_studio.json", label_studio_tasks(sample, pictures))
         write_atomically(self.path / "label_studio.xml", label_studio_config())
 
     def write_results(
         self,
         labelled: LabelledSample,
         readings: Sequence[RunReadings],
-        summary: Mapping[str, Any],
+        summary: ErrorSummary,
         *,
         report_cases: int,
     ) -> None:
@@ -112,7 +115,7 @@ class AnalysisFolder:
             self.path / "exclusions.jsonl",
             "".join(json.dumps(asdict(one)) + "\n" for one in labelled.exclusions),
         )
-        self._write_json("summary.json", summary)
+        write_json(self.path / "summary.json", summary.to_json())
         write_atomically(self.path / "table.csv", shares_csv(summary))
         write_atomically(self.path / "transitions.csv", transitions_csv(summary))
         write_atomically(self.path / "report.md", report_markdown(summary))
@@ -122,22 +125,22 @@ class AnalysisFolder:
 
     def write_result(self, status: str, **values: Any) -> None:
         """Writes result.json; `status` is finished, failed or interrupted."""
-        self._write_json("result.json", {"status": status, **values})
+        write_json(self.path / "result.json", {"status": status, **values})
 
-    def _write_plots(self, summary: Mapping[str, Any]) -> dict[str, bytes]:
+    def _write_plots(self, summary: ErrorSummary) -> dict[str, bytes]:
         """Writes PNG and SVG files; returns the PNG by what it shows."""
         shown = {}
         figures = [
             ("shares", f"Shares of errors per run, labelled by {name}", plot_shares(summary, name))
-            for name, labeller in summary["labellers"].items()
-            if any(found["labelled"] for found in labeller["runs"].values())
+            for name, labeller in summary.labellers.items()
+            if any(found.labelled for found in labeller.runs.values())
         ] + [
             (
                 "transitions",
-                f"Errors in {one['before']} and {one['after']}, labelled by {one['labeller']}",
+                f"Errors in {one.before} and {one.after}, labelled by {one.labeller}",
                 plot_transitions(one),
             )
-            for one in summary["transitions"]
+            for one in summary.transitions
         ]
         written: dict[str, int] = {}
         for stem, text, figure in figures:
@@ -148,9 +151,6 @@ class AnalysisFolder:
                 (self.path / f"{name}.{kind}").write_bytes(content)
             shown[text] = encoded["png"]
         return shown
-
-    def _write_json(self, name: str, value: Any) -> None:
-        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
 
 
 def _encode(path: Path, side: int) -> bytes | None:

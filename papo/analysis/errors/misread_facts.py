@@ -1,8 +1,8 @@
 """Which facts of annotated diagrams are misread: the rules' findings by kind."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from papo.analysis.errors.taxonomy import ErrorCategory, ErrorLabel
 
@@ -21,7 +21,17 @@ _MAX_QUOTE = 80
 _MAX_EVIDENCE = 120
 
 
-def misread_facts(labels: Sequence[ErrorLabel], runs: Sequence[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MisreadFact:
+    """A kind of fact, how often each run misread it, and one example in the rules' words."""
+
+    kind: str
+    runs: Mapping[str, int]
+    quote: str
+    evidence: str
+
+
+def misread_facts(labels: Sequence[ErrorLabel], runs: Sequence[str]) -> tuple[MisreadFact, ...]:
     """Returns for each kind of fact how often each run misread it and one example, commonest first.
 
     Args:
@@ -35,12 +45,12 @@ def misread_facts(labels: Sequence[ErrorLabel], runs: Sequence[str]) -> list[dic
                 (kind for words, kind in _KINDS.items() if words in label.evidence), "other"
             )
             found.setdefault(kind, []).append(label)
-    return [
-        {
-            "kind": kind,
-            "runs": {run: Counter(label.run for label in of_kind)[run] for run in runs},
-            "quote": " ".join(of_kind[0].quote.split())[:_MAX_QUOTE],
-            "evidence": of_kind[0].evidence[:_MAX_EVIDENCE],
-        }
+    return tuple(
+        MisreadFact(
+            kind=kind,
+            runs={run: Counter(label.run for label in of_kind)[run] for run in runs},
+            quote=" ".join(of_kind[0].quote.split())[:_MAX_QUOTE],
+            evidence=of_kind[0].evidence[:_MAX_EVIDENCE],
+        )
         for kind, of_kind in sorted(found.items(), key=lambda entry: -len(entry[1]))
-    ]
+    )

@@ -1,10 +1,10 @@
 """What is misread, in words and tables: numbers of drawn scenes, and facts of annotated diagrams."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
-from papo.analysis.errors.tables import Table, percent
+from papo.analysis.errors.misreadings import ReadingsSummary
+from papo.analysis.errors.summary import ErrorSummary
+from papo.analysis.errors.tables import Table, per_cent
 
 GUESSED = (
     "A wrong reading that is guessed from the question tends to say the number that is commonest in "
@@ -13,48 +13,48 @@ GUESSED = (
 )
 
 
-def misreading_sentences(one: Mapping[str, Any]) -> list[str]:
+def misreading_sentences(one: ReadingsSummary) -> list[str]:
     """Returns how much of the drawn scenes a run misreads, and how much of that is guessed."""
-    if one["share"] is None:
-        return [f"{one['run']}: no response follows the lab's grammar, so nothing can be read off."]
+    if one.share is None:
+        return [f"{one.run}: no response follows the lab's grammar, so nothing can be read off."]
     sentences = [
-        f"{one['run']} misreads {percent(one['share'])} of {one['readings']} numbers that it reads off."
+        f"{one.run} misreads {per_cent(one.share)} of {one.readings} numbers that it reads off."
     ]
-    for benchmark, found in one["benchmarks"].items():
-        if found["guessed"]:
+    for benchmark, found in one.benchmarks.items():
+        if found.share and found.guessed and found.evenly is not None:
             sentences.append(
-                f"{one['run']}, {benchmark}: {percent(found['share'])} misread; "
-                f"{percent(found['guessed'])} of the wrong readings say the number that is commonest in "
-                f"training under this question (picked evenly: {100 * found['evenly']:.1f} %)."
+                f"{one.run}, {benchmark}: {per_cent(found.share)} misread; "
+                f"{per_cent(found.guessed)} of the wrong readings say the number that is commonest in "
+                f"training under this question (picked evenly: {100 * found.evenly:.1f} %)."
             )
-    if one["responses_left_out"]:
+    if one.responses_left_out:
         sentences.append(
-            f"{one['run']}: {one['responses_left_out']} responses are of no grammar and were left out."
+            f"{one.run}: {one.responses_left_out} responses are of no grammar and were left out."
         )
     return sentences
 
 
-def mistake_table(one: Mapping[str, Any], *, most: int) -> Table:
+def mistake_table(one: ReadingsSummary, *, most: int) -> Table:
     """Returns the commonest mistakes: shown, said, how often, and of how many."""
     shown = Counter[int]()
-    for entry in one["table"]:
-        shown[entry["shown"]] += entry["readings"]
-    wrong = [entry for entry in one["table"] if entry["shown"] != entry["said"]]
+    for entry in one.table:
+        shown[entry.shown] += entry.readings
+    wrong = [entry for entry in one.table if entry.shown != entry.said]
     rows = [
         [
-            f"{entry['shown']} read as {entry['said']}",
-            str(entry["readings"]),
-            str(shown[entry["shown"]]),
-            f"{100 * entry['readings'] / shown[entry['shown']]:.1f}",
+            f"{entry.shown} read as {entry.said}",
+            str(entry.readings),
+            str(shown[entry.shown]),
+            f"{100 * entry.readings / shown[entry.shown]:.1f}",
         ]
-        for entry in sorted(wrong, key=lambda entry: -entry["readings"])[:most]
+        for entry in sorted(wrong, key=lambda entry: -entry.readings)[:most]
     ]
     return ["mistake", "times", "of", "%"], rows
 
 
-def confusion_table(one: Mapping[str, Any]) -> Table:
+def confusion_table(one: ReadingsSummary) -> Table:
     """Returns a row per number shown and a column per number said."""
-    counts = {(entry["shown"], entry["said"]): entry["readings"] for entry in one["table"]}
+    counts = {(entry.shown, entry.said): entry.readings for entry in one.table}
     said = sorted({number for _, number in counts})
     rows = []
     for shown in sorted({number for number, _ in counts}):
@@ -64,17 +64,17 @@ def confusion_table(one: Mapping[str, Any]) -> Table:
     return ["shown \\ said", *map(str, said), "misread, %"], rows
 
 
-def side_table(one: Mapping[str, Any]) -> Table:
+def side_table(one: ReadingsSummary) -> Table:
     """Returns a row per question and side: how much is misread, and how much of that is guessed."""
     rows = [
         [
-            f"{found['operation']}, {found['side']}",
-            str(found["readings"]),
-            f"{100 * found['misread'] / found['readings']:.1f}",
-            str(found["likeliest"]),
-            "-" if found["guessed"] is None else percent(found["guessed"]),
+            f"{found.operation}, {found.side}",
+            str(found.readings),
+            f"{100 * found.misread / found.readings:.1f}",
+            str(found.likeliest),
+            "-" if found.guessed is None else per_cent(found.guessed),
         ]
-        for found in one["sides"]
+        for found in one.sides
     ]
     return [
         "question, side",
@@ -85,15 +85,15 @@ def side_table(one: Mapping[str, Any]) -> Table:
     ], rows
 
 
-def fact_table(summary: Mapping[str, Any]) -> Table:
+def fact_table(summary: ErrorSummary) -> Table:
     """Returns a row per kind of fact that the rules found misread, and one example of each."""
-    runs = summary["runs"]
+    runs = summary.runs
     rows = [
         [
-            one["kind"],
-            *(str(one["runs"][run]) for run in runs),
-            f"{one['quote']}: {one['evidence']}",
+            one.kind,
+            *(str(one.runs[run]) for run in runs),
+            f"{one.quote}: {one.evidence}",
         ]
-        for one in summary["misread_facts"]
+        for one in summary.misread_facts
     ]
     return ["misread", *runs, "for example"], rows

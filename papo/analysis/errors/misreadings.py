@@ -59,6 +59,74 @@ class RunReadings:
     left_out: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """How many readings say one number where the picture shows another, or the same."""
+
+    shown: int
+    said: int
+    readings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideReadings:
+    """The readings of one side under one question.
+
+    Attributes:
+        operation, side: which.
+        likeliest: the number that training showed most often there.
+        readings, misread: how many.
+        could_be_guessed: wrong ones where the likeliest number is not the one shown.
+        said_likeliest: how many of these say it.
+        guessed: the share of these.
+        evenly: the share that wrong numbers picked evenly would have.
+    """
+
+    operation: str
+    side: str
+    likeliest: int
+    readings: int
+    misread: int
+    could_be_guessed: int
+    said_likeliest: int
+    guessed: Interval | None
+    evenly: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkReadings:
+    """The readings of one benchmark: how many, the share misread, and the rest as of `SideReadings`."""
+
+    readings: int
+    share: Interval | None
+    could_be_guessed: int
+    said_likeliest: int
+    guessed: Interval | None
+    evenly: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingsSummary:
+    """What a run misread of drawn scenes.
+
+    Attributes:
+        run: its name.
+        readings, misread: how many.
+        responses_left_out: of no grammar.
+        share: misread, with an interval over problems; None without a reading.
+        table, sides, benchmarks: by number, by question and side, by benchmark.
+    """
+
+    run: str
+    readings: int
+    misread: int
+    responses_left_out: int
+    share: Interval | None
+    table: tuple[Mistake, ...]
+    sides: tuple[SideReadings, ...]
+    benchmarks: Mapping[str, BenchmarkReadings]
+
+
 def read_readings(run: EvaluatedRun) -> RunReadings | None:
     """Returns what a run read off drawn scenes; None where it was shown none."""
     readings: list[Reading] = []
@@ -90,8 +158,8 @@ def read_readings(run: EvaluatedRun) -> RunReadings | None:
     return RunReadings(run=run.name, readings=tuple(readings), left_out=left_out)
 
 
-def summarize_readings(found: RunReadings, *, seed: int) -> dict[str, Any]:
-    """Returns counts and shares as summary.json holds them; intervals resample problems."""
+def summarize_readings(found: RunReadings, *, seed: int) -> ReadingsSummary:
+    """Returns counts and shares; intervals resample problems."""
     wrong = [reading for reading in found.readings if reading.is_wrong]
     sides: dict[tuple[str, str], list[Reading]] = {}
     benchmarks: dict[str, list[Reading]] = {}
@@ -99,40 +167,36 @@ def summarize_readings(found: RunReadings, *, seed: int) -> dict[str, Any]:
         sides.setdefault((reading.operation, reading.side), []).append(reading)
         benchmarks.setdefault(reading.record.benchmark, []).append(reading)
     table = Counter((reading.shown, reading.said) for reading in found.readings)
-    return {
-        "run": found.run,
-        "readings": len(found.readings),
-        "misread": len(wrong),
-        "responses_left_out": found.left_out,
-        "share": _share(
-            found.readings, [reading.is_wrong for reading in found.readings], seed=seed
-        ),
-        "table": [
-            {"shown": shown, "said": said, "readings": count}
+    return ReadingsSummary(
+        run=found.run,
+        readings=len(found.readings),
+        misread=len(wrong),
+        responses_left_out=found.left_out,
+        share=_share(found.readings, [one.is_wrong for one in found.readings], seed=seed),
+        table=tuple(
+            Mistake(shown=shown, said=said, readings=count)
             for (shown, said), count in sorted(table.items())
-        ],
-        "sides": [
-            {
-                "operation": operation,
-                "side": side,
-                "likeliest": of_side[0].likeliest,
-                "readings": len(of_side),
-                "misread": sum(reading.is_wrong for reading in of_side),
+        ),
+        sides=tuple(
+            SideReadings(
+                operation=operation,
+                side=side,
+                likeliest=of_side[0].likeliest,
+                readings=len(of_side),
+                misread=sum(reading.is_wrong for reading in of_side),
                 **_guesses(of_side, seed=seed),
-            }
+            )
             for (operation, side), of_side in sorted(sides.items())
-        ],
-        "benchmarks": {
-            benchmark: {
-                "readings": len(of_benchmark),
-                "share": _share(
-                    of_benchmark, [reading.is_wrong for reading in of_benchmark], seed=seed
-                ),
+        ),
+        benchmarks={
+            benchmark: BenchmarkReadings(
+                readings=len(of_benchmark),
+                share=_share(of_benchmark, [one.is_wrong for one in of_benchmark], seed=seed),
                 **_guesses(of_benchmark, seed=seed),
-            }
+            )
             for benchmark, of_benchmark in sorted(benchmarks.items())
         },
-    }
+    )
 
 
 def example_misreadings(found: RunReadings, count: int) -> list[tuple[Reading, int]]:
@@ -146,10 +210,7 @@ def example_misreadings(found: RunReadings, count: int) -> list[tuple[Reading, i
 
 
 def _guesses(readings: Sequence[Reading], *, seed: int) -> dict[str, Any]:
-    """How many wrong readings say the likeliest number, where that is not the one shown.
-
-    `evenly` is the share that wrong numbers picked evenly would have.
-    """
+    """How many wrong readings say the likeliest number, where that is not the one shown."""
     could = [
         reading for reading in readings if reading.is_wrong and reading.likeliest != reading.shown
     ]
@@ -164,9 +225,7 @@ def _guesses(readings: Sequence[Reading], *, seed: int) -> dict[str, Any]:
     }
 
 
-def _share(
-    readings: Sequence[Reading], hits: Sequence[bool], *, seed: int
-) -> dict[str, float] | None:
+def _share(readings: Sequence[Reading], hits: Sequence[bool], *, seed: int) -> Interval | None:
     """The share of hits with its interval; readings of one problem are not independent."""
     if not readings:
         return None
@@ -178,13 +237,12 @@ def _share(
         counts[0] += hit
         counts[1] += 1
     most = float(max(total for _, total in per_problem.values()))
-    found: Interval = bootstrap_ratio(
+    return bootstrap_ratio(
         [float(hit) for hit, _ in per_problem.values()],
         [float(total) for _, total in per_problem.values()],
         seed=seed,
         extremes=((0.0, most), (most, most)),
     )
-    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _said(side: str, response: str) -> int:

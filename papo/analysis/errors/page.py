@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from papo.analysis.errors.analysis import LabelledSample
 from papo.analysis.errors.misreading_report import (
@@ -14,6 +13,7 @@ from papo.analysis.errors.misreading_report import (
     side_table,
 )
 from papo.analysis.errors.misreadings import Reading, RunReadings, example_misreadings
+from papo.analysis.errors.summary import ErrorSummary
 from papo.analysis.errors.tables import (
     REGRESSION,
     Table,
@@ -27,6 +27,7 @@ from papo.analysis.errors.tables import (
     transition_table,
 )
 from papo.analysis.errors.taxonomy import DEFINITIONS, ERROR_CATEGORIES, Case, ErrorLabel
+from papo.analysis.errors.transitions import Transitions
 from papo.reporting.html import Markup, data_uri, details, join, page, paragraph, section, table
 from papo.storage.pictures import open_picture
 
@@ -49,7 +50,7 @@ _STYLE = """
 
 
 def error_page(
-    summary: Mapping[str, Any],
+    summary: ErrorSummary,
     labelled: LabelledSample,
     readings: Sequence[RunReadings],
     *,
@@ -67,9 +68,9 @@ def error_page(
     """
     sections = {"found": section("found", "What was found", *map(paragraph, _plain(summary)))}
     sections["found"] += join(_plot(text, picture) for text, picture in plots.items())
-    if summary["readings"] or summary["misread_facts"]:
+    if summary.readings or summary.misread_facts:
         sections["misread"] = section("misread", "What is misread", *_misread(summary, readings))
-    for number, (name, labeller) in enumerate(summary["labellers"].items()):
+    for number, (name, labeller) in enumerate(summary.labellers.items()):
         sections[f"labeller{number}"] = section(
             f"labeller{number}",
             f"Labelled by {name}",
@@ -83,14 +84,14 @@ def error_page(
             ),
             *(paragraph(sentence, kind="soft") for sentence in asked_sentences(summary, name)),
         )
-    if summary["transitions"]:
+    if summary.transitions:
         sections["changes"] = section(
             "changes",
             "What changed",
             paragraph(REGRESSION),
-            *map(_transitions, summary["transitions"]),
+            *map(_transitions, summary.transitions),
         )
-    if summary["agreement"]:
+    if summary.agreement:
         sections["agreement"] = section(
             "agreement",
             "Agreement between labellers",
@@ -109,7 +110,7 @@ def error_page(
     headings = {
         "found": "What was found",
         "misread": "What is misread",
-        **{f"labeller{n}": f"Labelled by {name}" for n, name in enumerate(summary["labellers"])},
+        **{f"labeller{n}": f"Labelled by {name}" for n, name in enumerate(summary.labellers)},
         "changes": "What changed",
         "agreement": "Agreement",
         "paper": "Beside the paper",
@@ -119,13 +120,13 @@ def error_page(
     return page(
         "What the wrong answers got wrong",
         join(sections.values(), "\n"),
-        lead=f"Analysis {summary['analysis']} of {', '.join(summary['runs'])}.",
+        lead=f"Analysis {summary.analysis} of {', '.join(summary.runs)}.",
         contents={anchor: headings[anchor] for anchor in sections},
         style=_STYLE,
     )
 
 
-def _plain(summary: Mapping[str, Any]) -> list[str]:
+def _plain(summary: ErrorSummary) -> list[str]:
     return [sentence.replace("**", "") for sentence in headline_sentences(summary)]
 
 
@@ -138,23 +139,23 @@ def _plot(text: str, picture: bytes) -> Markup:
     return Markup('<p><img class="plot" alt="{}" src="{}"></p>\n').format(text, data_uri(picture))
 
 
-def _misread(summary: Mapping[str, Any], readings: Sequence[RunReadings]) -> Iterator[Markup]:
-    for one, found in zip(summary["readings"], readings, strict=True):
+def _misread(summary: ErrorSummary, readings: Sequence[RunReadings]) -> Iterator[Markup]:
+    for one, found in zip(summary.readings, readings, strict=True):
         yield from map(paragraph, misreading_sentences(one))
-        if not one["readings"]:
+        if not one.readings:
             continue
         yield _table(
-            f"{one['run']}: numbers that responses say (columns) where the picture shows (rows)",
+            f"{one.run}: numbers that responses say (columns) where the picture shows (rows)",
             confusion_table(one),
         )
-        yield details(f"{one['run']}: by question and side", _table(GUESSED, side_table(one)))
+        yield details(f"{one.run}: by question and side", _table(GUESSED, side_table(one)))
         yield Markup('<div class="mistakes">{}</div>').format(
             join(
                 _mistake(reading, count)
                 for reading, count in example_misreadings(found, _SHOWN_MISTAKES)
             )
         )
-    if summary["misread_facts"]:
+    if summary.misread_facts:
         yield _table("Facts of annotated diagrams that wrong answers misread", fact_table(summary))
 
 
@@ -167,10 +168,10 @@ def _mistake(reading: Reading, count: int) -> Markup:
     )
 
 
-def _transitions(one: Mapping[str, Any]) -> Markup:
+def _transitions(one: Transitions) -> Markup:
     caption = (
-        f"Response slots by category in {one['before']} (rows) and {one['after']} (columns), "
-        f"labelled by {one['labeller']}"
+        f"Response slots by category in {one.before} (rows) and {one.after} (columns), "
+        f"labelled by {one.labeller}"
     )
     return join(
         [_table(caption, transition_table(one)), *map(paragraph, transition_sentences(one))], "\n"

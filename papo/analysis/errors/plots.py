@@ -1,14 +1,16 @@
 """The two pictures of an error analysis: shares of errors per run, and what became of each error."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from papo.analysis.errors.summary import ErrorSummary
 from papo.analysis.errors.tables import transition_table
 from papo.analysis.errors.taxonomy import ERROR_CATEGORIES
+from papo.analysis.errors.transitions import Transitions
 
 # Distinguishable without colour vision (Okabe and Ito); hatches tell them apart in print.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#999999")
@@ -17,20 +19,16 @@ _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "")
 _SETTINGS: Any = {"text.usetex": False, "text.parse_math": False, "svg.hashsalt": "papo"}
 
 
-def plot_shares(summary: Mapping[str, Any], labeller: str) -> Figure:
+def plot_shares(summary: ErrorSummary, labeller: str) -> Figure:
     """Returns stacked bars of error shares, one per run, with the paper's perception share marked."""
     with matplotlib.rc_context(_SETTINGS):
-        runs = [
-            run
-            for run in summary["runs"]
-            if summary["labellers"][labeller]["runs"][run]["labelled"]
-        ]
+        runs = [run for run in summary.runs if summary.labellers[labeller].runs[run].labelled]
         figure = Figure(figsize=(7.5, 1.4 + 0.7 * len(runs)), layout="constrained")
         axes = figure.subplots()
-        shares = [summary["labellers"][labeller]["runs"][run]["shares"] for run in runs]
+        shares = [summary.labellers[labeller].runs[run].shares for run in runs]
         start = [0.0] * len(runs)
         for category, colour, hatch in zip(ERROR_CATEGORIES, _COLOURS, _HATCHES, strict=True):
-            widths = [100 * one[category]["share"] for one in shares]
+            widths = [100 * one[category].wilson.value for one in shares]
             bars = axes.barh(
                 runs,
                 widths,
@@ -45,7 +43,7 @@ def plot_shares(summary: Mapping[str, Any], labeller: str) -> Figure:
             for text in axes.bar_label(bars, labels, label_type="center", fontsize=9):
                 text.set_bbox(box if text.get_text() else None)
             start = [a + b for a, b in zip(start, widths, strict=True)]
-        paper = 100 * summary["published"]["perception"]["value"]
+        paper = 100 * summary.published.perception.value
         axes.axvline(paper, color="black", linestyle="--", linewidth=1)
         axes.set_title(
             f"Errors of the wrong answers, labelled by {labeller}\n"
@@ -59,7 +57,7 @@ def plot_shares(summary: Mapping[str, Any], labeller: str) -> Figure:
     return figure
 
 
-def plot_transitions(transitions: Mapping[str, Any]) -> Figure:
+def plot_transitions(transitions: Transitions) -> Figure:
     """Returns the table of categories before and after as a grid shaded by how many slots it holds."""
     with matplotlib.rc_context(_SETTINGS):
         headings, rows = transition_table(transitions)
@@ -76,9 +74,9 @@ def plot_transitions(transitions: Mapping[str, Any]) -> Figure:
                 axes.text(x, y, str(count), ha="center", va="center", color=colour, fontsize=9)
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel(f"after: {transitions['after']}")
-        axes.set_ylabel(f"before: {transitions['before']}")
-        axes.set_title(f"Response slots, labelled by {transitions['labeller']}", fontsize=10)
+        axes.set_xlabel(f"after: {transitions.after}")
+        axes.set_ylabel(f"before: {transitions.before}")
+        axes.set_title(f"Response slots, labelled by {transitions.labeller}", fontsize=10)
     return figure
 
 

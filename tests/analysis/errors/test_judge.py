@@ -15,6 +15,7 @@ from PIL import Image
 from papo.analysis.errors.labellers.judge import LocalJudge, RemoteJudge
 from papo.analysis.errors.labellers.judge.prompt import build_prompt
 from papo.analysis.errors.labellers.judge.replies import Reply, read_reply
+from papo.analysis.errors.summary import AskedWith
 from papo.analysis.errors.tables import judge_sentences
 from papo.analysis.errors.taxonomy import (
     ERROR_CATEGORIES,
@@ -432,12 +433,12 @@ def test_a_server_with_other_parameters_is_asked_with_those_and_it_is_said(tmp_p
         again.label(cases)
         assert len(server.requests) == 5
     for one in (judge, again):
-        (way,) = one.facts()["asked_with"]
-        assert way == {
-            "parameters": {"max_completion_tokens": 100, "response_format": "json_schema"},
-            "greedy": False,
-            "replies": 3,
-        }
+        (way,) = one.facts().asked_with
+        assert way == AskedWith(
+            parameters={"max_completion_tokens": 100, "response_format": "json_schema"},
+            greedy=False,
+            replies=3,
+        )
     assert any("not greedy" in sentence for sentence in judge_sentences(judge.facts()))
 
 
@@ -445,9 +446,9 @@ def test_a_judge_that_takes_everything_is_greedy(tmp_path, picture):
     with running_judge_server(see_cubes) as server:
         judge = make_judge(server.url, tmp_path)
         judge.label([make_case(picture)])
-    (way,) = judge.facts()["asked_with"]
-    assert way["greedy"]
-    assert way["parameters"]["temperature"] == 0
+    (way,) = judge.facts().asked_with
+    assert way.greedy
+    assert way.parameters["temperature"] == 0
     assert not any("not greedy" in sentence for sentence in judge_sentences(judge.facts()))
 
 
@@ -498,7 +499,7 @@ def test_two_models_of_this_process_with_one_name_share_no_replies(tmp_path, pic
         one = judge(weights)
         one.label([make_case(picture)])
         assert one.usage.from_cache == from_cache
-    assert one.facts()["asked_with"][0]["greedy"]
+    assert one.facts().asked_with[0].greedy
 
 
 @pytest.mark.parametrize("status", [400, 413])

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from papo.analysis.errors.labellers.lab import LabLabels
 from papo.analysis.errors.markdown import report_markdown
 from papo.analysis.errors.sampling import Sample, draw_sample
 from papo.analysis.errors.shares import agreement, category_shares, corrected_share
+from papo.analysis.errors.summary import AskedWith, ErrorSummary, JudgeFacts
 from papo.analysis.errors.tables import (
     headline_sentences,
     labeller_notes,
@@ -212,13 +214,13 @@ def test_shares_are_counts_with_the_wilson_interval_of_the_paper():
 
 def test_the_papers_numbers_come_with_intervals():
     paper = published(seed=1)
-    assert paper["perception"]["value"] == 0.67
-    assert paper["perception"]["low"] == pytest.approx(0.602, abs=5e-4)
-    reduction = paper["perception_reduction_with_papo"]
-    assert reduction["value"] == 0.305
+    assert paper.perception.value == 0.67
+    assert paper.perception.low == pytest.approx(0.602, abs=5e-4)
+    reduction = paper.perception_reduction_with_papo
+    assert reduction.value == 0.305
     # delta method, unpaired: about 17 to 42 %
-    assert reduction["low"] == pytest.approx(0.17, abs=0.02)
-    assert reduction["high"] == pytest.approx(0.42, abs=0.02)
+    assert reduction.low == pytest.approx(0.17, abs=0.02)
+    assert reduction.high == pytest.approx(0.42, abs=0.02)
 
 
 def labels_of(
@@ -367,15 +369,15 @@ def test_a_judge_checked_on_the_lab_alone_is_no_headline_for_a_mixed_sample(tmp_
         for index, case in enumerate(mixed.cases)
     }
     summary = summary_of(judge)
-    judged = summary["labellers"]["judge:m"]
-    assert (judged["checked"], judged["unchecked"]) == (40, ["photos"])
-    assert judged["runs"]["mixed"]["corrected"] is None
-    assert judged["runs"]["mixed"]["benchmarks_corrected"]["photos"] is None
+    judged = summary.labellers["judge:m"]
+    assert (judged.validation.checked, judged.validation.unchecked) == (40, ("photos",))
+    assert judged.runs["mixed"].corrected is None
+    assert judged.runs["mixed"].benchmarks_corrected["photos"] is None
     # 30 of 40 lab cases are misreadings, whatever the judge says of them.
-    of_lab = judged["runs"]["mixed"]["benchmarks_corrected"]["lab"]["perception"]
-    assert of_lab["value"] == pytest.approx(0.75)
-    assert summary["headline"]["labeller"] is None
-    assert "photos has none" in summary["headline"]["basis"]
+    of_lab = judged.runs["mixed"].benchmarks_corrected["lab"]["perception"]
+    assert of_lab.value == pytest.approx(0.75)
+    assert summary.headline.labeller is None
+    assert "photos has none" in summary.headline.basis
     assert "not corrected" in report_markdown(summary)
     assert not any("misread" in sentence for sentence in headline_sentences(summary))
     header, *lines = csv.reader(io.StringIO(shares_csv(summary)))
@@ -401,12 +403,12 @@ def as_judge(sample: Sample, category: ErrorCategory = PERCEPTION) -> dict[str, 
 def test_a_judge_without_known_labels_is_never_a_headline(sample):
     labelled = LabelledSample(sample=sample, labels={"judge:m": as_judge(sample)}, exclusions=())
     summary = summarize(labelled, seed=1, min_validated=30)
-    assert summary["headline"]["labeller"] is None
-    assert "not validated" in summary["headline"]["basis"]
+    assert summary.headline.labeller is None
+    assert "not validated" in summary.headline.basis
     report = report_markdown(summary)
     assert "Not validated" in report
     assert not any("misread" in sentence for sentence in headline_sentences(summary))
-    assert summary["labellers"]["judge:m"]["runs"]["a"]["corrected"] is None
+    assert summary.labellers["judge:m"].runs["a"].corrected is None
 
 
 def test_a_validated_judge_is_headlined_with_its_corrected_shares(sample):
@@ -427,12 +429,12 @@ def test_a_validated_judge_is_headlined_with_its_corrected_shares(sample):
     labels = {"judge:m": judge, "human:Ada": people}
     labelled = LabelledSample(sample=sample, labels=labels, exclusions=())
     summary = summarize(labelled, seed=1, min_validated=30)
-    assert summary["headline"]["labeller"] == "human:Ada", "people come before a judge"
-    judged = summary["labellers"]["judge:m"]
-    assert (judged["checked"], judged["validated"]) == (35, True)
-    assert judged["runs"]["a"]["corrected"]["perception"]["value"] == pytest.approx(0.75)
-    (found,) = summary["agreement"]
-    assert (found["items"], found["agreed"]) == (35, 35)
+    assert summary.headline.labeller == "human:Ada", "people come before a judge"
+    judged = summary.labellers["judge:m"]
+    assert (judged.validation.checked, judged.validation.validated) == (35, True)
+    assert judged.runs["a"].corrected["perception"].value == pytest.approx(0.75)
+    (found,) = summary.agreement
+    assert (found.items, found.agreed) == (35, 35)
 
 
 def test_exclusions_are_counted_by_reason(sample):
@@ -452,11 +454,11 @@ def test_exclusions_are_counted_by_reason(sample):
 
     labelled = label_sample(sample, [Refusing(), LabLabels()], [])
     summary = summarize(labelled, seed=1, min_validated=10)
-    assert summary["labellers"]["judge:no"]["excluded"] == {"refusal": 20}
-    assert summary["labellers"]["judge:no"]["runs"]["a"]["labelled"] == 20
-    assert "refusal 20" in " ".join(labeller_notes(summary["labellers"]["judge:no"]))
-    assert summary["headline"]["labeller"] == "lab"
-    assert summary["labellers"]["lab"]["runs"]["a"]["shares"]["perception"]["count"] == 30
+    assert summary.labellers["judge:no"].excluded == {"refusal": 20}
+    assert summary.labellers["judge:no"].runs["a"].labelled == 20
+    assert "refusal 20" in " ".join(labeller_notes(summary.labellers["judge:no"]))
+    assert summary.headline.labeller == "lab"
+    assert summary.labellers["lab"].runs["a"].shares[ErrorCategory.PERCEPTION].count == 30
 
 
 def test_a_judge_that_labels_nothing_is_shown_with_its_exclusions(sample):
@@ -472,6 +474,42 @@ def test_a_judge_that_labels_nothing_is_shown_with_its_exclusions(sample):
             ]
 
     summary = summarize(label_sample(sample, [Mute()], []), seed=1, min_validated=10)
-    assert summary["labellers"]["judge:mute"]["excluded"] == {"timeout": 40}
-    assert summary["headline"]["labeller"] is None
+    assert summary.labellers["judge:mute"].excluded == {"timeout": 40}
+    assert summary.headline.labeller is None
     assert "timeout 40" in report_markdown(summary)
+
+
+def test_a_summary_becomes_the_json_of_summary_json(sample):
+    labelled = label_sample(sample, [LabLabels()], [])
+    summary = replace(
+        summarize(labelled, seed=1, min_validated=10),
+        judge=(
+            JudgeFacts(
+                **dict.fromkeys(
+                    ("requests", "from_cache", "prompt_tokens", "completion_tokens"), 1
+                ),
+                judge="judge:m",
+                left_out_of_cache=(3,),
+                dollars=None,
+                asked_with=(AskedWith(parameters={"top_k": 1}, greedy=True, replies=1),),
+            ),
+        ),
+    )
+    found = summary.to_json()
+    assert json.loads(json.dumps(found)) == found, "plain values alone"
+    assert list(found) == [field.name for field in fields(ErrorSummary)]
+    lab = found["labellers"]["lab"]
+    assert set(lab) == {"kind", "runs", "excluded", "server_said", "seconds"}, "no judge, no checks"
+    share = summary.labellers["lab"].runs["a"].shares[PERCEPTION]
+    assert lab["runs"]["a"]["shares"]["perception"] == {
+        "count": share.count,
+        "share": share.wilson.value,
+        "wilson": [share.wilson.low, share.wilson.high],
+        "bootstrap": [share.bootstrap.low, share.bootstrap.high],
+    }
+    assert found["judge"][0]["asked_with"] == [
+        {"parameters": {"top_k": 1}, "greedy": True, "replies": 1}
+    ]
+    judged = LabelledSample(sample=sample, labels={"judge:m": as_judge(sample)}, exclusions=())
+    judge = summarize(judged, seed=1, min_validated=30).to_json()["labellers"]["judge:m"]
+    assert (judge["checked"], judge["needed"], judge["validated"]) == (0, 30, False)

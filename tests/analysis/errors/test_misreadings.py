@@ -36,15 +36,12 @@ def test_readings_are_counted_by_what_is_shown_and_said(tmp_path):
     found = read_readings(run_of(tmp_path / "a", records))
     assert found is not None
     one = summarize_readings(found, seed=1)
-    assert one["table"] == [
-        {"shown": 3, "said": 3, "readings": 1},
-        {"shown": 3, "said": 7, "readings": 2},
-        {"shown": 3, "said": 8, "readings": 1},
-        {"shown": 4, "said": 4, "readings": 3},
-        {"shown": 4, "said": 9, "readings": 1},
+    assert [(cell.shown, cell.said, cell.readings) for cell in one.table] == [
+        *((3, 3, 1), (3, 7, 2), (3, 8, 1)),
+        *((4, 4, 3), (4, 9, 1)),
     ]
-    assert (one["readings"], one["misread"], one["responses_left_out"]) == (8, 4, 1)
-    assert one["share"]["value"] == 0.5
+    assert (one.readings, one.misread, one.responses_left_out) == (8, 4, 1)
+    assert one.share.value == 0.5
     assert mistake_table(one, most=1)[1] == [["3 read as 7", "2", "4", "50.0"]]
     headings, rows = confusion_table(one)
     assert headings[1:-1] == ["3", "4", "7", "8", "9"]
@@ -63,10 +60,10 @@ def test_guesses_are_wrong_readings_that_say_the_commonest_number_of_training(tm
     found = read_readings(run_of(tmp_path / "a", records))
     assert found is not None
     one = summarize_readings(found, seed=1)
-    lab = one["benchmarks"]["lab"]
-    assert (lab["could_be_guessed"], lab["said_likeliest"]) == (3, 2)
-    assert lab["guessed"]["value"] == pytest.approx(2 / 3)
-    assert lab["evenly"] == pytest.approx(1 / 7)
+    lab = one.benchmarks["lab"]
+    assert (lab.could_be_guessed, lab.said_likeliest) == (3, 2)
+    assert lab.guessed.value == pytest.approx(2 / 3)
+    assert lab.evenly == pytest.approx(1 / 7)
     assert [row[:4] for row in side_table(one)[1]] == [
         ["area, a", "4", "75.0", "7"],
         ["area, b", "4", "25.0", "4"],
@@ -104,7 +101,7 @@ def test_a_run_without_any_readable_response_says_so(tmp_path):
     found = read_readings(run_of(tmp_path / "a", [lab_record(0, "format")]))
     assert found is not None
     one = summarize_readings(found, seed=1)
-    assert one["share"] is None
+    assert one.share is None
     assert "no response follows" in misreading_sentences(one)[0]
 
 
@@ -130,9 +127,9 @@ def test_misread_facts_are_counted_by_kind_and_run():
         misread("a", "AB || CD", "the diagram has these lines perpendicular"),
     ]
     facts = misread_facts(labels, ["a", "b"])
-    assert [(one["kind"], one["runs"]) for one in facts] == [
+    assert [(one.kind, one.runs) for one in facts] == [
         ("a length", {"a": 1, "b": 1}),
         ("an angle", {"a": 1, "b": 0}),
         ("parallel or perpendicular lines", {"a": 1, "b": 0}),
     ]
-    assert facts[0]["quote"] == "AB = 9"
+    assert facts[0].quote == "AB = 9"

@@ -98,7 +98,7 @@ def test_changes_are_headlined_only_where_every_wrong_answer_has_a_label(sample,
     labels = list(lab_labels(sample).values())[missing:]
     people = [dataclasses.replace(label, labeller="human:Ada") for label in labels]
     summary = summarize(label_sample(sample, [], people), seed=1, min_validated=30)
-    assert summary["headline"]["labeller"] == "human:Ada"
+    assert summary.headline.labeller == "human:Ada"
     changes = [text for text in headline_sentences(summary) if "perception errors went" in text]
     assert len(changes) == 1 - missing
     assert (paper_table(summary)[1][-1][-1] == "-") == bool(missing)
@@ -112,7 +112,7 @@ def test_a_judges_changes_are_never_headlined(sample):
     del lab[sample.cases[0].item]
     labelled = LabelledSample(sample=sample, labels={"lab": lab, "judge:m": judge}, exclusions=())
     summary = summarize(labelled, seed=1, min_validated=30)
-    assert summary["headline"]["labeller"] == "judge:m"
+    assert summary.headline.labeller == "judge:m"
     assert not any("perception errors went" in text for text in headline_sentences(summary))
 
 
@@ -145,7 +145,7 @@ def test_equal_runs_show_no_change(tmp_path):
 
 def test_tables_and_plots_show_the_counts(sample):
     summary = summarize(label_sample(sample, [LabLabels()], []), seed=1, min_validated=30)
-    (one,) = summary["transitions"]
+    (one,) = summary.transitions
     headings, rows = transition_table(one)
     assert headings == ["before \\ after", "correct", "perception", "reasoning", "before"]
     assert rows == [

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from papo.analysis.errors.labellers.judge.prompt import JudgePrompt, build_prompt
 from papo.analysis.errors.labellers.judge.replies import Reply, ReplyCache, read_reply
+from papo.analysis.errors.summary import AskedWith, JudgeFacts
 from papo.analysis.errors.taxonomy import Case, ErrorCategory, ErrorLabel, Exclusion, label_case
 from papo.storage.files import locked
 
@@ -147,23 +147,16 @@ class Judge(ABC):
 
         return [verdict(case) for case in cases]
 
-    def facts(self) -> dict[str, Any]:
-        """Returns what summary.json says of the last `label`: usage, cost, and how it was asked.
-
-        `asked_with` lists the parameters of the requests whose replies were used, kept ones included;
-        `left_out_of_cache` the lines of replies.jsonl that hold no reply.
-        """
+    def facts(self) -> JudgeFacts:
+        """Returns what the last `label` took, and how it was asked."""
         ways = Counter((tuple(sorted(reply.sent.items())), reply.is_greedy) for reply in self._used)
-        return {
-            "judge": self.name,
-            "requests": self.usage.requests,
-            "from_cache": self.usage.from_cache,
-            "prompt_tokens": self.usage.prompt_tokens,
-            "completion_tokens": self.usage.completion_tokens,
-            "left_out_of_cache": self._left_out,
-            "dollars": self.cost(),
-            "asked_with": [
-                {"parameters": dict(sent), "greedy": is_greedy, "replies": count}
+        return JudgeFacts(
+            judge=self.name,
+            **asdict(self.usage),
+            left_out_of_cache=tuple(self._left_out),
+            dollars=self.cost(),
+            asked_with=tuple(
+                AskedWith(parameters=dict(sent), greedy=is_greedy, replies=count)
                 for (sent, is_greedy), count in ways.most_common()
-            ],
-        }
+            ),
+        )
