@@ -5,14 +5,7 @@ from typing import Any
 
 import torch
 
-from papo.commands.method_cases.rows import (
-    EPSILON,
-    batch_of,
-    gradient,
-    leaf,
-    micro_batches,
-    rows_of,
-)
+from papo.commands.method_cases import steps
 from papo.functional import attention_change, salient_attention, values_without_picture
 from papo.objective import ClippedSurrogate, Objective, ReferenceKL, Term, ViewEntropy, ViewKL
 from papo.types import IMAGE, MinibatchCounts, ViewScores
@@ -48,17 +41,17 @@ def intervention(case: Mapping[str, Any]) -> dict[str, Any]:
 
 def loss(case: Mapping[str, Any]) -> dict[str, Any]:
     """The objective of conf/objective/cfpo.yaml with a case's settings; micro-batches weigh the same."""
-    config, rows = case["config"], rows_of(case["inputs"])
-    terms, parts = terms_of(config), micro_batches(case)
-    objective = Objective(terms=terms, count_epsilon=EPSILON)
-    logprobs, losses, last = leaf(rows["log_probs"]), [], None
-    whole = batch_of(rows, {})
+    config, rows = case["config"], steps.rows_of(case["inputs"])
+    terms, parts = terms_of(config), steps.micro_batches(case)
+    objective = Objective(terms=terms, count_epsilon=steps.EPSILON)
+    logprobs, losses, last = steps.leaf(rows["log_probs"]), [], None
+    whole = steps.batch_of(rows, {})
     for part in parts:
         own = {name: values[part] for name, values in rows.items()}
         views = {}
         if "counterfactual_log_probs" in own:
             views = {"counterfactual": ViewScores(logprobs=own["counterfactual_log_probs"])}
-        batch = batch_of(own, views, ref_logprobs=own.get("ref_log_probs"))
+        batch = steps.batch_of(own, views, ref_logprobs=own.get("ref_log_probs"))
         batch.advantages.copy_(whole.advantages[part])
         counts = MinibatchCounts(
             num_tokens=int(own["response_mask"].sum()), num_rollouts=len(own["rewards"])
@@ -72,7 +65,7 @@ def loss(case: Mapping[str, Any]) -> dict[str, Any]:
         "advantages": whole.advantages,
         "micro_losses": losses,
         "loss": total,
-        "grad_log_probs": gradient(total, logprobs),
+        "grad_log_probs": steps.gradient(total, logprobs),
         "last_micro_kl_cf": last if config["use_kl_cmve"] else None,
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from papo.commands.method_cases.rows import batch_of, blocks_of, rows_of, weights_of
+from papo.commands.method_cases.steps import batch_of, blocks_of, rows_of, weights_of
 from papo.functional import k3_dependence, response_means
 from papo.methods import CGPO
 from papo.types import IMAGE, ViewScores

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from papo.commands.method_cases.rows import batch_of, rows_of
+from papo.commands.method_cases.steps import batch_of, rows_of
 from papo.masking import AnnealedDiffusionNoise
 from papo.objective import ClippedSurrogate, Objective, ViewEntropy, ViewKL
 from papo.types import IMAGE, ViewScores

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papo.commands.method_cases.rows import gradient, leaf, rows_of
+from papo.commands.method_cases.steps import gradient, leaf, rows_of
 from papo.functional import clipped_surrogate, kl_k3, mean_cosine, sequence_mean, token_mean
 from papo.methods import PEPO
 

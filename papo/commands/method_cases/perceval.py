@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from papo.commands.method_cases.rows import group_advantages, rows_of
+from papo.commands.method_cases.steps import group_advantages, rows_of
 from papo.methods import Perceval
 from papo.objective import Blocks
 from papo.training.flags import in_spans

@@ -6,16 +6,7 @@ from typing import Any
 
 import torch
 
-from papo.commands.method_cases.rows import (
-    batch_of,
-    blocks_of,
-    given,
-    gradient,
-    leaf,
-    rows_of,
-    surrogate,
-    token_mean,
-)
+from papo.commands.method_cases import steps
 from papo.functional import detrended, discounted_future
 from papo.methods import PIVOT
 from papo.types import IMAGE, ViewScores
@@ -28,19 +19,23 @@ NOT_OFFERED = {
 
 def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     """Computes what a case holds."""
-    rows, config = rows_of(case["inputs"]), case["config"]
+    rows, config = steps.rows_of(case["inputs"]), case["config"]
     rows["rewards"] = rows["accuracy"]
     views = {
         IMAGE: ViewScores(logprobs=rows["old_log_probs"], entropy=rows["entropies"]),
         "masked": ViewScores(logprobs=rows["masked_log_probs"]),
     }
-    batch = batch_of(rows, views)
+    batch = steps.batch_of(rows, views)
     settings = {
         "view": "masked", "least_support": None, "discount": config["discount"],
         "window": config["window"], "future_weight": config["future_coef"],
     }  # fmt: skip
     credit = PIVOT(**settings, beta=config["beta"])
-    blocks, mask, logprobs = blocks_of(batch), rows["response_mask"], leaf(rows["log_probs"])
+    blocks, mask, logprobs = (
+        steps.blocks_of(batch),
+        rows["response_mask"],
+        steps.leaf(rows["log_probs"]),
+    )
     # With advantages of 1 that nothing protects the rest of A + |A| U is U.
     plain = replace(
         batch,
@@ -50,12 +45,12 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
 
     def utility(future_weight: float) -> torch.Tensor:
         part = PIVOT(**{**settings, "future_weight": future_weight}, beta=1.0)
-        return given(part, plain, blocks) / 1e6 - 1.0 * mask
+        return steps.given(part, plain, blocks) / 1e6 - 1.0 * mask
 
     support, gate = utility(0.0), credit.gate(batch, blocks).where(mask, 0.0)
     future = discounted_future(support, mask, discount=config["discount"], window=config["window"])
-    advantages = given(credit, batch, blocks)
-    loss = token_mean(surrogate(logprobs, rows, advantages, config), mask)
+    advantages = steps.given(credit, batch, blocks)
+    loss = steps.token_mean(steps.surrogate(logprobs, rows, advantages, config), mask)
     return {
         "support": support,
         "future_support": future,
@@ -65,5 +60,5 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         "group_advantages": batch.advantages[:, 0],
         "advantages": advantages,
         "pg_loss": loss,
-        "grad_log_probs": gradient(loss, logprobs),
+        "grad_log_probs": steps.gradient(loss, logprobs),
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from papo.commands.method_cases.rows import rows_of
+from papo.commands.method_cases.steps import rows_of
 from papo.methods import ShareGRPO
 from papo.objective import Blocks
 from papo.types import RolloutBatch

@@ -5,17 +5,7 @@ from typing import Any
 
 from torch import float64, tensor
 
-from papo.commands.method_cases.rows import (
-    batch_of,
-    blocks_of,
-    given,
-    gradient,
-    leaf,
-    rows_of,
-    surrogate,
-    token_mean,
-    weights_of,
-)
+from papo.commands.method_cases import steps
 from papo.functional import distributions, kl_k3, largest_share
 from papo.methods import ToR
 from papo.types import IMAGE, ViewScores
@@ -29,12 +19,12 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "entropy": distributions.nucleus_entropy(logits.log_softmax(-1), mass=config["top_p"])
         }
-    rows = rows_of(case["inputs"])
+    rows = steps.rows_of(case["inputs"])
     views = {
         IMAGE: ViewScores(logprobs=rows["old_log_probs"], nucleus_entropy=rows["entropies"]),
         "removed": ViewScores(logprobs=rows["blind_log_probs"]),
     }
-    batch = batch_of(rows, views)
+    batch = steps.batch_of(rows, views)
     shares = {
         name: config[name.replace("share", "fraction")]
         for name in ("reasoning_share", "perception_share")
@@ -46,21 +36,25 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         )
 
     full = credit(config["reasoning_weight"], config["perception_weight"])
-    blocks, mask, logprobs = blocks_of(batch), rows["response_mask"], leaf(rows["log_probs"])
+    blocks, mask, logprobs = (
+        steps.blocks_of(batch),
+        rows["response_mask"],
+        steps.leaf(rows["log_probs"]),
+    )
     change = (rows["old_log_probs"] - rows["blind_log_probs"]).abs()
-    advantages = given(full, batch, blocks)
-    values = surrogate(logprobs, rows, advantages, config)
+    advantages = steps.given(full, batch, blocks)
+    values = steps.surrogate(logprobs, rows, advantages, config)
     if config["kl_coef"]:
         kl = kl_k3(logprobs, rows["ref_log_probs"], log_ratio_max=20.0).clamp(-10, 10)
         values = values + config["kl_coef"] * kl
-    loss = token_mean(values, mask)
+    loss = steps.token_mean(values, mask)
     return {
-        "reasoning_mask": weights_of(credit(1.0, 0.0), batch, blocks),
+        "reasoning_mask": steps.weights_of(credit(1.0, 0.0), batch, blocks),
         "perception_mask": largest_share(
             change, mask, shares["perception_share"], rows=blocks.rows("rollout")
         ),
-        "weights": weights_of(full, batch, blocks),
+        "weights": steps.weights_of(full, batch, blocks),
         "advantages": batch.advantages,
         "loss": loss,
-        "grad_log_probs": gradient(loss, logprobs),
+        "grad_log_probs": steps.gradient(loss, logprobs),
     }

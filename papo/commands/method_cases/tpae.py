@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from papo.commands.method_cases.rows import batch_of, blocks_of, given, rows_of
+from papo.commands.method_cases.steps import batch_of, blocks_of, given, rows_of
 from papo.functional import shrunk_gaussians
 from papo.methods import TPAE
 from papo.methods.tpae import LEAST_SAMPLES

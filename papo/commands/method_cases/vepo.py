@@ -6,19 +6,7 @@ from typing import Any
 
 import torch
 
-from papo.commands.method_cases.rows import (
-    batch_of,
-    blocks_of,
-    given,
-    gradient,
-    group_advantages,
-    leaf,
-    micro_batches,
-    rows_of,
-    surrogate,
-    token_mean,
-    weights_of,
-)
+from papo.commands.method_cases import steps
 from papo.functional import distributions
 from papo.methods import VEPO
 from papo.types import IMAGE, ViewScores
@@ -26,8 +14,8 @@ from papo.types import IMAGE, ViewScores
 
 def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     """Computes what a case holds; a code's micro-batch is a minibatch here."""
-    rows, config = rows_of(case["inputs"]), case["config"]
-    mask, parts = rows["response_mask"], micro_batches(case)
+    rows, config = steps.rows_of(case["inputs"]), case["config"]
+    mask, parts = rows["response_mask"], steps.micro_batches(case)
 
     def on_tokens(measure: Any, *logits: str) -> torch.Tensor:
         return (
@@ -48,8 +36,8 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     image = ViewScores(
         logprobs=rows["old_log_probs"], entropy=on_tokens(distributions.entropy, "logits")
     )
-    batch = batch_of(rows, {"noised": noised, IMAGE: image})
-    advantages = group_advantages(rows["rewards"], rows["group_ids"], alone_keeps_reward=True)
+    batch = steps.batch_of(rows, {"noised": noised, IMAGE: image})
+    advantages = steps.group_advantages(rows["rewards"], rows["group_ids"], alone_keeps_reward=True)
     batch = replace(batch, advantages=advantages[:, None] * mask)
     score, divergence = (
         ("D", "kl_from_image")
@@ -61,16 +49,21 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         "top_share": config["top_p"], "lowest": config["bottom"],
     }  # fmt: skip
     emphasis = config["mask_lambda"] if config["mode"] == "weight" else None
-    credit, blocks = VEPO(**settings, emphasis=emphasis), blocks_of(batch, config["micro_batch"])
-    advantages, logprobs = given(credit, batch, blocks), leaf(rows["log_probs"])
+    credit, blocks = (
+        VEPO(**settings, emphasis=emphasis),
+        steps.blocks_of(batch, config["micro_batch"]),
+    )
+    advantages, logprobs = steps.given(credit, batch, blocks), steps.leaf(rows["log_probs"])
     clip = {"clip_low": config["clip_ratio"], "clip_high": config["clip_ratio"]}
     policy, total = [], []
     for part in parts:
         own = {name: values[part] for name, values in rows.items()}
         policy.append(
-            token_mean(surrogate(logprobs[part], own, advantages[part], clip), mask[part])
+            steps.token_mean(
+                steps.surrogate(logprobs[part], own, advantages[part], clip), mask[part]
+            )
         )
-        bonus = token_mean(own["policy_entropies_for_bonus"], mask[part])
+        bonus = steps.token_mean(own["policy_entropies_for_bonus"], mask[part])
         total.append((policy[-1] - config["entropy_coeff"] * bonus) / len(parts))
     loss = torch.stack(total).sum()
     return {
@@ -79,11 +72,11 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         "entropy": image.entropy,
         "masked_entropy": noised.entropy,
         "scores": credit.scores(batch) * mask,
-        "token_mask": weights_of(VEPO(**settings, emphasis=1.0), batch, blocks) - 1 * mask,
+        "token_mask": steps.weights_of(VEPO(**settings, emphasis=1.0), batch, blocks) - 1 * mask,
         "tie_at_boundary": False,
         "advantages": batch.advantages,
         "micro_pg_losses": policy,
         "micro_losses": total,
         "loss": loss,
-        "grad_log_probs": gradient(loss, logprobs),
+        "grad_log_probs": steps.gradient(loss, logprobs),
     }

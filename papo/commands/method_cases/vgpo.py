@@ -7,19 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papo.commands.method_cases.rows import (
-    EPSILON,
-    batch_of,
-    given,
-    gradient,
-    group_advantages,
-    leaf,
-    micro_batches,
-    rows_of,
-    surrogate,
-    token_mean,
-    weights_of,
-)
+from papo.commands.method_cases import steps
 from papo.functional import cosine_with_mean, min_max, sequence_mean
 from papo.methods import VGPO
 from papo.objective import Blocks
@@ -32,13 +20,13 @@ _SCHEDULES = {"step-function": "step"}
 
 def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     """Each micro-batch by itself, a rollout of its own; what is left over when it is cut into groups has the factor 1."""
-    config, rows = case["config"], rows_of(case["inputs"])
+    config, rows = case["config"], steps.rows_of(case["inputs"])
     mask, cosines = rows["response_mask"], cosines_of(case["inputs"])
-    advantages = group_advantages(rows["rewards"], rows["group_ids"])[:, None] * mask
+    advantages = steps.group_advantages(rows["rewards"], rows["group_ids"])[:, None] * mask
     if len(mask) == 1:  # nothing to compare it with: the case says which advantage it was given
         advantages = torch.tensor(case["outputs"]["advantages"], dtype=torch.float64)
     found: dict[str, list[Tensor]] = {"scores": [], "tokens": [], "responses": [], "shaped": []}
-    for part in micro_batches(case):
+    for part in steps.micro_batches(case):
         few, values = mask[part], cosines[part]
         everything = torch.ones_like(few)
         found["scores"].append(min_max(values, everything, rows=[slice(0, len(few))], epsilon=1e-8))
@@ -49,16 +37,16 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         batch = micro_batch(rows, part, moved, advantages)
         size = min(config["rollout_n"], len(few))
         blocks = Blocks(num_rollouts=len(few), num_responses=size, rollouts_per_minibatch=len(few))
-        tokens = weights_of(VGPO(**{**settings, **_NO_RESPONSE}), batch, blocks)
-        responses = weights_of(VGPO(**{**settings, **_NO_TOKEN}), batch, blocks)[:, 0]
-        shaped = given(VGPO(**settings), batch, blocks)
+        tokens = steps.weights_of(VGPO(**{**settings, **_NO_RESPONSE}), batch, blocks)
+        responses = steps.weights_of(VGPO(**{**settings, **_NO_TOKEN}), batch, blocks)[:, 0]
+        shaped = steps.given(VGPO(**settings), batch, blocks)
         whole = len(few) - len(few) % size
         responses[whole:] = 1.0
-        shaped[whole:] = given(VGPO(**{**settings, **_NO_RESPONSE}), batch, blocks)[whole:]
+        shaped[whole:] = steps.given(VGPO(**{**settings, **_NO_RESPONSE}), batch, blocks)[whole:]
         for name, each in (("tokens", tokens), ("responses", responses), ("shaped", shaped)):
             found[name].append(each)
     whole_of = {name: torch.cat(parts) for name, parts in found.items()}
-    logprobs = leaf(rows["log_probs"])
+    logprobs = steps.leaf(rows["log_probs"])
     losses = losses_of(logprobs, rows, whole_of["shaped"], case)
     return {
         "visual_scores": whole_of["scores"],
@@ -68,7 +56,7 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         "shaped_advantages": whole_of["shaped"],
         "micro_losses": losses,
         "loss": (loss := torch.stack(losses).sum()),
-        "grad_log_probs": gradient(loss, logprobs),
+        "grad_log_probs": steps.gradient(loss, logprobs),
     }
 
 
@@ -83,7 +71,7 @@ def micro_batch(
     }
     logprobs, there = own["old_log_probs"], own["response_mask"]
     seen = ViewScores(logprobs=logprobs, image_cosine=cosines.where(there, 0.0))
-    return replace(batch_of(own, {IMAGE: seen}), advantages=advantages[part])
+    return replace(steps.batch_of(own, {IMAGE: seen}), advantages=advantages[part])
 
 
 def losses_of(
@@ -91,16 +79,16 @@ def losses_of(
 ) -> list[Tensor]:
     """The losses of the micro-batches, each by its share of the tokens."""
     config, found = case["config"], []
-    for part in micro_batches(case):
+    for part in steps.micro_batches(case):
         own = {name: values[part] for name, values in rows.items() if len(values)}
         mask = own["response_mask"]
-        values = surrogate(logprobs[part], own, advantages[part], config)
+        values = steps.surrogate(logprobs[part], own, advantages[part], config)
         if config["loss_avg_mode"] == "seq":
-            loss = sequence_mean(values, mask, num_rollouts=len(mask), count_epsilon=EPSILON)
+            loss = sequence_mean(values, mask, num_rollouts=len(mask), count_epsilon=steps.EPSILON)
         else:
-            loss = token_mean(values, mask)
+            loss = steps.token_mean(values, mask)
         if config["use_entropy_penalty"]:
-            loss = loss - config["entropy_penalty_coef"] * token_mean(logprobs[part], mask)
+            loss = loss - config["entropy_penalty_coef"] * steps.token_mean(logprobs[part], mask)
         found.append(loss * mask.sum() / rows["response_mask"].sum())
     return found
 

@@ -7,20 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papo.commands.method_cases.rows import (
-    EPSILON,
-    batch_of,
-    blocks_of,
-    given,
-    gradient,
-    group_advantages,
-    leaf,
-    micro_batches,
-    rows_of,
-    surrogate,
-    token_mean,
-    weights_of,
-)
+from papo.commands.method_cases import steps
 from papo.functional import (
     k3_dependence,
     kl_k3,
@@ -33,16 +20,16 @@ from papo.types import IMAGE, ViewScores
 
 def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     """Computes what a case holds; a code's micro-batch is a minibatch here, and its minibatch the rollout."""
-    rows, config = rows_of(case["inputs"]), case["config"]
-    mask, parts = rows["response_mask"], micro_batches(case)
+    rows, config = steps.rows_of(case["inputs"]), case["config"]
+    mask, parts = rows["response_mask"], steps.micro_batches(case)
     there = mask.any(1)  # a rollout has no response without tokens
-    advantages = group_advantages(rows["rewards"], rows["group_ids"])[:, None] * mask
+    advantages = steps.group_advantages(rows["rewards"], rows["group_ids"])[:, None] * mask
     kept = {name: values[there] for name, values in rows.items()}
     views = {"masked": ViewScores(logprobs=kept["masked_log_probs"])}
     if "entropies" in kept:
         views[IMAGE] = ViewScores(logprobs=kept["old_log_probs"], entropy=kept["entropies"])
-    batch = replace(batch_of(kept, views), advantages=advantages[there])
-    blocks = blocks_of(batch, config["micro_batch"] if bool(there.all()) else None)
+    batch = replace(steps.batch_of(kept, views), advantages=advantages[there])
+    blocks = steps.blocks_of(batch, config["micro_batch"] if bool(there.all()) else None)
 
     sees, thinks = config["use_vppo_on_perception"], config.get("use_vppo_on_entropy", False)
     shares: dict[str, Any] = {
@@ -55,19 +42,23 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     def everywhere(values: Tensor) -> Tensor:
         return torch.zeros_like(advantages).masked_scatter(there[:, None].expand_as(mask), values)
 
-    factors = everywhere(weights_of(VPPO(**scopes, top_share=1.0, least=least), batch, blocks))
-    credited = everywhere(given(VPPO(**scopes, **shares, least=least), batch, blocks))
+    factors = everywhere(
+        steps.weights_of(VPPO(**scopes, top_share=1.0, least=least), batch, blocks)
+    )
+    credited = everywhere(steps.given(VPPO(**scopes, **shares, least=least), batch, blocks))
     dependence = everywhere(k3_dependence(kept["masked_log_probs"], kept["old_log_probs"]))
     means = response_means(dependence, mask)[there]
     low, high = means.min(), means.max()
-    logprobs = leaf(rows["log_probs"])
+    logprobs = steps.leaf(rows["log_probs"])
     losses = losses_of(logprobs, rows, credited, case)
     shapes = config["use_advantage_shaping"]
     shares_of = (response_means(dependence, mask) - low) / (high - low)
     return {
         "advantages": advantages,
         "shaped_advantages": advantages * factors.where(mask, 1.0),
-        "token_mask": everywhere(weights_of(VPPO(**scopes, **shares, least=1.0), batch, blocks))
+        "token_mask": everywhere(
+            steps.weights_of(VPPO(**scopes, **shares, least=1.0), batch, blocks)
+        )
         if sees or thinks
         else None,
         "dependency": dependence,
@@ -80,7 +71,7 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
         "micro_pg_losses": losses["policy"],
         "micro_losses": losses["total"],
         "loss": (loss := torch.stack(losses["total"]).sum()),
-        "grad_log_probs": gradient(loss, logprobs),
+        "grad_log_probs": steps.gradient(loss, logprobs),
     }
 
 
@@ -90,17 +81,17 @@ def losses_of(
     """The losses of the micro-batches: surrogate, its entropy penalty, and the reference KL."""
     config = case["config"]
     found: dict[str, list[Tensor]] = {"policy": [], "total": []}
-    for part in micro_batches(case):
+    for part in steps.micro_batches(case):
         own = {name: values[part] for name, values in rows.items()}
         mask = own["response_mask"]
 
         def mean(values: Tensor, mask: Tensor = mask) -> Tensor:
             if config["loss_avg_mode"] == "seq":
-                return (values.where(mask, 0.0).sum(1) / (mask.sum(1) + EPSILON)).mean()
-            return token_mean(values, mask)
+                return (values.where(mask, 0.0).sum(1) / (mask.sum(1) + steps.EPSILON)).mean()
+            return steps.token_mean(values, mask)
 
-        policy = mean(surrogate(logprobs[part], own, advantages[part], config))
-        total = policy - config["entropy_penalty_coef"] * token_mean(logprobs[part], mask)
+        policy = mean(steps.surrogate(logprobs[part], own, advantages[part], config))
+        total = policy - config["entropy_penalty_coef"] * steps.token_mean(logprobs[part], mask)
         if config.get("use_kl_loss"):
             kl = kl_k3(logprobs[part], own["ref_log_probs"], log_ratio_max=20.0).clamp(-10, 10)
             total = total + config["kl_coef"] * mean(kl)
