@@ -162,7 +162,8 @@ def _step_of_record(line: bytes) -> int:
     return int(json.loads(line)["rollout_step"])
 
 
-def _columns(path: Path) -> list[str] | None:
+def columns_of(path: Path) -> list[str] | None:
+    """Returns the columns of a table; None where it has none yet."""
     if not path.exists() or path.stat().st_size == 0:
         return None
     with path.open(encoding="utf-8", newline="") as file:

@@ -7,6 +7,7 @@ metrics.csv     one row per rollout, reproducible to the bit
 timings.csv     wall time of the phases of each rollout
 rollouts.jsonl  what the policy wrote, with pictures in rollouts/
 evaluations.jsonl  a line per evaluation on held-out problems: before, every so many rollouts, after
+faults.jsonl    what the terms, views and credits of the objective cannot do (docs/term_gradients.md)
 checkpoints/    the newest few, one per rollout boundary, and the best; best.json names that
 non_finite/     the batch that broke a run, if one did
 result.json     status and final numbers, also after a failure
@@ -36,6 +37,7 @@ from papo.training.checkpoints import (
 )
 from papo.training.data_fingerprint import DataFingerprint
 from papo.training.held_out import EVALUATIONS
+from papo.training.term_gradients import FAULTS
 
 # Settings that change where a run goes and who watches it, not what it computes.
 PROCESS_KEYS = (
@@ -52,7 +54,7 @@ LENGTH_KEY = "training.num_rollouts"
 _WRITE_AGAIN = (
     "Delete it: with resume=true the run goes on from its last checkpoint and writes it again."
 )
-_TABLES = ("metrics.csv", "timings.csv", "rollouts.jsonl", EVALUATIONS)
+_TABLES = ("metrics.csv", "timings.csv", "rollouts.jsonl", EVALUATIONS, FAULTS)
 _PRODUCTS = (*_TABLES, "checkpoints", "result.json")
 
 

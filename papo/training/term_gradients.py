@@ -19,6 +19,9 @@ from papo.types import IMAGE, RolloutBatch, TokenScores
 
 WHOLE = "norm"
 
+FAULTS = "faults.jsonl"
+"""Of a run's folder: a line for each part of its objective that cannot do what its weight says."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermMeasures:

@@ -132,6 +132,14 @@ def test_resuming_forgets_rows_after_the_newest_checkpoint(tmp_path, table):
     assert sorted(os.listdir(checkpoints)) == ["rollout_000002.ckpt", "rollout_000004.ckpt"]
 
 
+@pytest.mark.parametrize("table", ["rollouts.jsonl", "evaluations.jsonl", "faults.jsonl"])
+def test_a_line_that_a_kill_left_half_written_is_gone_when_the_run_goes_on(tmp_path, table):
+    open_folder(tmp_path)
+    (tmp_path / table).write_text('{"rollout_step": 1, "key": "mask')
+    open_folder(tmp_path, resume=True)
+    assert (tmp_path / table).read_text() == ""
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -12,15 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from papo.objective import NonFiniteTermError, Objective
-from papo.out_of_memory import is_out_of_memory, release_memory
+from papo.machine.out_of_memory import is_out_of_memory, release_memory
+from papo.storage.tables import append_jsonl, columns_of
 from papo.training.callbacks.record import finished_step
 from papo.training.collect import Rollout
 from papo.training.draft import DrawnPrompt
-from papo.storage.tables import append_jsonl, columns_of
-from papo.training.term_gradients import column_names, first_that_learn, measure_terms
+from papo.training.term_gradients import FAULTS, column_names, first_that_learn, measure_terms
 from papo.types import RolloutBatch
-
-FAULTS = "faults.jsonl"
 
 _log = logging.getLogger(__name__)
 
