@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -19,6 +19,12 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([_harmless(cell) for cell in row] for row in rows)
     return buffer.getvalue()
+
+
+def csv_records(records: Sequence[Mapping[str, Any]]) -> str:
+    """Returns records as CSV under the names that any of them has; a cell is empty where a record lacks it."""
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    return csv_text([columns, *([record.get(name) for name in columns] for record in records)])
 
 
 def _harmless(cell: Any) -> Any:

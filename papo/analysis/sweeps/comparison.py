@@ -42,18 +42,16 @@ class ArmScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One measure of an arm, minus the baseline's, over the seeds both have.
+class Tested:
+    """A mean difference of an arm and the baseline in one measure, tested.
 
     Attributes:
-        seeds: the common ones, at least two.
-        difference: with 95 % interval and p-value of the paired t test.
-        q_value: the p-value adjusted over the arms of this measure (Benjamini and Hochberg).
-        detectable: the smallest true difference that so many seeds find with probability 0.8; None where
+        difference: over the seeds that both have, at least two, or over starts; with 95 % interval and p-value.
+        q_value: the p-value adjusted over the arms of its measure (Benjamini and Hochberg).
+        detectable: the smallest true difference that this test finds with probability 0.8; None where
             all differences agree.
     """
 
-    seeds: tuple[int, ...]
     difference: MeanDifference
     q_value: float
     detectable: float | None
@@ -102,7 +100,7 @@ class SweepSummary:
     sweep: Sweep
     baseline: str
     scores: Mapping[str, Mapping[str, ArmScore]]
-    comparisons: Mapping[str, Mapping[str, Comparison]]
+    comparisons: Mapping[str, Mapping[str, Tested]]
     signs: Mapping[str, Signs]
 
     @property
@@ -144,7 +142,7 @@ def summarize_sweep(
     sweep = at_equal_cost(sweep)
     ordered = (baseline, *(arm for arm in sweep.arms if arm != baseline))
     scores = {arm: _scores(sweep.of_arm(arm)) for arm in ordered}
-    comparisons: dict[str, dict[str, Comparison]] = {arm: {} for arm in ordered}
+    comparisons: dict[str, dict[str, Tested]] = {arm: {} for arm in ordered}
     for measure in in_order(name for each in scores.values() for name in each):
         if unit_of(measure) != "share":
             continue
@@ -190,24 +188,37 @@ def _scores(runs: tuple[SweepRun, ...]) -> dict[str, ArmScore]:
 
 def _compare(
     scores: Mapping[str, Mapping[str, ArmScore]], measure: str, baseline: str
-) -> dict[str, Comparison]:
+) -> dict[str, Tested]:
     reference = scores[baseline][measure].values if measure in scores[baseline] else {}
-    found: dict[str, tuple[tuple[int, ...], MeanDifference, float | None]] = {}
+    differences, detectable = {}, {}
     for arm, of_arm in scores.items():
         if arm == baseline or measure not in of_arm:
             continue
         values = of_arm[measure].values
-        seeds = tuple(sorted(values.keys() & reference.keys()))
+        seeds = sorted(values.keys() & reference.keys())
         if len(seeds) < 2:
             continue
         first, second = [reference[s] for s in seeds], [values[s] for s in seeds]
-        differences = [b - a for a, b in zip(first, second, strict=True)]
-        difference = paired_t(first, second, bounds=DIFFERENCE_OF_SHARES)
-        found[arm] = (seeds, difference, minimum_detectable_difference(differences))
-    q_values = benjamini_hochberg([difference.p_value for _, difference, _ in found.values()])
+        differences[arm] = paired_t(first, second, bounds=DIFFERENCE_OF_SHARES)
+        detectable[arm] = minimum_detectable_difference(
+            [b - a for a, b in zip(first, second, strict=True)]
+        )
+    return adjusted(differences, detectable)
+
+
+def adjusted(
+    differences: Mapping[str, MeanDifference], detectable: Mapping[str, float | None]
+) -> dict[str, Tested]:
+    """Returns the tests of one measure with their q-values.
+
+    Args:
+        differences: of each arm.
+        detectable: of each arm.
+    """
+    q_values = benjamini_hochberg([each.p_value for each in differences.values()])
     return {
-        arm: Comparison(seeds=seeds, difference=difference, q_value=q, detectable=detectable)
-        for (arm, (seeds, difference, detectable)), q in zip(found.items(), q_values, strict=True)
+        arm: Tested(difference=difference, q_value=q, detectable=detectable[arm])
+        for (arm, difference), q in zip(differences.items(), q_values, strict=True)
     }
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from papo.analysis.sweeps.comparison import Tested
 from papo.analysis.sweeps.document import Section, glance, to_markdown, to_page
 from papo.analysis.sweeps.measures import (
     DIFFERENCE_OF_SHARES,
@@ -12,14 +14,12 @@ from papo.analysis.sweeps.measures import (
     equal_costs,
     measure_name,
 )
-from papo.analysis.sweeps.pooling import PooledComparison, PooledSummary, Tested, mean_over_starts
+from papo.analysis.sweeps.pooling import PooledComparison, PooledSummary, mean_over_starts
 from papo.analysis.sweeps.report import cost_note, learning_curves
 from papo.analysis.sweeps.tables import (
     TextTable,
     count_cell,
     csv_rows,
-    detectable_cell,
-    difference_cell,
     differences_at_a_glance,
     differences_table,
     heading_with_unit,
@@ -27,13 +27,14 @@ from papo.analysis.sweeps.tables import (
     lost_table,
     mean_cell,
     points,
-    probability,
     runs_table,
     scores_table,
     signs_table,
     tenths_tables,
+    tested_cells,
+    tested_values,
 )
-from papo.reporting.csv_text import csv_text
+from papo.reporting.csv_text import csv_records, csv_text
 from papo.reporting.html import Markup
 from papo.statistics import Interval, paired_t_within_starts, t_interval
 from papo.storage.files import write_atomically
@@ -69,8 +70,8 @@ def write_pooled_report(pooled: PooledSummary, folder: Path) -> tuple[Path, ...]
         _sections(pooled, differences),
     )
     texts = {
-        "pooled.csv": csv_text([list(differences[0]), *(list(r.values()) for r in differences)]),
-        "report.csv": csv_text([list(starts[0]), *(list(row.values()) for row in starts)]),
+        "pooled.csv": csv_records(differences),
+        "report.csv": csv_records(starts),
         "runs.csv": csv_text([runs.columns, *runs.rows]),
         "report.md": to_markdown(title, pooled_lead(pooled), sections),
         "report.html": to_page(title, pooled_lead(pooled), sections),
@@ -97,15 +98,9 @@ def pooled_lead(pooled: PooledSummary) -> str:
 def over_starts_table(pooled: PooledSummary) -> TextTable:
     """Arms by measures: mean over starts, with the interval over starts."""
 
-    def baseline(measure: str) -> str:
-        means = list(pooled.start_means(pooled.baseline, measure).values())
-        if not means:
-            return ""
-        return mean_cell(measure, *mean_over_starts(measure, means), number=len(means))
-
     return _glance(
         pooled,
-        baseline,
+        partial(_mean_over_starts, pooled, pooled.baseline),
         lambda comparison: comparison.over_starts,
         f"mean of {len(pooled.starts)} starts [95 % t interval over starts]",
     )
@@ -163,12 +158,6 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
         signs = pooled.starts[start].signs.get(arm)
         return "" if signs is None else f"{len(signs.collapsed)} of {signs.num_runs}"
 
-    def cell(arm: str, measure: str) -> str:
-        means = list(pooled.start_means(arm, measure).values())
-        if not means:
-            return ""
-        return mean_cell(measure, *mean_over_starts(measure, means), number=len(means))
-
     return TextTable(
         caption="Collapsed runs of all starts [95 % Wilson interval, per cent] and of each; others: mean "
         "over starts [95 % t interval over starts]",
@@ -181,7 +170,7 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
                 arm,
                 _collapsed_cell(pooled, arm),
                 *(in_start(start, arm) for start in pooled.starts),
-                *(cell(arm, name) for name in pooled.cost_and_stability),
+                *(_mean_over_starts(pooled, arm, name) for name in pooled.cost_and_stability),
             )
             for arm in pooled.arms
         ),
@@ -289,15 +278,7 @@ def _comparison_cells(pooled: PooledSummary, comparison: PooledComparison) -> li
         interval = t_interval(differences, bounds=DIFFERENCE_OF_SHARES)
         cells.append(points(sum(differences) / number, interval, number=number))
     for tested in (comparison.over_starts, comparison.within_starts):
-        if tested is None:
-            cells += [""] * 4
-            continue
-        cells += [
-            difference_cell(tested.difference),
-            probability(tested.difference.p_value),
-            probability(tested.q_value),
-            detectable_cell(tested.detectable),
-        ]
+        cells += [""] * 4 if tested is None else tested_cells(tested)
     return cells
 
 
@@ -344,15 +325,8 @@ def _row(
         "within_starts": comparison.within_starts if comparison else None,
     }
     for name, tested in tests.items():
-        found = tested.difference.interval if tested else None
-        low, high = interval_ends(found)
-        row |= {
-            f"{name}_low": low,
-            f"{name}_high": high,
-            f"{name}_p": tested.difference.p_value if tested else "",
-            f"{name}_q": tested.q_value if tested else "",
-            f"{name}_detectable": tested.detectable if tested and tested.detectable else "",
-        }
+        names = (f"{name}_{what}" for what in ("low", "high", "p", "q", "detectable"))
+        row |= zip(names, tested_values(tested), strict=True)
     return row
 
 
@@ -367,6 +341,13 @@ def _runs_table(pooled: PooledSummary) -> TextTable:
     )
     caption = next(iter(tables.values())).caption
     return TextTable(caption=caption, columns=("start", *columns), rows=rows)
+
+
+def _mean_over_starts(pooled: PooledSummary, arm: str, measure: str) -> str:
+    means = list(pooled.start_means(arm, measure).values())
+    if not means:
+        return ""
+    return mean_cell(measure, *mean_over_starts(measure, means), number=len(means))
 
 
 def _collapsed_cell(pooled: PooledSummary, arm: str) -> str:

@@ -11,12 +11,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from papo.analysis.sweeps.comparison import SweepSummary, find_baseline, summarize_sweep
+from papo.analysis.sweeps.comparison import (
+    SweepSummary,
+    Tested,
+    adjusted,
+    find_baseline,
+    summarize_sweep,
+)
 from papo.analysis.sweeps.measures import DIFFERENCE_OF_SHARES, bounds_of, in_order, unit_of
 from papo.statistics import (
     Interval,
-    MeanDifference,
-    benjamini_hochberg,
     detectable_over_starts,
     detectable_within_starts,
     paired_t_over_starts,
@@ -29,22 +33,6 @@ from papo.storage.sweep_runs import Sweep, SweepRun, read_sweep
 _START = ("model.path", "model.hub_id", "model.revision")
 _FREE = (*_START, "run_dir", "resume", "num_threads")
 _FREE_GROUPS = ("logger", "callbacks", "sweep")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
-    """A mean difference, tested.
-
-    Attributes:
-        difference: with 95 % interval and p-value.
-        q_value: the p-value adjusted over the arms of its measure (Benjamini and Hochberg).
-        detectable: the smallest true difference that this test finds with probability 0.8; None where
-            all differences agree.
-    """
-
-    difference: MeanDifference
-    q_value: float
-    detectable: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +168,11 @@ def _compare(pooled: PooledSummary, measure: str) -> dict[str, PooledComparison]
     by_start = {arm: list(each.values()) for arm, each in found.items()}
     inside = {arm: each for arm, each in by_start.items() if all(len(seeds) >= 2 for seeds in each)}
     bounds = DIFFERENCE_OF_SHARES
-    over = _tested(
+    over = adjusted(
         {arm: paired_t_over_starts(each, bounds=bounds) for arm, each in by_start.items()},
         {arm: detectable_over_starts(each) for arm, each in by_start.items()},
     )
-    within = _tested(
+    within = adjusted(
         {arm: paired_t_within_starts(each, bounds=bounds) for arm, each in inside.items()},
         {arm: detectable_within_starts(each) for arm, each in inside.items()},
     )
@@ -193,16 +181,6 @@ def _compare(pooled: PooledSummary, measure: str) -> dict[str, PooledComparison]
             differences=each, over_starts=over[arm], within_starts=within.get(arm)
         )
         for arm, each in found.items()
-    }
-
-
-def _tested(
-    differences: Mapping[str, MeanDifference], detectable: Mapping[str, float | None]
-) -> dict[str, Tested]:
-    q_values = benjamini_hochberg([each.p_value for each in differences.values()])
-    return {
-        arm: Tested(difference=difference, q_value=q, detectable=detectable[arm])
-        for (arm, difference), q in zip(differences.items(), q_values, strict=True)
     }
 
 

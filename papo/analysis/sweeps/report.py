@@ -18,7 +18,7 @@ from papo.analysis.sweeps.tables import (
     tenths_tables,
 )
 from papo.analysis.watched_curves import WATCHED
-from papo.reporting.csv_text import csv_text
+from papo.reporting.csv_text import csv_records, csv_text
 from papo.reporting.html import Markup, join
 from papo.storage.files import write_atomically
 
@@ -36,9 +36,8 @@ def write_report(summary: SweepSummary, folder: Path) -> tuple[Path, ...]:
     """Writes all files of the report into a folder and returns their paths, the page last."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs_table(summary)
-    arms = csv_rows(summary)
     texts = {
-        "report.csv": csv_text([list(arms[0]), *(list(row.values()) for row in arms)]),
+        "report.csv": csv_records(csv_rows(summary)),
         "runs.csv": csv_text([runs.columns, *runs.rows]),
         "report.md": markdown_report(summary),
         "report.html": html_report(summary),
@@ -105,7 +104,7 @@ def html_report(summary: SweepSummary) -> str:
 
 def _sections(summary: SweepSummary) -> list[Section]:
     comparisons = comparison_tables(summary)
-    compared = [differences_table(summary), *(one for _, one in comparisons)]
+    compared = [differences_table(summary), *comparisons]
     sections = [
         *glance(csv_rows(summary), summary.measures),
         Section(anchor="results", heading="Results", parts=[scores_table(summary)]),

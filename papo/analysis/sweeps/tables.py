@@ -9,9 +9,9 @@ import numpy as np
 
 from papo.analysis.sweeps.comparison import (
     ArmScore,
-    Comparison,
     Signs,
     SweepSummary,
+    Tested,
 )
 from papo.analysis.sweeps.measures import measure_name, unit_of, value_text
 from papo.analysis.watched_curves import WATCHED
@@ -139,32 +139,24 @@ def differences_at_a_glance(
     )
 
 
-def comparison_tables(summary: SweepSummary) -> list[tuple[str, TextTable]]:
+def comparison_tables(summary: SweepSummary) -> list[TextTable]:
     """One table per measure: every arm minus the baseline over common seeds."""
     tables = []
     for measure in (*summary.measures, *summary.cost_and_stability):
         rows = tuple(
-            (arm, *_comparison(comparisons[measure]))
+            (arm, str(found.difference.number), *tested_cells(found))
             for arm, comparisons in summary.comparisons.items()
-            if measure in comparisons
+            if (found := comparisons.get(measure))
         )
         if rows:
             caption = (
                 f"{measure_name(measure)}: points more than {summary.baseline}, paired by seed"
             )
-            tables.append(
-                (
-                    measure,
-                    TextTable(
-                        caption=caption,
-                        columns=(
-                            *("arm", "common seeds", "difference [95 %]", "p", "q"),
-                            "smallest difference found with 80 % power",
-                        ),
-                        rows=rows,
-                    ),
-                )
+            columns = (
+                *("arm", "common seeds", "difference [95 %]", "p", "q"),
+                "smallest difference found with 80 % power",
             )
+            tables.append(TextTable(caption=caption, columns=columns, rows=rows))
     return tables
 
 
@@ -281,6 +273,9 @@ def runs_table(summary: SweepSummary) -> TextTable:
     )
 
 
+_TESTED = ("difference_low", "difference_high", "p", "q", "detectable")
+
+
 def csv_rows(summary: SweepSummary) -> list[dict[str, Any]]:
     """One row per arm and measure; shares between 0 and 1, published values in per cent.
 
@@ -308,7 +303,9 @@ def csv_rows(summary: SweepSummary) -> list[dict[str, Any]]:
                     "mean": mean,
                     **dict(zip(("low", "high"), interval_ends(interval), strict=True)),
                     "baseline": summary.baseline if comparison else "",
-                    **_comparison_cells(comparison),
+                    "common_seeds": comparison.difference.number if comparison else "",
+                    "difference": comparison.difference.value if comparison else "",
+                    **dict(zip(_TESTED, tested_values(comparison), strict=True)),
                     "published": "; ".join(
                         f"{name}: {value}"
                         for name, row in published_rows(summary, arm).items()
@@ -397,44 +394,25 @@ def points(value: float, interval: Interval | None, *, number: int) -> str:
     return percent(interval, signed=True)
 
 
-def detectable_cell(value: float | None) -> str:
-    """Returns the smallest difference found, in points; empty where all differences agree."""
-    return percent(value)
-
-
 def probability(value: float) -> str:
     """Returns a p- or q-value to three digits."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _comparison(comparison: Comparison) -> tuple[str, ...]:
+def tested_cells(tested: Tested) -> tuple[str, str, str, str]:
+    """Returns the difference in points, p, q, and the smallest difference found; empty where all agree."""
     return (
-        str(len(comparison.seeds)),
-        difference_cell(comparison.difference),
-        probability(comparison.difference.p_value),
-        probability(comparison.q_value),
-        detectable_cell(comparison.detectable),
+        difference_cell(tested.difference),
+        probability(tested.difference.p_value),
+        probability(tested.q_value),
+        percent(tested.detectable),
     )
 
 
-def _comparison_cells(comparison: Comparison | None) -> dict[str, Any]:
-    names = (
-        "common_seeds",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "p",
-        "q",
-        "detectable",
-    )
-    if comparison is None:
-        return dict.fromkeys(names, "")
-    difference = comparison.difference
-    values = (
-        len(comparison.seeds),
-        difference.value,
-        *interval_ends(difference.interval),
-        *(difference.p_value, comparison.q_value),
-        "" if comparison.detectable is None else comparison.detectable,
-    )
-    return dict(zip(names, values, strict=True))
+def tested_values(tested: Tested | None) -> tuple[float | str, ...]:
+    """Returns both ends, p, q and the smallest difference found as cells of a CSV file."""
+    if tested is None:
+        return ("",) * 5
+    found = tested.difference
+    detectable = "" if tested.detectable is None else tested.detectable
+    return (*interval_ends(found.interval), found.p_value, tested.q_value, detectable)

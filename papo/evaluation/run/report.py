@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from papo.reporting.csv_text import csv_text
+from papo.reporting.csv_text import csv_records
 from papo.reporting.markdown_text import markdown_table
 from papo.reporting.numbers import percent
 
@@ -27,8 +27,7 @@ def table_csv(summary: Mapping[str, Any]) -> str:
         for name, scores in summary["published"].items():
             column = row["published_column"] or row["benchmark"]
             row[f"published_{name}"] = scores.get(column) if row["view"] == "image" else None
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
+    return csv_records(rows)
 
 
 def _set_row(one: Mapping[str, Any]) -> dict[str, Any]:

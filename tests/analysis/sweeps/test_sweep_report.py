@@ -132,7 +132,7 @@ def test_the_mean_over_seeds_has_students_interval(summary):
 def test_arms_are_compared_over_common_seeds_alone(summary):
     comparison = summary.comparisons["gamma_0.1"]["accuracy_end"]
     first, second = [0.50, 0.60, 0.70], [0.56, 0.65, 0.77]
-    assert comparison.seeds == (1, 2, 3)
+    assert comparison.difference.number == 3
     assert comparison.difference.interval.value == pytest.approx(0.06)
     p_value = stats.ttest_rel(second, first).pvalue
     assert comparison.difference.p_value == pytest.approx(p_value)
@@ -462,7 +462,7 @@ def test_a_run_whose_accuracy_is_no_number_is_damaged_and_stops_no_report(tmp_pa
     (lost,) = summary.sweep.lost
     assert (lost.folder, lost.status) == ("b3", "damaged")
     assert "accuracy_curve is nan" in lost.reason
-    assert summary.comparisons["gamma_0.1"]["accuracy_end"].seeds == (1, 2)
+    assert summary.comparisons["gamma_0.1"]["accuracy_end"].difference.number == 2
 
 
 def test_the_command_writes_everything_and_ends_clearly(folder, capsys, monkeypatch):
