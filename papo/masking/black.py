@@ -1,12 +1,10 @@
 """What black looks like after processing; every mask hides behind it."""
 
-from collections.abc import Callable, Sequence
-
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from papo.types import PromptGroup
+from papo.types import ProcessImages, PromptGroup
 
 _SIDE = 56  # pixels; any side would do
 
@@ -27,7 +25,7 @@ def image_patches(group: PromptGroup) -> Float[Tensor, "patch pixel"]:
 
 def black_patches(
     group: PromptGroup,
-    process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+    process_images: ProcessImages,
     *,
     level: int = 0,
 ) -> Float[Tensor, "patch pixel"]:

@@ -1,14 +1,11 @@
 """Hiding everything: each image becomes one level of grey, its size stays."""
 
-from collections.abc import Callable, Sequence
-
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from papo.masking.black import black_patches
-from papo.types import PromptGroup
+from papo.types import ProcessImages, PromptGroup
 
 
 class BlankMask:
@@ -30,7 +27,7 @@ class BlankMask:
         self,
         group: PromptGroup,
         generator: torch.Generator,
-        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+        process_images: ProcessImages,
     ) -> Float[Tensor, "patch pixel"]:
         """Returns the patches of images of that level, shaped like `group.patches`.
 

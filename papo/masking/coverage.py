@@ -1,18 +1,12 @@
 """How much a mask hid, as the language model sees it."""
 
-from collections.abc import Callable, Sequence
-
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
-
 from papo.masking.black import black_patches, image_patches
-from papo.types import PromptGroup
+from papo.types import ProcessImages, PromptGroup
 
 
 def black_token_fraction(
     masked: PromptGroup,
-    process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+    process_images: ProcessImages,
     *,
     merge_size: int,
 ) -> float:

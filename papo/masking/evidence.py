@@ -4,7 +4,8 @@ Both need to know where it is: `truth["boxes"]` of a problem, name -> (left, top
 pixels of its one picture, right and bottom exclusive, as PerceptionLab's problems have it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,17 +14,20 @@ from PIL import Image
 from torch import Tensor
 
 from papo.masking.black import image_patches, like_patches
-from papo.types import Problem, PromptGroup, shown
+from papo.types import Problem, ProcessImages, PromptGroup, shown
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom exclusive."""
 
 
-class EvidenceMask:
-    """Blackens the boxes of the truth and nothing else; what remains says nothing of the answer.
+class _BoxMask(ABC):
+    """Blackens boxes of a picture of which it is known where its evidence is."""
 
-    Where the boxes were, and how large, stays visible: black on the board.
-    """
+    @abstractmethod
+    def boxes(
+        self, problem: Problem, evidence: tuple[Box, ...], generator: torch.Generator
+    ) -> Sequence[Box]:
+        """Returns what becomes black."""
 
     def check_problem(self, problem: Problem) -> None:
         """Returns when it is known where the evidence of a problem is, as `check_mask` asks.
@@ -34,22 +38,32 @@ class EvidenceMask:
         evidence_boxes(problem)
 
     def __call__(
-        self,
-        group: PromptGroup,
-        generator: torch.Generator,
-        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+        self, group: PromptGroup, generator: torch.Generator, process_images: ProcessImages
     ) -> Float[Tensor, "patch pixel"]:
         """Returns the patches of the masked image, shaped like `group.patches`.
 
         Raises:
-            ValueError: the prompt has no image, or its truth names no boxes.
+            ValueError: the prompt has no image, its truth names no boxes, or there is no room for a control.
         """
         image_patches(group)
-        image = _blacken(group.problem.images[0], evidence_boxes(group.problem))
-        return like_patches(group, process_images([image]))
+        problem = group.problem
+        boxes = self.boxes(problem, evidence_boxes(problem), generator)
+        return like_patches(group, process_images([_blacken(problem.images[0], boxes)]))
 
 
-class EvidenceControlMask:
+class EvidenceMask(_BoxMask):
+    """Blackens the boxes of the truth and nothing else; what remains says nothing of the answer.
+
+    Where the boxes were, and how large, stays visible: black on the board.
+    """
+
+    def boxes(
+        self, problem: Problem, evidence: tuple[Box, ...], generator: torch.Generator
+    ) -> Sequence[Box]:
+        return evidence
+
+
+class EvidenceControlMask(_BoxMask):
     """Blackens boxes of the same sizes that touch no box of the truth, nor one another.
 
     Each box goes to one of its free places, all equally likely. What it costs beyond nothing is the
@@ -62,29 +76,11 @@ class EvidenceControlMask:
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def check_problem(self, problem: Problem) -> None:
-        """Returns when it is known where the evidence of a problem is, as `check_mask` asks.
-
-        Raises:
-            ValueError: as `evidence_boxes`.
-        """
-        evidence_boxes(problem)
-
-    def __call__(
-        self,
-        group: PromptGroup,
-        generator: torch.Generator,
-        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
-    ) -> Float[Tensor, "patch pixel"]:
-        """Returns the patches of the masked image, shaped like `group.patches`.
-
-        Raises:
-            ValueError: the prompt has no image, its truth names no boxes, or they leave no room.
-        """
-        image_patches(group)
-        image = group.problem.images[0]
+    def boxes(
+        self, problem: Problem, evidence: tuple[Box, ...], generator: torch.Generator
+    ) -> Sequence[Box]:
+        image = problem.images[0]
         taken = torch.zeros(image.height, image.width, dtype=torch.bool)
-        evidence = evidence_boxes(group.problem)
         for box in evidence:
             _fill(taken, box)
         controls = []
@@ -92,12 +88,12 @@ class EvidenceControlMask:
             place = _free_place(taken, right - left, bottom - top, generator)
             if place is None:
                 raise ValueError(
-                    f"problem {shown(group.problem.id)!r} has no room for a control as large as its evidence; "
+                    f"problem {shown(problem.id)!r} has no room for a control as large as its evidence; "
                     "choose masking=evidence or masking=random"
                 )
             _fill(taken, place)
             controls.append(place)
-        return like_patches(group, process_images([_blacken(image, controls)]))
+        return controls
 
 
 def evidence_boxes(problem: Problem) -> tuple[Box, ...]:

@@ -1,6 +1,6 @@
 """Gaussian noise: nothing is hidden outright, everything is harder to read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from papo.masking.black import image_patches
 from papo.masking.picture import PictureMask
-from papo.types import PromptGroup
+from papo.types import ProcessImages, PromptGroup
 
 _ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"nearest": torch.round, "down": torch.floor}
 
@@ -84,7 +84,7 @@ class ProcessedNoiseMask:
         self,
         group: PromptGroup,
         generator: torch.Generator,
-        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+        process_images: ProcessImages,
     ) -> Float[Tensor, "patch pixel"]:
         """Returns the noisy patches, shaped like `group.patches`.
 

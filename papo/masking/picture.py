@@ -1,7 +1,7 @@
 """Masks that repaint the raw picture; what they leave is processed as the prompt's own pictures were."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from papo.masking.black import image_patches, like_patches
-from papo.types import PromptGroup
+from papo.types import ProcessImages, PromptGroup
 
 
 class PictureMask(ABC):
@@ -35,7 +35,7 @@ class PictureMask(ABC):
         self,
         group: PromptGroup,
         generator: torch.Generator,
-        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+        process_images: ProcessImages,
     ) -> Float[Tensor, "patch pixel"]:
         """Returns the patches of the repainted images, shaped like `group.patches`.
 

@@ -1,14 +1,12 @@
 """Random blackening: every cell of a grid is hidden independently with the same probability."""
 
-from collections.abc import Callable, Sequence
-
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
 from papo.masking.black import black_patches, image_patches, like_patches
-from papo.types import PromptGroup
+from papo.types import ProcessImages, PromptGroup
 
 MASK_GRIDS = ("raw", "patch", "token")
 
@@ -63,7 +61,7 @@ class RandomPatchMask:
         self,
         group: PromptGroup,
         generator: torch.Generator,
-        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+        process_images: ProcessImages,
     ) -> Float[Tensor, "patch pixel"]:
         """Returns the patches of the masked images, shaped like `group.patches`.
 

@@ -1,15 +1,14 @@
 """Semantic masking: what a vision transformer attends to is hidden first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import floor
 
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 
 from papo.masking.black import black_patches, image_patches
-from papo.types import PromptGroup
+from papo.types import ProcessImages, PromptGroup
 
 Saliency = Callable[[PromptGroup], Float[Tensor, " patch"]]
 """How much each row of `group.patches` matters, in their order; larger is hidden first."""
@@ -51,7 +50,7 @@ class SemanticMask:
         self,
         group: PromptGroup,
         generator: torch.Generator,
-        process_images: Callable[[Sequence[Image.Image]], Float[Tensor, "patch pixel"]],
+        process_images: ProcessImages,
     ) -> Float[Tensor, "patch pixel"]:
         """Returns the patches of the masked images, shaped like `group.patches`.
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from papo.functional import distributions
+from papo.models.response_rows import at_tokens
 from papo.types import IMAGE, Quantity, ViewScores
 
 Distribution = Float[Tensor, "row vocab"]
@@ -71,8 +72,7 @@ def measured(
                 )
 
     def padded(parts: list[Tensor]) -> Tensor:
-        values = torch.cat(parts)
-        return values.new_zeros(response_mask.shape).masked_scatter(response_mask, values)
+        return at_tokens(torch.cat(parts), response_mask)
 
     fields: Any = {
         view: {quantity: padded(parts) for quantity, parts in quantities.items()}

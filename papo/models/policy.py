@@ -24,6 +24,7 @@ from papo.models.lora import adapters_off, has_adapters, merged_copy, save_adapt
 from papo.models.measure import measured, views_to_read
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import Prefix, PromptReader
+from papo.models.response_rows import at_tokens, check_rows, read_together, shown_in
 from papo.models.scoring import BACKENDS, BackendChoice
 from papo.models.vision_cache import VisionFeatureCache
 from papo.models.weight_files import WeightFiles
@@ -313,23 +314,20 @@ class VisionLanguagePolicy(nn.Module):
             ValueError: the rows are not whole groups, a response has a gap, or a view was asked for that
                 nothing has made.
         """
-        _check_rows(groups, response_mask)
+        check_rows(groups, response_mask)
         num_responses = response_ids.shape[0] // len(groups)
         hidden = {
             view: self._response_hidden(
-                _shown_in(view, groups, num_responses), response_ids, response_mask
+                shown_in(view, groups, num_responses), response_ids, response_mask
             )
             for view in views
         }
 
         def padded(values: Any) -> Any:
-            if values is None:
-                return None
-            zeros = torch.zeros(response_mask.shape, dtype=values.dtype, device=values.device)
-            return zeros.masked_scatter(response_mask.to(values.device), values)
+            return None if values is None else at_tokens(values, response_mask)
 
         scores: dict[str, ViewScores] = {}
-        for view, other in _read_together(views, full_vocabulary=full_vocabulary):
+        for view, other in read_together(views, full_vocabulary=full_vocabulary):
             of = self._statistics(
                 hidden[view],
                 None if other is None else hidden[other],
@@ -369,14 +367,14 @@ class VisionLanguagePolicy(nn.Module):
         Raises:
             ValueError: as of `score`.
         """
-        _check_rows(groups, response_mask)
+        check_rows(groups, response_mask)
         num_responses = response_ids.shape[0] // len(groups)
         hidden: dict[str, Tensor] = {}
         of_states: dict[str, dict[Quantity, Tensor]] = {}
         for view in views_to_read(wanted):
             quantities = [q for v, q in wanted if v == view and q in HIDDEN_QUANTITIES]
             hidden[view], of_states[view] = self._watched_hidden(
-                _shown_in(view, groups, num_responses), response_ids, response_mask, quantities
+                shown_in(view, groups, num_responses), response_ids, response_mask, quantities
             )
         response_mask = response_mask.to(self.device)
         return measured(
@@ -532,42 +530,4 @@ class VisionLanguagePolicy(nn.Module):
             full_vocabulary=full_vocabulary,
             chunk_size=self.head_chunk_size,
             masked_hidden=masked_hidden,
-        )
-
-
-def _shown_in(
-    view: str, groups: Sequence[PromptGroup], num_responses: int
-) -> Sequence[PromptGroup]:
-    """The prompts of a view: one for each group, or one for each response where any group has so many."""
-    shown = [group.shown_in(view) for group in groups]
-    if all(len(prompts) == 1 for prompts in shown):
-        return [prompt for (prompt,) in shown]
-    return [
-        prompt
-        for prompts in shown
-        for prompt in (prompts * num_responses if len(prompts) == 1 else prompts)
-    ]
-
-
-def _read_together(views: Sequence[str], *, full_vocabulary: bool) -> list[tuple[str, str | None]]:
-    """Which views the head reads at once: the image with each that it is compared with."""
-    first, *others = views
-    if first != IMAGE or not others:
-        return [(view, None) for view in views]
-    if full_vocabulary:
-        return [(first, other) for other in others]
-    return [(first, others[0]), *((other, None) for other in others[1:])]
-
-
-def _check_rows(
-    groups: Sequence[PromptGroup], response_mask: Bool[Tensor, "rollout token"]
-) -> None:
-    if not groups or response_mask.shape[0] % len(groups):
-        raise ValueError(
-            f"score needs whole groups; got {response_mask.shape[0]} responses for {len(groups)} groups"
-        )
-    if bool((response_mask[:, 1:] & ~response_mask[:, :-1]).any()):
-        raise ValueError(
-            "a response is contiguous and starts at its first position, padding only behind it; "
-            "got a response_mask with a gap"
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Objective,
         Policy,
         ProblemSource,
+        ProcessImages,
         RewardFunction,
         RolloutEngine,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "Policy",
     "Problem",
     "ProblemSource",
+    "ProcessImages",
     "PromptGroup",
     "Quantity",
     "ResponseRecord",

@@ -12,6 +12,9 @@ from papo.types.problem import Problem, PromptGroup
 from papo.types.records import GradedAnswer
 from papo.types.rollout import MinibatchCounts, Responses, Rewards, RolloutBatch, TokenScores
 
+ProcessImages = Callable[[Sequence[Image]], Float[Tensor, "patch pixel"]]
+"""Turns raw pictures into patches, as those of a prompt are."""
+
 
 @runtime_checkable
 class ProblemSource(Protocol):
@@ -55,7 +58,7 @@ class ImageMask(Protocol):
         self,
         group: PromptGroup,
         generator: torch.Generator,
-        process_images: Callable[[Sequence[Image]], Float[Tensor, "patch pixel"]],
+        process_images: ProcessImages,
     ) -> Float[Tensor, "patch pixel"]:
         """Returns the patches of the masked images, shaped like `group.patches`.
 

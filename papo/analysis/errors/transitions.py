@@ -57,14 +57,6 @@ class Transitions:
         """Slots in the table."""
         return sum(self.counts.values())
 
-    def from_errors(self, category: ErrorCategory) -> dict[ErrorCategory, int]:
-        """What became of the slots with this error (App. N of the paper shows it for perception)."""
-        return {
-            after: count
-            for (before, after), count in self.counts.items()
-            if before is category and count
-        }
-
 
 def compute_transitions(
     sample: Sample, labels: Labels, *, labeller: str, after: str, seed: int

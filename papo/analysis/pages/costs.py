@@ -10,6 +10,7 @@ from papo.reporting.markdown_text import markdown_table
 from papo.reporting.numbers import interval_text, no_interval
 from papo.statistics import Interval, ratio_of_means, t_interval
 from papo.storage.files import read_object
+from papo.storage.provenance import flatten_settings
 from papo.storage.published import published_results
 from papo.storage.training_run import read_training_run
 
@@ -78,7 +79,7 @@ def read_cost(folder: Path, *, skip: int) -> RunCost:
             for index, phase in enumerate(PHASES)
         },
         response_tokens=sum(lengths) / len(lengths) if lengths else math.nan,
-        settings=dict(_flat(_config(folder))),
+        settings=dict(flatten_settings(_config(folder))),
         versions=versions if isinstance(versions, dict) else {},
     )
 
@@ -165,16 +166,6 @@ def _config(folder: Path) -> dict[str, Any]:
         folder / "config.json",
         remedy="It says how the run was made: restore it, or name the run_dir of a training run.",
     )
-
-
-def _flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(node, dict) or not node:
-        return [(prefix, node)]
-    return [
-        pair
-        for key, value in node.items()
-        for pair in _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    ]
 
 
 def _cell(value: float, interval: Interval | None, form: str) -> str:
