@@ -15,7 +15,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.evaluation import read_evaluation
+from papo.evaluation.compare.comparison import read_evaluation
 from papo.evaluation.compare.table_of_arms import tabulate_arms
 from papo.evaluation.compare.table_of_arms_report import arms_terminal_table, write_table_of_arms
 

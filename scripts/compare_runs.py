@@ -13,11 +13,10 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.evaluation import (
-    compare_evaluations,
+from papo.evaluation.compare.comparison import compare_evaluations, read_evaluation
+from papo.evaluation.compare.comparison_report import (
     comparison_notes,
     comparison_table,
-    read_evaluation,
     write_comparison,
 )
 

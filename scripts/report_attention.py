@@ -20,7 +20,7 @@ from papo.analysis.pages.attention import attention_page
 from papo.commands.chosen_device import choose_device, choose_dtype
 from papo.commands.constructors import read_run_config
 from papo.commands.policy_source import PolicySource, check_policy, folder_model, load_policy
-from papo.evaluation import ResponseAttention, response_attention, write_attention
+from papo.evaluation.probe.attention import ResponseAttention, response_attention, write_attention
 from papo.storage.evaluated_run import EvaluatedRun, ItemKey, read_evaluated_runs
 from papo.storage.files import read_object, write_atomically
 from papo.storage.pictures import open_picture

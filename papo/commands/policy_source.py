@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from papo.commands.building import instantiate
 from papo.commands.constructors import read_run_config
-from papo.evaluation import check_hugging_face_folder
+from papo.evaluation.run.checkpoint_files import check_hugging_face_folder
 from papo.models import check_model, meta_model
 from papo.training import (
     BEST,

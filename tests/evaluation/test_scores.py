@@ -9,15 +9,10 @@ from dataclasses import replace
 import pytest
 from evaluation.evaluation_parts import Problems, benchmark, record
 
-from papo.evaluation import (
-    averages,
-    check_num_responses,
-    evaluation_settings,
-    score_responses,
-    summarize,
-)
 from papo.evaluation.run.report import markdown, notes, table_csv, terminal_table
-from papo.evaluation.run.summary import PAPO_EVAL
+from papo.evaluation.run.summary import PAPO_EVAL, summarize
+from papo.evaluation.scores import averages, score_responses
+from papo.evaluation.settings import check_num_responses, evaluation_settings
 from papo.storage.published import published_results
 from papo.storage.responses import FinishedBatch
 

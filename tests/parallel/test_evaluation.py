@@ -41,7 +41,7 @@ def evaluated(ranks, folder, fail_at=None, change=None):
     """
     from evaluation.evaluation_parts import BoxGrader, Engine, Problems, Reader, benchmark, problem
 
-    from papo.evaluation import Runner
+    from papo.evaluation.run.runner import Runner
     from papo.storage.responses import ResponseStore
     from papo.views import ImageView
 
@@ -115,7 +115,8 @@ def probed(ranks, folder):
     """Three problems with two masks each, a pass per two masks; returns what this rank scored."""
     from model_fixtures import noise_image, problem, tiny_policy
 
-    from papo.evaluation import Benchmark, PerceptionProbe, boxed_answer, run_probe
+    from papo.evaluation import Benchmark, PerceptionProbe, boxed_answer
+    from papo.evaluation.probe.folder import run_probe
     from papo.masking import RandomPatchMask
 
     policy, scored = tiny_policy(), []

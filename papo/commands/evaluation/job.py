@@ -26,20 +26,16 @@ from papo.commands.on_ranks import (
 )
 from papo.commands.policy_source import check_policy
 from papo.data import CheckedProblems, notes_on
-from papo.evaluation import (
-    Benchmark,
-    EvaluationFolder,
-    Runner,
-    duration,
-    measure_vision_dependency,
-    notes,
-    run_probe,
-    score_responses,
-    show_progress,
-    summarize,
-    terminal_table,
-    write_vision_dependency,
-)
+from papo.evaluation import Benchmark
+from papo.evaluation.probe.folder import run_probe
+from papo.evaluation.progress import duration, show_progress
+from papo.evaluation.run.folder import EvaluationFolder
+from papo.evaluation.run.report import notes, terminal_table
+from papo.evaluation.run.runner import Runner
+from papo.evaluation.run.summary import summarize
+from papo.evaluation.scores import score_responses
+from papo.evaluation.vision.dependency import measure_vision_dependency
+from papo.evaluation.vision.report import write_vision_dependency
 from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
 from papo.parallel import Ranks, check_processes, device_of_process

@@ -16,13 +16,8 @@ from papo.commands.building import instantiate
 from papo.commands.chosen_device import choose_device, choose_dtype
 from papo.commands.constructors import plain
 from papo.commands.policy_source import PolicySource, find_policy, run_of
-from papo.evaluation import (
-    Benchmark,
-    EvaluationSettings,
-    PerceptionProbe,
-    check_num_responses,
-    evaluation_settings,
-)
+from papo.evaluation import Benchmark, PerceptionProbe
+from papo.evaluation.settings import EvaluationSettings, check_num_responses, evaluation_settings
 from papo.rollout import check_sampling
 from papo.training import check_seed, check_threads
 from papo.views import View

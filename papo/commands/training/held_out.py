@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig
 
 from papo.commands.benchmarks import make_benchmarks, require_problems
-from papo.evaluation import HeldOutBenchmarks
+from papo.evaluation.run.held_out import HeldOutBenchmarks
 from papo.training import (
     EvaluateAtEnd,
     HeldOut,

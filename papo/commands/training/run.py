@@ -24,7 +24,7 @@ from papo.commands.training.preflight import (
     room_of,
 )
 from papo.data import FilteredProblems, Reading, Remembered
-from papo.evaluation import show_progress
+from papo.evaluation.progress import show_progress
 from papo.masking import require_pictures
 from papo.models import VisionTowerSaliency
 from papo.parallel import NoSharding, Ranks, Sharding

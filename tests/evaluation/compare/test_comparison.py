@@ -6,8 +6,8 @@ from math import comb
 
 import pytest
 
-from papo.evaluation import compare_evaluations, comparison_notes, read_evaluation, write_comparison
-from papo.evaluation.compare.comparison import POOLED
+from papo.evaluation.compare.comparison import POOLED, compare_evaluations, read_evaluation
+from papo.evaluation.compare.comparison_report import comparison_notes, write_comparison
 from papo.types import ResponseRecord
 
 PROTOCOL = {"num_responses": 2, "temperature": 1.0, "top_p": 1.0, "top_k": None, "seed": 0}

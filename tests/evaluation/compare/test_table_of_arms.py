@@ -9,7 +9,7 @@ import pytest
 from rich.text import Text
 from test_comparison import write_evaluation
 
-from papo.evaluation import read_evaluation
+from papo.evaluation.compare.comparison import read_evaluation
 from papo.evaluation.compare.table_of_arms import tabulate_arms
 from papo.evaluation.compare.table_of_arms_report import (
     arms_markdown,

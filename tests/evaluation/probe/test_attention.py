@@ -8,8 +8,12 @@ import pytest
 import torch
 from model_fixtures import noise_image, problem, tiny_policy
 
-from papo.evaluation import measure_attention, response_attention, write_attention
-from papo.evaluation.probe.attention import layer_attention
+from papo.evaluation.probe.attention import (
+    layer_attention,
+    measure_attention,
+    response_attention,
+    write_attention,
+)
 from papo.types import ResponseRecord
 
 NUM_TOKENS = 5

@@ -13,15 +13,13 @@ from model_fixtures import noise_image, problem, tiny_policy
 from papo.evaluation import (
     Benchmark,
     PerceptionProbe,
-    TokenDivergence,
     WrittenResponses,
     boxed_answer,
     flawless_lab_response,
-    run_probe,
-    summarize_probe,
-    write_probe_summary,
 )
-from papo.evaluation.probe.report import carried_by_top
+from papo.evaluation.probe.folder import run_probe
+from papo.evaluation.probe.report import carried_by_top, summarize_probe, write_probe_summary
+from papo.evaluation.probe.token_divergence import TokenDivergence
 from papo.lab import PerceptionLabProblems, grade_response
 from papo.masking import BlankMask, RandomPatchMask
 from papo.parallel import Ranks

@@ -16,7 +16,7 @@ class Policy(Reader):
 
 
 def held_out(*benchmarks, **changes):
-    from papo.evaluation import HeldOutBenchmarks
+    from papo.evaluation.run.held_out import HeldOutBenchmarks
 
     settings = {
         "num_problems": None,
@@ -52,7 +52,7 @@ def test_shares_are_over_problems_and_equal_in_every_evaluation():
 
 def test_responses_are_those_of_an_evaluation(tmp_path):
     """Of evaluate.py with the same seed: what the engine is asked for is the same."""
-    from papo.evaluation import Runner
+    from papo.evaluation.run.runner import Runner
     from papo.parallel import Ranks
     from papo.storage.responses import ResponseStore
     from papo.views import ImageView

@@ -8,9 +8,8 @@ import pytest
 import torch
 from evaluation.evaluation_parts import BoxGrader, Engine, Problems, Reader, benchmark, problem
 
-from papo.evaluation import Runner
 from papo.evaluation.run.batches import Shown, cut_batches
-from papo.evaluation.run.runner import sample_prompts
+from papo.evaluation.run.runner import Runner, sample_prompts
 from papo.parallel import Ranks
 from papo.storage.responses import ResponseStore, read_responses
 from papo.types import PromptGroup, derive_seed
@@ -71,7 +70,7 @@ def test_every_problem_gets_its_responses_in_order(tmp_path):
 
 
 def test_answers_equal_to_the_reference_score_100_per_cent(tmp_path):
-    from papo.evaluation import score_responses
+    from papo.evaluation.scores import score_responses
 
     class Oracle(Engine):
         def follow(self, source, version):

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from papo.evaluation import measure_vision_dependency, write_vision_dependency
-from papo.evaluation.vision.dependency import ALL, KNOWN_VIEWS
-from papo.evaluation.vision.report import vision_markdown
+from papo.evaluation.vision.dependency import ALL, KNOWN_VIEWS, measure_vision_dependency
+from papo.evaluation.vision.report import vision_markdown, write_vision_dependency
 from papo.types import ResponseRecord
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -6,11 +6,8 @@ import pytest
 from evaluation.evaluation_command import contents, read_json, records, run_evaluation
 from PIL import Image
 
-from papo.evaluation import (
-    TokenDivergence,
-    compare_evaluations,
-    read_evaluation,
-)
+from papo.evaluation.compare.comparison import compare_evaluations, read_evaluation
+from papo.evaluation.probe.token_divergence import TokenDivergence
 from papo.evaluation.vision.dependency import KNOWN_VIEWS
 
 VISION = ("views=vision", "probe=perception", "probe/references=flawless")
