@@ -44,10 +44,6 @@ class VEPO(Credit):
     def needs(self) -> Needs:
         return old_needs((self.view, self.divergence), (self.view, "entropy"), (IMAGE, "entropy"))
 
-    @property
-    def weighs(self) -> bool:
-        return self.emphasis is not None
-
     def scores(self, batch: RolloutBatch) -> TokenValues:
         """Returns what the tokens of a response are ordered by."""
         entropy = old(batch, IMAGE, "entropy")

@@ -80,8 +80,8 @@ class Credit(ABC):
 
     @property
     def weighs(self) -> bool:
-        """Whether tokens that keep an advantage get different weights; otherwise it only chooses among them."""
-        return True
+        """Whether it means to weigh the tokens that it lets keep an advantage: then a run is told where it does not."""
+        return False
 
     def check_group(self, num_responses: int) -> None:  # noqa: B027 - most credits suit any group
         """Raises SettingError where groups of so many responses do not suit it; asked before a model is loaded."""

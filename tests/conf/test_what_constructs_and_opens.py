@@ -175,6 +175,7 @@ PLACES = {
     },
     "papo/storage/pictures.py": {"PIL.Image.open": PICTURES, "importlib.util.find_spec": OWN},
     "papo/objective/objective.py": {"getattr": NAMED},
+    "papo/objective/pulls.py": {"getattr": NAMED},
     "papo/objective/term.py": {"getattr": NAMED},
     "papo/parallel/launch.py": {
         "torch.distributed.launcher.api.elastic_launch": "the command itself, again; no shell",
@@ -227,6 +228,7 @@ PLACES = {
     "papo/training/memory.py": {"getattr": NAMED},
     "papo/training/microbatches.py": {"getattr": NAMED},
     "papo/training/settings.py": {"getattr": NAMED},
+    "papo/training/term_gradients.py": {"getattr": NAMED},
     "papo/types/rollout.py": {"getattr": NAMED},
     "papo/commands/policy_source.py": {
         "papo.commands.building.instantiate": CONFIG,

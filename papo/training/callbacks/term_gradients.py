@@ -74,6 +74,10 @@ class TermGradients(Callback):
 
         module.before_update = before_update
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        module: Any = pl_module
+        module.before_update = None
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
@@ -141,14 +145,13 @@ class TermGradients(Callback):
 
 
 def faults_of_credits(objective: Objective, moved: Mapping[str, float]) -> dict[str, str]:
-    """Credits that weigh tokens, by what `credit_metrics` says, all alike."""
+    """Credits that mean to weigh the tokens that they choose, and do not, by what `credit_metrics` says."""
     weighs = [name for name, credit in objective.credits.items() if credit.weighs]
-    if not weighs or not moved:
+    if not weighs or not moved or moved["credit/zero_share"] == 0.0:
         return {}
     # Equal where, and only where, all weights that are not 0 have the same size (Cauchy and Schwarz).
-    if not math.isclose(
-        moved["credit/effective_share"], 1.0 - moved["credit/zero_share"], rel_tol=1e-6
-    ):
+    kept = 1.0 - moved["credit/zero_share"]
+    if not math.isclose(moved["credit/effective_share"], kept, rel_tol=1e-6):
         return {}
     return {
         f"objective.credits.{name}": (
