@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from papo.statistics import TermGradient, first_median_last, judge_terms
+from papo.statistics import TERM_RULE, TermGradient, first_median_last, judge_terms
 
 FAULTS = "faults.jsonl"
 
@@ -34,7 +34,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"check_run: {error}", file=sys.stderr)
         return 2
-    for line in (*_lines(terms, curves), *faults):
+    for line in (*_lines(terms, curves), TERM_RULE, *faults):
         print(line)
     return 1 if faults or any(not any(term.summary("norm")) for term in terms) else 0
 

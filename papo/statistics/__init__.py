@@ -45,7 +45,12 @@ from papo.statistics.seeds import (
 )
 from papo.statistics.shares import is_majority, pass_at_k, wilson_interval
 from papo.statistics.significance import benjamini_hochberg, bowker_test, mcnemar_exact
-from papo.statistics.term_gradients import TermGradient, first_median_last, judge_terms
+from papo.statistics.term_gradients import (
+    TERM_RULE,
+    TermGradient,
+    first_median_last,
+    judge_terms,
+)
 from papo.statistics.unseen import unseen_share
 
 __all__ = [
@@ -54,6 +59,7 @@ __all__ = [
     "FALL",
     "LOST_FORM",
     "PERCEPTION_KL",
+    "TERM_RULE",
     "Checks",
     "Collapse",
     "Difference",

@@ -14,6 +14,12 @@ CLAMPED = 0.5
 FEW = 0.9
 """Share of all pulls that the one per cent of the tokens with the largest have."""
 
+TERM_RULE = (
+    "Said of a term whose median over the later half of its measures is: a gradient larger than the surrogate's; more than "
+    f"{100 * CLAMPED:.0f} % of the tokens at a clamp or cap; more than {100 * FEW:.0f} % of its pull from 1 % of the tokens. One "
+    "measure is of few prompts and proves nothing. A term whose gradient was 0 in every measure does nothing."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermGradient:
@@ -76,24 +82,23 @@ def _findings(
     if not any(norms):
         return [f"no gradient in any of {len(norms)} measures: it has a weight and does nothing"]
     findings = []
-    if name != "surrogate":
-        pairs = list(zip(measures["norm"], surrogate, strict=False))
-        led = [own > LEADS * other for own, other in pairs if not math.isnan(own + other)]
-        if led and led[-1]:
-            own, other = next(pair for pair in reversed(pairs) if not math.isnan(sum(pair)))
-            times = f"{own / other:.3g} times the surrogate's" if other else "the only one left"
-            findings.append(
-                f"it leads: its gradient ends at {times} ({_share(led)} of the measures)"
-            )
+    ratios = [
+        own / other
+        for own, other in zip(measures["norm"], surrogate, strict=False)
+        if own == own and other > 0
+    ]
+    if name != "surrogate" and (times := _later(ratios)) > LEADS:
+        findings.append(f"it leads: its gradient is {times:.3g} times the surrogate's")
     for measure, limit, says in (
         ("clamped", CLAMPED, "of the tokens are at a clamp or cap, where it teaches nothing"),
         ("top_share", FEW, "of its pull comes from 1 % of the tokens"),
     ):
-        last = first_median_last(measures.get(measure, ()))[2]
-        if last > limit:
-            findings.append(f"in the end {100 * last:.0f} % {says}")
+        if (share := _later(measures.get(measure, ()))) > limit:
+            findings.append(f"{100 * share:.0f} % {says}")
     return findings
 
 
-def _share(holds: Sequence[bool]) -> str:
-    return f"{sum(holds)} of {len(holds)}"
+def _later(values: Sequence[float]) -> float:
+    """The median of the later half of the values that are numbers; nan without any."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return median(numbers[len(numbers) // 2 :]) if numbers else math.nan

@@ -44,16 +44,17 @@ def faults(folder):
         {"prompts_per_minibatch": 2, "prompts_per_microbatch": 1},
         {"perception_estimator": "exact", "entropy": "exact"},
         {"masked_policy": "old"},
-        {"freeze": True},
+        {"model": {"freeze_vision": True}},
+        {"model": {"gradient_checkpointing": True}},
     ],
-    ids=["one pass", "accumulated", "exact", "old view", "frozen tower"],
+    ids=["one pass", "accumulated", "exact", "old view", "frozen tower", "recomputed"],
 )
 def test_a_run_that_measures_is_the_same_to_the_bit(settings, tmp_path):
     """With a frozen tower features are remembered, and a picture read among others has other last bits."""
     found = []
     for name, callbacks in (("plain", ()), ("measured", (measuring(),))):
-        policy = lab_policy(freeze_vision=settings.get("freeze", False))
-        own = {key: value for key, value in settings.items() if key != "freeze"}
+        policy = lab_policy(**settings.get("model", {}))
+        own = {key: value for key, value in settings.items() if key != "model"}
         torch.manual_seed(5)
         found.append(run(tmp_path / name, *callbacks, policy=policy, **own))
         found[-1] += (torch.get_rng_state(),)
@@ -62,6 +63,8 @@ def test_a_run_that_measures_is_the_same_to_the_bit(settings, tmp_path):
     assert torch.equal(state, measured_state)
     assert [{name: row[name] for name in rows[0]} for row in measured_rows] == rows
     assert all(float(row["gradient/perception_kl/norm"]) > 0 for row in measured_rows)
+    # Of a frozen tower there is nothing to say.
+    assert ("gradient/perception_kl/norm_vision" in measured_rows[0]) is not policy.freeze_vision
 
 
 def test_what_an_objective_draws_while_it_is_measured_is_drawn_again(tmp_path):
