@@ -11,8 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from papo.objective import NonFiniteTermError, Objective
 from papo.machine.out_of_memory import is_out_of_memory, release_memory
+from papo.objective import NonFiniteTermError, Objective
 from papo.storage.tables import append_jsonl, columns_of
 from papo.training.callbacks.record import finished_step
 from papo.training.collect import Rollout
