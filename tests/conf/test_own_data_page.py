@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "data.md").read_text("utf-8")
 COMMANDS = [
     command
-    for page in ("docs/data.md", "README.md")
+    for page in ("docs/data.md", "docs/training.md")
     for command in commands_of(Path(page))
     if command.words[1] == "train.py" and re.search(r"\b(data|model)(\.path)?=", str(command))
 ]

@@ -70,6 +70,19 @@ def test_a_link_leads_to_a_file_and_its_heading(page):
             assert anchor in anchors(file.read_text("utf-8")), target
 
 
+@pytest.mark.parametrize("page", [page for page in DOCS if page.name != "pages.md"], ids=str)
+def test_the_first_line_of_a_page_says_whom_it_is_for(page):
+    title, empty, readers = text_of(page).splitlines()[:3]
+    assert title.startswith("# ")
+    assert (empty, readers[:8]) == ("", "**For** ")
+
+
+def test_the_pictures_of_the_front_page_are_small():
+    pictures = re.findall(r"!\[[^]]{20,}\]\(([^)]+)\)", text_of("README.md"))
+    assert {Path(picture).stem for picture in pictures} == {"mask", "run_page", "step"}
+    assert all((REPOSITORY / picture).stat().st_size < 150_000 for picture in pictures)
+
+
 def test_anchors_are_those_of_github():
     assert HOOKS.github_anchor("Where it is: `a_b`, c-d & e") == "where-it-is-a_b-c-d--e"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = ("papo", "examples", "scripts", "benchmarks", "conf", "notebooks", "servers")
+FOLDERS = ("papo", "examples", "scripts", "benchmarks", "conf", "docs", "notebooks", "servers")
 
 # Whatever is used of these modules.
 MODULES = (
@@ -128,6 +128,12 @@ PLACES = {
     "notebooks/papo_on_one_page.ipynb": {"papo.commands.building.instantiate": CONFIG},
     "notebooks/reading_a_run.ipynb": {"subprocess.run": OWN},
     "notebooks/what_the_mask_hides.ipynb": {"papo.commands.building.instantiate": CONFIG},
+    "scripts/draw_pictures.py": {
+        "PIL.Image.open": "what Chromium just drew",
+        "papo.commands.building.instantiate": CONFIG,
+        "subprocess.run": OWN,
+    },
+    "scripts/draw_results.py": {"yaml.safe_load": SAFE},
     "papo/storage/evaluated_run.py": {"getattr": NAMED},
     "papo/analysis/errors/labellers/judge/remote.py": {
         "openai": ANSWER,
