@@ -4,10 +4,9 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -39,6 +38,7 @@ from papo.commands.constructors import plain, read_config
 from papo.commands.policy_source import run_of, trained_checkpoint
 from papo.storage.evaluated_run import read_evaluated_runs
 from papo.storage.files import locked
+from papo.storage.provenance import flatten_settings
 
 KNOWN_KEYS = (
     *("runs", "view", "num_cases", "seed", "judge", "human_labels", "min_validated"),
@@ -148,7 +148,8 @@ def evaluation_overrides(run: Path, config: DictConfig) -> list[str]:
     Raises:
         ValueError: the run was trained on other problems, and no benchmark is named.
     """
-    settings = dict(flat(plain(config.evaluate)))
+    given = flatten_settings(plain(config.evaluate))
+    settings = {key: value for key, value in given if value is not None}
     if "benchmark" not in settings:
         # Only looked at: evaluate.py constructs what it reads of the run itself.
         trained_on = read_config(run / "config.yaml").get("data")
@@ -168,15 +169,6 @@ def is_training_run(given: Path) -> bool:
     """Whether train.py wrote the folder, or that above RUN/best."""
     run = run_of(given)
     return run is not None and (run / "config.yaml").is_file()
-
-
-def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields dotted keys with their values; null is not set."""
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            yield f"{prefix}{name}", value
 
 
 def check_settings(config: DictConfig) -> None:

@@ -91,9 +91,9 @@ def test_a_reply_becomes_a_label_with_its_quote(tmp_path, picture, monkeypatch):
     ]
     assert {label.labeller for label in labels} == {"judge:judge"}
     assert labels[0].confidence == 0.8
-    assert judge.usage.requests == 5
+    assert judge.facts().requests == 5
     # 5 replies of 1000 + 50 tokens at 2 and 10 dollars a million
-    assert judge.cost() == pytest.approx(5 * (1000 * 2 + 50 * 10) / 1e6)
+    assert judge.facts().dollars == pytest.approx(5 * (1000 * 2 + 50 * 10) / 1e6)
 
 
 def test_the_request_holds_what_the_protocol_asks_for(tmp_path, picture, monkeypatch):
@@ -119,7 +119,7 @@ def test_a_second_run_asks_for_what_is_missing_only(tmp_path, picture, monkeypat
         again = make_judge(server.url, tmp_path, monkeypatch)
         assert again.label(cases)[:3] == first
         assert len(server.requests) == 4
-        assert (again.usage.requests, again.usage.from_cache) == (1, 3)
+        assert (again.facts().requests, again.facts().from_cache) == (1, 3)
         make_judge(server.url, tmp_path, monkeypatch, model="other").label(cases[:1])
         assert len(server.requests) == 5, "another model is asked anew"
 
@@ -135,7 +135,7 @@ def test_replies_that_came_before_an_interruption_are_kept(tmp_path, picture):
         server.behave = see_cubes
         judge = make_judge(server.url, tmp_path, max_concurrency=1)
         assert all(isinstance(label, ErrorLabel) for label in judge.label(cases))
-    assert judge.usage.from_cache == 3
+    assert judge.facts().from_cache == 3
 
 
 def test_a_torn_last_reply_is_asked_for_again(tmp_path, picture):
@@ -351,7 +351,7 @@ def test_what_is_no_count_of_tokens_counts_nothing(tmp_path, picture, usage):
     with running_judge_server(miscount) as server:
         judge = make_judge(server.url, tmp_path)
         assert isinstance(judge.label([make_case(picture)])[0], ErrorLabel)
-    assert (judge.usage.prompt_tokens, judge.usage.completion_tokens) == (0, 0)
+    assert (judge.facts().prompt_tokens, judge.facts().completion_tokens) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -475,10 +475,10 @@ def test_two_servers_with_one_model_name_share_no_replies(tmp_path, picture):
         make_judge(one.url, tmp_path).label([make_case(picture)])
         judge = make_judge(other.url, tmp_path)
         judge.label([make_case(picture)])
-        assert (judge.usage.requests, judge.usage.from_cache) == (1, 0)
+        assert (judge.facts().requests, judge.facts().from_cache) == (1, 0)
         same = make_judge(other.url + "/", tmp_path)
         same.label([make_case(picture)])
-        assert same.usage.from_cache == 1, "a slash at the end is no other server"
+        assert same.facts().from_cache == 1, "a slash at the end is no other server"
         assert len(other.requests) == 1
 
 
@@ -498,7 +498,7 @@ def test_two_models_of_this_process_with_one_name_share_no_replies(tmp_path, pic
     for weights, from_cache in (("a", 0), ("b", 0), ("a", 1)):
         one = judge(weights)
         one.label([make_case(picture)])
-        assert one.usage.from_cache == from_cache
+        assert one.facts().from_cache == from_cache
     assert one.facts().asked_with[0].greedy
 
 
@@ -653,7 +653,7 @@ def test_a_model_of_this_process_judges_and_is_asked_once(tmp_path, picture):
     verdicts = judge.label(cases)
     # An untrained model writes no JSON; that is counted, and its replies are kept all the same.
     assert {verdict.reason for verdict in verdicts} <= {"malformed_reply", "truncated_reply"}
-    assert judge.usage.requests == 3
-    assert judge.usage.completion_tokens > 0
+    assert judge.facts().requests == 3
+    assert judge.facts().completion_tokens > 0
     assert judge.label(cases) == verdicts
-    assert judge.usage.from_cache == 3
+    assert judge.facts().from_cache == 3

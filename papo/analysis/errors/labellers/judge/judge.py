@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from papo.analysis.errors.labellers.judge.prompt import JudgePrompt, build_prompt
@@ -29,22 +29,6 @@ class Failure:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What judging took.
-
-    Attributes:
-        requests: replies that were asked for now and came.
-        from_cache: replies that an earlier run had kept.
-        prompt_tokens, completion_tokens: of the replies that came now.
-    """
-
-    requests: int = 0
-    from_cache: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
 class Judge(ABC):
     """A language model that labels cases; what differs is where it runs.
 
@@ -64,8 +48,9 @@ class Judge(ABC):
         self.seed = seed
         self.max_image_side = max_image_side
         self.cache_folder = Path(cache)
-        self.usage = Usage()
+        self._came: list[Reply] = []
         self._used: list[Reply] = []
+        self._num_kept = 0
         self._left_out: list[int] = []
 
     @property
@@ -78,8 +63,8 @@ class Judge(ABC):
         return True
 
     @abstractmethod
-    def cost(self) -> float | None:
-        """Dollars for the replies that came now; None where that is not known."""
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Dollars for so many tokens; None where that is not known."""
 
     @abstractmethod
     def ask(self, prompts: Sequence[JudgePrompt], keep: Keep) -> Mapping[str, Failure]:
@@ -114,14 +99,9 @@ class Judge(ABC):
             self._left_out = cache.left_out
             missing = {key: prompt for key, prompt in keys.items() if cache.get(key) is None}
             failures = self.ask(list(missing.values()), cache.keep) if missing else {}
-        came = [reply for key in missing if (reply := cache.get(key)) is not None]
+        self._came = [reply for key in missing if (reply := cache.get(key)) is not None]
         self._used = [reply for key in keys if (reply := cache.get(key)) is not None]
-        self.usage = Usage(
-            requests=len(came),
-            from_cache=len(keys) - len(missing),
-            prompt_tokens=sum(reply.prompt_tokens for reply in came),
-            completion_tokens=sum(reply.completion_tokens for reply in came),
-        )
+        self._num_kept = len(keys) - len(missing)
 
         def verdict(case: Case) -> ErrorLabel | Exclusion:
             if case.has_no_answer:
@@ -149,12 +129,17 @@ class Judge(ABC):
 
     def facts(self) -> JudgeFacts:
         """Returns what the last `label` took, and how it was asked."""
+        prompt = sum(reply.prompt_tokens for reply in self._came)
+        completion = sum(reply.completion_tokens for reply in self._came)
         ways = Counter((tuple(sorted(reply.sent.items())), reply.is_greedy) for reply in self._used)
         return JudgeFacts(
             judge=self.name,
-            **asdict(self.usage),
+            requests=len(self._came),
+            from_cache=self._num_kept,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
             left_out_of_cache=tuple(self._left_out),
-            dollars=self.cost(),
+            dollars=self.cost(prompt, completion),
             asked_with=tuple(
                 AskedWith(parameters=dict(sent), greedy=is_greedy, replies=count)
                 for (sent, is_greedy), count in ways.most_common()

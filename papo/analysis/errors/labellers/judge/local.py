@@ -56,7 +56,7 @@ class LocalJudge(Judge):
             max_rows=cases_at_once,
         )
 
-    def cost(self) -> float | None:
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         """Nothing is paid for."""
         return None
 

@@ -123,13 +123,12 @@ class RemoteJudge(Judge):
             http_client=_bounded_client(openai.DefaultHttpxClient, self._http, timeout_seconds),
         )
 
-    def cost(self) -> float | None:
-        """Dollars for the replies that came now; None where a price is not set."""
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Dollars for so many tokens; None where a price is not set."""
         prompt, completion = self.prices
         if prompt is None or completion is None:
             return None
-        tokens = self.usage
-        return (tokens.prompt_tokens * prompt + tokens.completion_tokens * completion) / 1e6
+        return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
 
     def ask(self, prompts: Sequence[JudgePrompt], keep: Keep) -> Mapping[str, Failure]:
         """Asks about several cases at once.
