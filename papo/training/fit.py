@@ -23,7 +23,7 @@ from papo.training.held_out import PREFIX
 from papo.training.module import TrainingModule
 from papo.training.strategy import strategy_for
 
-# The model stays in evaluation mode on purpose (papo.models.policy: it has no dropout, and training
+# The model stays in evaluation mode on purpose (papo.models.policy_weights: it has no dropout, and training
 # mode drops the cache), torch 2.13 deprecates a name that Lightning 2.6 uses, and a resumed run's folder is
 # never empty.
 _IGNORED_WARNINGS = (
