@@ -13,7 +13,8 @@ from pathlib import Path
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.sweeps.forest import Panel, as_file, forest_plot, read_panel
+from papo.analysis.sweeps.forest import Panel, forest_plot, read_panel
+from papo.reporting.charts import as_file
 from papo.storage.files import write_atomically
 
 

@@ -1,61 +1,61 @@
 """The shell of every page: one file, no network, and data that can never become markup.
 
-A page is built of `Markup`; whatever is not `Markup` is escaped where it is put in
-(`Markup("<b>{}</b>").format(text)`), so text of a model or a data set stays text. The page's
-Content-Security-Policy is the second wall: it loads nothing, and runs only the script it came with.
+HTML stands in templates/, filled by Jinja with autoescaping: whatever is not `Markup` is escaped where it is put
+in, so text of a model or a data set stays text; it is never a template itself. The page's Content-Security-Policy
+is the second wall: it loads nothing, and runs only the script it came with.
 """
 
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 __all__ = [
+    "Cell",
     "Markup",
+    "code",
+    "cut",
     "data_uri",
     "details",
     "escape",
+    "grid",
+    "heading",
     "join",
     "json_for_script",
     "page",
     "paragraph",
+    "render",
     "section",
     "table",
 ]
 
 _FOLDER = Path(__file__).parent
+_STYLES = ("colours.css", "page.css", "charts.css")
+_LETTER, _CELL = 7.6, 15  # pixels: a letter of a table, and what a cell adds
+_WIDEST = 84  # rem, of the page
+_WIDTHS = (*range(22, _WIDEST, 4), 999)  # rem, of windows: a table says from which down it is wider
 
-_PAGE = Markup(
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the content</a>
-<header>
-<h1>{title}</h1>
-{lead}
-{contents}
-</header>
-<main id="content">
-{body}
-</main>
-{script}
-</body>
-</html>
-"""
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
+_TEMPLATES.filters["cut"] = lambda text, length: cut(text, length)
+
+
+def render(template: str, /, **values: Any) -> Markup:
+    """Returns a template of templates/, filled; values that are not Markup are escaped."""
+    return Markup(_TEMPLATES.get_template(template).render(values))
 
 
 def page(
@@ -80,63 +80,69 @@ def page(
         script: JavaScript, ours; never text from data. Nothing else on the page can run.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    scripts = f"'sha256-{digest}'" if script else "'none'"
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
-        f"form-action 'none'; script-src {scripts}"
-    )
-    blocks = [
-        Markup('<script type="application/json" id="{}">{}</script>').format(
-            name, Markup(json_for_script(value))
-        )
-        for name, value in (data or {}).items()
-    ]
-    if script:
-        blocks.append(Markup("<script>") + Markup(script) + Markup("</script>"))
-    links = [
-        Markup('<li><a href="#{}">{}</a></li>').format(anchor, heading)
-        for anchor, heading in (contents or {}).items()
-    ]
     return str(
-        _PAGE.format(
-            policy=policy,
+        render(
+            "page.html",
             title=title,
-            style=Markup((_FOLDER / "page.css").read_text("utf-8") + style),
-            lead=lead if isinstance(lead, Markup) or not lead else paragraph(lead),
-            contents=Markup('<nav aria-label="Sections"><ul>{}</ul></nav>').format(join(links))
-            if links
-            else "",
             body=body,
-            script=join(blocks, "\n"),
+            lead=lead if isinstance(lead, Markup) or not lead else paragraph(lead),
+            contents=contents or {},
+            style=Markup(_style() + style),
+            data={name: Markup(json_for_script(value)) for name, value in (data or {}).items()},
+            script=Markup(script),
+            allowed=f"'sha256-{digest}'" if script else "'none'",
         )
     )
 
 
 def section(anchor: str, heading: str, *parts: Markup) -> Markup:
     """Returns a landmark with its heading (h2), named by it."""
-    return Markup('<section aria-labelledby="{0}"><h2 id="{0}">{1}</h2>\n{2}\n</section>\n').format(
-        anchor, heading, join(parts, "\n")
-    )
+    return _part("section", anchor, heading, join(parts, "\n"))
+
+
+def heading(text: str) -> Markup:
+    """Returns a heading below that of a section (h3)."""
+    return _part("heading", text)
 
 
 def paragraph(text: Markup | str, *, kind: str = "") -> Markup:
     """Returns a paragraph; `kind` is a class of the style sheet: "soft" or "notice"."""
-    return (
-        Markup('<p class="{}">{}</p>').format(kind, text)
-        if kind
-        else Markup("<p>{}</p>").format(text)
-    )
+    return _part("paragraph", text, kind)
 
 
 def details(summary: str, *parts: Markup, is_open: bool = False) -> Markup:
     """Returns something to unfold."""
-    return Markup("<details{}><summary>{}</summary>\n{}\n</details>").format(
-        Markup(" open") if is_open else "", summary, join(parts, "\n")
-    )
+    return _part("details", summary, join(parts, "\n"), is_open)
+
+
+def grid(parts: Iterable[Any], *, kind: str = "") -> Markup:
+    """Returns charts or pictures in as many columns as the window has room for; `kind` is "few", "many" or ""."""
+    return _part("grid", list(parts), kind)
+
+
+def code(text: str) -> Markup:
+    """Returns text as it stands in a file."""
+    return _part("code", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table with a background.
+
+    Attributes:
+        text: what it says.
+        shade: how strong its background is, 0 to 1.
+    """
+
+    text: str
+    shade: float
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def table(caption: str, columns: Sequence[Markup | str], rows: Iterable[Sequence[Any]]) -> Markup:
-    """Returns a table whose first column names the rows; wide ones scroll by themselves.
+    """Returns a table whose first column names the rows; wide ones scroll by themselves, and say so.
 
     Args:
         caption: says what the numbers are, units included.
@@ -146,26 +152,29 @@ def table(caption: str, columns: Sequence[Markup | str], rows: Iterable[Sequence
     Raises:
         ValueError: a row of another length.
     """
-    lines = []
+    rows = list(rows)
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(
                 f"the table has {len(columns)} columns; got a row of {len(row)}: {row}"
             )
-        cells = [Markup('<th scope="row">{}</th>').format(row[0])]
-        cells += [Markup("<td>{}</td>").format(cell) for cell in row[1:]]
-        lines.append(Markup("<tr>{}</tr>").format(join(cells)))
-    head = join(Markup('<th scope="col">{}</th>').format(column) for column in columns)
-    # Focusable, so that a keyboard can scroll it.
-    return Markup(
-        '<div class="scroll" role="region" aria-label="{0}" tabindex="0"><table><caption>{0}</caption>\n'
-        "<thead><tr>{1}</tr></thead>\n<tbody>\n{2}\n</tbody></table></div>"
-    ).format(caption, head, join(lines, "\n"))
+    width = sum(
+        _CELL + _LETTER * max(map(_longest_word, column))
+        for column in zip(columns, *rows, strict=True)
+    )
+    rems = next(step for step in _WIDTHS if width <= 16 * step - 32)
+    return _part("table", caption, columns, rows, rems)
 
 
 def join(parts: Iterable[Markup | str], separator: str = "") -> Markup:
     """Returns the parts one after another; those that are not Markup are escaped."""
     return Markup(separator).join(parts)
+
+
+def cut(text: str, length: int) -> str:
+    """Returns a text of at most so many characters, and how many more there are."""
+    left_out = len(text) - length
+    return text if left_out <= 0 else f"{text[:length]} … ({left_out:,} more characters)"
 
 
 def json_for_script(value: Any) -> str:
@@ -195,3 +204,23 @@ def data_uri(picture: bytes) -> str:
     else:
         raise ValueError(f"a picture on a page is PNG, JPEG or WebP; got bytes {picture[:12]!r}")
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+@cache
+def _style() -> str:
+    """The style sheet of every page."""
+    wider = (
+        f"@media (max-width: {rems}rem) {{ caption .wider-than-{rems} {{ display: inline; }} }}\n"
+        for rems in _WIDTHS
+    )
+    return "".join([*((_FOLDER / name).read_text("utf-8") for name in _STYLES), *wider])
+
+
+def _part(name: str, *values: Any) -> Markup:
+    """A macro of parts.html, which templates call too."""
+    return Markup(getattr(_TEMPLATES.get_template("parts.html").module, name)(*values))
+
+
+def _longest_word(cell: Any) -> int:
+    text = cell.striptags() if isinstance(cell, Markup) else str(cell)
+    return max(map(len, re.split(r"[ \n-]", text)), default=0)

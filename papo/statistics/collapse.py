@@ -16,12 +16,12 @@ ACCURACY_COLUMNS = ("resample/drawn_correct", "reward/accuracy")
 
 PERCEPTION_KL_COLUMN = "loss/perception_kl"
 
-FALL = 3.0
-"""Standard errors below the best tenth. Sound runs of the lab reach 2.9, as the best is picked of many."""
-PERCEPTION_KL = 1.0
-"""Nats per token: the picture makes every token e times likelier. One of 51 sound runs of the lab passes it."""
-LOST_FORM = 0.1
-"""Share of responses. Sound runs of the lab lose up to 0.04."""
+FALL, SOUND_FALL = 3.0, 2.9
+"""Standard errors below the best tenth: the limit, and what sound runs of the lab reach, as the best is picked of many."""
+PERCEPTION_KL, SOUND_PERCEPTION_KL = 1.0, 1.3
+"""Nats per token: the picture makes every token e times likelier. One of 51 sound runs of the lab passes the limit."""
+LOST_FORM, SOUND_LOST_FORM = 0.1, 0.04
+"""Share of responses: the limit, and the most that sound runs of the lab lose (docs/results/lab_collapse.md)."""
 
 COLLAPSE_RULE = (
     "A run has collapsed where two of three hold over the same tenth of its rollouts: its accuracy lies "

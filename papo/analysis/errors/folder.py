@@ -8,7 +8,7 @@ label_studio.json    the same cases as Label Studio tasks; label_studio.xml is t
 labels.jsonl         every label of every labeller; exclusions.jsonl, every case without one
 summary.json         all counts, shares, intervals and tests
 table.csv, transitions.csv, report.md, report.html
-shares*.png, .svg    error shares per run, one picture per labeller; transitions*.png, .svg
+shares*.svg          error shares per run, one chart per labeller; transitions*.svg
 result.json          status
 """
 
@@ -25,11 +25,12 @@ from papo.analysis.errors.labellers.label_page import LabelItem, build_label_pag
 from papo.analysis.errors.markdown import report_markdown
 from papo.analysis.errors.misreadings import RunReadings
 from papo.analysis.errors.page import error_page
-from papo.analysis.errors.plots import encode_figure, plot_shares, plot_transitions
+from papo.analysis.errors.plots import share_chart, transition_chart
 from papo.analysis.errors.sampling import Sample
 from papo.analysis.errors.summary import ErrorSummary
 from papo.analysis.errors.tables import shares_csv, transitions_csv
 from papo.analysis.errors.taxonomy import DEFINITIONS, ERROR_CATEGORIES
+from papo.reporting.charts import Chart, as_file
 from papo.storage.files import write_atomically, write_json
 from papo.storage.pictures import open_picture
 from papo.storage.run_folder import begin_run, holds_run
@@ -106,7 +107,7 @@ class AnalysisFolder:
         *,
         report_cases: int,
     ) -> None:
-        """Writes labels, numbers, tables, plots and both reports."""
+        """Writes labels, numbers, tables, charts and both reports."""
         lines = [
             label.to_line() for labels in labelled.labels.values() for label in labels.values()
         ]
@@ -119,38 +120,23 @@ class AnalysisFolder:
         write_atomically(self.path / "table.csv", shares_csv(summary))
         write_atomically(self.path / "transitions.csv", transitions_csv(summary))
         write_atomically(self.path / "report.md", report_markdown(summary))
-        plots = self._write_plots(summary)
-        report = error_page(summary, labelled, readings, plots=plots, num_cases=report_cases)
+        self._write_charts(summary)
+        report = error_page(summary, labelled, readings, num_cases=report_cases)
         write_atomically(self.path / "report.html", report)
 
     def write_result(self, status: str, **values: Any) -> None:
         """Writes result.json; `status` is finished, failed or interrupted."""
         write_json(self.path / "result.json", {"status": status, **values})
 
-    def _write_plots(self, summary: ErrorSummary) -> dict[str, bytes]:
-        """Writes PNG and SVG files; returns the PNG by what it shows."""
-        shown = {}
-        figures = [
-            ("shares", f"Shares of errors per run, labelled by {name}", plot_shares(summary, name))
-            for name, labeller in summary.labellers.items()
-            if any(found.labelled for found in labeller.runs.values())
-        ] + [
-            (
-                "transitions",
-                f"Errors in {one.before} and {one.after}, labelled by {one.labeller}",
-                plot_transitions(one),
-            )
-            for one in summary.transitions
-        ]
-        written: dict[str, int] = {}
-        for stem, text, figure in figures:
-            written[stem] = written.get(stem, 0) + 1
-            name = stem if written[stem] == 1 else f"{stem}_{written[stem]}"
-            encoded = encode_figure(figure)
-            for kind, content in encoded.items():
-                (self.path / f"{name}.{kind}").write_bytes(content)
-            shown[text] = encoded["png"]
-        return shown
+    def _write_charts(self, summary: ErrorSummary) -> None:
+        charts: dict[str, list[Chart | None]] = {
+            "shares": [share_chart(summary, name) for name in summary.labellers],
+            "transitions": [transition_chart(one) for one in summary.transitions],
+        }
+        for stem, some in charts.items():
+            for number, chart in enumerate(filter(None, some), start=1):
+                name = stem if number == 1 else f"{stem}_{number}"
+                write_atomically(self.path / f"{name}.svg", as_file([chart], width=640))
 
 
 def _encode(path: Path, side: int) -> bytes | None:

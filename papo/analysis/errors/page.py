@@ -1,8 +1,9 @@
-"""report.html of an error analysis: one file with tables, plots and the cases themselves."""
+"""report.html of an error analysis: one file with charts, tables and the cases themselves."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from papo.analysis.errors.analysis import LabelledSample
 from papo.analysis.errors.misreading_report import (
@@ -12,13 +13,15 @@ from papo.analysis.errors.misreading_report import (
     misreading_sentences,
     side_table,
 )
-from papo.analysis.errors.misreadings import Reading, RunReadings, example_misreadings
+from papo.analysis.errors.misreadings import RunReadings, example_misreadings
+from papo.analysis.errors.plots import share_chart, transition_chart
 from papo.analysis.errors.summary import ErrorSummary
 from papo.analysis.errors.tables import (
     REGRESSION,
     Table,
     agreement_table,
     asked_sentences,
+    category_name,
     headline_sentences,
     labeller_notes,
     paper_table,
@@ -28,7 +31,19 @@ from papo.analysis.errors.tables import (
 )
 from papo.analysis.errors.taxonomy import DEFINITIONS, ERROR_CATEGORIES, Case, ErrorLabel
 from papo.analysis.errors.transitions import Transitions
-from papo.reporting.html import Markup, data_uri, details, join, page, paragraph, section, table
+from papo.reporting.html import (
+    Cell,
+    Markup,
+    data_uri,
+    details,
+    grid,
+    join,
+    page,
+    paragraph,
+    render,
+    section,
+    table,
+)
 from papo.storage.pictures import open_picture
 
 MAX_CHARACTERS = 3_000
@@ -37,7 +52,6 @@ MAX_CHARACTERS = 3_000
 _THUMBNAIL_SIDE = 220
 _SHOWN_MISTAKES = 6
 _STYLE = """
-.plot { max-width: 100%; max-height: 26rem; background: #fff; }
 .case { display: grid; grid-template-columns: minmax(8rem, 14rem) 1fr; gap: 1rem; }
 .case img { max-width: 100%; min-width: 7rem; height: auto; }
 .case pre { align-self: start; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; max-height: 22rem; overflow: auto; }
@@ -54,7 +68,6 @@ def error_page(
     labelled: LabelledSample,
     readings: Sequence[RunReadings],
     *,
-    plots: Mapping[str, bytes],
     num_cases: int,
 ) -> str:
     """Returns the page; text of responses is text on it, whatever it says.
@@ -63,14 +76,23 @@ def error_page(
         summary: see papo.analysis.errors.analysis.summarize.
         labelled: the cases with their labels.
         readings: of drawn scenes; the commonest mistakes are shown.
-        plots: what a picture shows -> PNG.
         num_cases: cases shown, spread over labels and runs.
     """
-    sections = {"found": section("found", "What was found", *map(paragraph, _plain(summary)))}
-    sections["found"] += join(_plot(text, picture) for text, picture in plots.items())
+    headline = summary.headline.labeller
+    leading = [share_chart(summary, headline)] if headline else []
+    leading += [transition_chart(one) for one in summary.transitions if one.labeller == headline]
+    sections = {
+        "found": section(
+            "found",
+            "What was found",
+            *map(paragraph, _plain(summary)),
+            grid(filter(None, leading), kind="few"),
+        )
+    }
     if summary.readings or summary.misread_facts:
         sections["misread"] = section("misread", "What is misread", *_misread(summary, readings))
     for number, (name, labeller) in enumerate(summary.labellers.items()):
+        chart = None if name == headline else share_chart(summary, name)
         sections[f"labeller{number}"] = section(
             f"labeller{number}",
             f"Labelled by {name}",
@@ -78,6 +100,7 @@ def error_page(
                 paragraph(note.replace("**", ""), kind="notice")
                 for note in labeller_notes(labeller)
             ),
+            grid([chart], kind="few") if chart else Markup(),
             _table(
                 "Shares of the wrong answers in per cent, with 95 % intervals",
                 share_table(summary, name),
@@ -89,7 +112,7 @@ def error_page(
             "changes",
             "What changed",
             paragraph(REGRESSION),
-            *map(_transitions, summary.transitions),
+            *(_transitions(one, drawn=one.labeller == headline) for one in summary.transitions),
         )
     if summary.agreement:
         sections["agreement"] = section(
@@ -130,13 +153,21 @@ def _plain(summary: ErrorSummary) -> list[str]:
     return [sentence.replace("**", "") for sentence in headline_sentences(summary)]
 
 
-def _table(caption: str, content: Table) -> Markup:
+def _table(caption: str, content: tuple[Sequence[str], Sequence[Sequence[Any]]]) -> Markup:
     headings, rows = content
     return table(caption, headings, rows)
 
 
-def _plot(text: str, picture: bytes) -> Markup:
-    return Markup('<p><img class="plot" alt="{}" src="{}"></p>\n').format(text, data_uri(picture))
+def _shaded(content: Table, *, ends: int) -> tuple[Sequence[str], list[list[Any]]]:
+    """The same with the counts on a ground as strong as they are large; `ends` columns at the right are not counts."""
+    headings, rows = content
+    counts = [[int(cell) for cell in row[1 : len(row) - ends]] for row in rows]
+    most = max(1, *(max(row) for row in counts))
+    cells = [
+        [row[0], *(Cell(str(n), n / most) for n in found), *row[len(row) - ends :]]
+        for row, found in zip(rows, counts, strict=True)
+    ]
+    return headings, cells
 
 
 def _misread(summary: ErrorSummary, readings: Sequence[RunReadings]) -> Iterator[Markup]:
@@ -146,41 +177,45 @@ def _misread(summary: ErrorSummary, readings: Sequence[RunReadings]) -> Iterator
             continue
         yield _table(
             f"{one.run}: numbers that responses say (columns) where the picture shows (rows)",
-            confusion_table(one),
+            _shaded(confusion_table(one), ends=1),
         )
         yield details(f"{one.run}: by question and side", _table(GUESSED, side_table(one)))
-        yield Markup('<div class="mistakes">{}</div>').format(
-            join(
-                _mistake(reading, count)
+        yield render(
+            "mistakes.html",
+            mistakes=[
+                (
+                    reading,
+                    "once" if count == 1 else f"{count:,} times",
+                    _thumbnails(reading.problem.images),
+                )
                 for reading, count in example_misreadings(found, _SHOWN_MISTAKES)
-            )
+            ],
         )
     if summary.misread_facts:
         yield _table("Facts of annotated diagrams that wrong answers misread", fact_table(summary))
 
 
-def _mistake(reading: Reading, count: int) -> Markup:
-    words = Markup("<b>{} read as {}</b>, {} times, e.g. {} = {} here").format(
-        reading.shown, reading.said, count, reading.side, reading.shown
-    )
-    return Markup("<figure>{}<figcaption>{}<pre>{}</pre></figcaption></figure>").format(
-        join(map(_thumbnail, reading.problem.images)), words, reading.record.response[:300]
-    )
-
-
-def _transitions(one: Transitions) -> Markup:
+def _transitions(one: Transitions, *, drawn: bool) -> Markup:
     caption = (
         f"Response slots by category in {one.before} (rows) and {one.after} (columns), "
         f"labelled by {one.labeller}"
     )
+    headings, rows = transition_table(one)
+    _, cells = _shaded((headings, rows[:-1]), ends=1)
+    chart = [] if drawn else [grid([transition_chart(one)], kind="few")]
     return join(
-        [_table(caption, transition_table(one)), *map(paragraph, transition_sentences(one))], "\n"
+        [
+            *chart,
+            _table(caption, (headings, [*cells, rows[-1]])),
+            *map(paragraph, transition_sentences(one)),
+        ],
+        "\n",
     )
 
 
 def _definitions() -> Markup:
     rows = [
-        (name.replace("_", " "), DEFINITIONS[name].meaning, DEFINITIONS[name].example)
+        (category_name(name), DEFINITIONS[name].meaning, DEFINITIONS[name].example)
         for name in ERROR_CATEGORIES
     ]
     return table("What each category means", ["category", "meaning", "example"], rows)
@@ -215,26 +250,24 @@ def _spread(labelled: LabelledSample, num_cases: int) -> list[Case]:
 
 
 def _case(case: Case, labels: Sequence[ErrorLabel]) -> Markup:
-    names = ", ".join(dict.fromkeys(label.category.replace("_", " ") for label in labels))
+    names = ", ".join(dict.fromkeys(category_name(label.category) for label in labels))
     rows = [
         (
             label.labeller,
-            label.category.replace("_", " "),
+            category_name(label.category),
             "" if label.confidence is None else f"{label.confidence:.2f}",
             label.quote[:300],
             label.evidence[:600],
         )
         for label in labels
     ]
-    pictures = join(map(_thumbnail, case.images))
-    body = Markup(
-        '<div class="case"><div>{}<p>{}</p><p>Right answer: {}<br>Given: {}</p></div><pre>{}</pre></div>'
-    ).format(
-        pictures,
-        case.question.replace("<image>", "").strip()[:MAX_CHARACTERS],
-        case.reference[:300],
-        "none" if case.answer is None else case.answer[:300],
-        _marked(case.response, labels[0].quote if labels else ""),
+    body = render(
+        "error_case.html",
+        pictures=_thumbnails(case.images),
+        question=case.question.replace("<image>", "").strip()[:MAX_CHARACTERS],
+        case=case,
+        parts=_marked(case.response[:MAX_CHARACTERS], labels[0].quote if labels else ""),
+        left_out=max(0, len(case.response) - MAX_CHARACTERS),
     )
     verdicts = (
         table("Labels", ["labeller", "category", "confidence", "quote", "evidence"], rows)
@@ -245,22 +278,23 @@ def _case(case: Case, labels: Sequence[ErrorLabel]) -> Markup:
     return details(title, body, verdicts)
 
 
-def _marked(response: str, quote: str) -> Markup:
-    """The response, cut to a bearable length, with the quoted words marked."""
-    shown = response[:MAX_CHARACTERS]
-    left_out = len(response) - len(shown)
-    end = Markup("\n<em>({:,} more characters)</em>").format(left_out) if left_out else Markup()
+def _marked(shown: str, quote: str) -> tuple[str, str, str]:
+    """What stands before the quoted words, they, and what follows."""
     start = shown.find(quote) if quote else -1
     if start < 0:
-        return Markup("{}{}").format(shown, end)
-    stop = start + len(quote)
-    return Markup("{}<mark>{}</mark>{}{}").format(shown[:start], quote, shown[stop:], end)
+        return shown, "", ""
+    return shown[:start], quote, shown[start + len(quote) :]
 
 
-def _thumbnail(path: Path) -> Markup:
-    picture = open_picture(path, max_side=_THUMBNAIL_SIDE)
-    if picture is None:
-        return paragraph("(a picture that cannot be read)", kind="soft")
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return Markup('<img alt="picture of the problem" src="{}">').format(data_uri(buffer.getvalue()))
+def _thumbnails(paths: Sequence[Path]) -> list[str | None]:
+    """Addresses that hold the pictures, None for one that cannot be read."""
+    addresses: list[str | None] = []
+    for path in paths:
+        picture = open_picture(path, max_side=_THUMBNAIL_SIDE)
+        if picture is None:
+            addresses.append(None)
+            continue
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=80)
+        addresses.append(data_uri(buffer.getvalue()))
+    return addresses

@@ -125,6 +125,11 @@ def _headline_transitions(summary: ErrorSummary) -> list[Transitions]:
     ]
 
 
+def category_name(category: str) -> str:
+    """Returns a category in words."""
+    return category.replace("_", " ")
+
+
 Table = tuple[Sequence[str], list[list[str]]]
 """Headings, and rows of as many cells."""
 
@@ -140,7 +145,7 @@ def share_table(summary: ErrorSummary, name: str) -> Table:
             headings.append(f"{run}, corrected")
     rows = []
     for category in ERROR_CATEGORIES:
-        row = [str(category)]
+        row = [category_name(category)]
         for run in summary.runs:
             found = labeller.runs[run]
             one = found.shares.get(category)
@@ -209,16 +214,16 @@ def judge_sentences(one: JudgeFacts) -> list[str]:
 
 
 def transition_table(one: Transitions) -> Table:
-    """Returns a row per category before, a column per category after, both only where used."""
+    """Returns a row per category of the first run, a column per category of the second, both only where used."""
     counts = one.counts
     used = [category for category in ErrorCategory if any(category in pair for pair in counts)]
     rows = []
     for before in used:
         row = [counts.get((before, after), 0) for after in used]
-        rows.append([str(before), *map(str, row), str(sum(row))])
+        rows.append([category_name(before), *map(str, row), str(sum(row))])
     totals = [sum(counts.get((before, after), 0) for before in used) for after in used]
-    rows.append(["after", *map(str, totals), str(sum(totals))])
-    return ["before \\ after", *map(str, used), "before"], rows
+    rows.append(["all", *map(str, totals), str(sum(totals))])
+    return [f"{one.before} \\ {one.after}", *map(category_name, used), "all"], rows
 
 
 def transition_sentences(one: Transitions) -> list[str]:

@@ -6,7 +6,7 @@ The paper shows such maps in its Figure 7 and the entropy of the attention in it
 
 import io
 from collections.abc import Mapping, Sequence
-from math import inf, log
+from math import inf, isfinite, log, nan
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,27 @@ from papo.analysis.pages.rollout_view import (
     MAX_PICTURES,
     ROLLOUT_STYLE,
 )
-from papo.reporting.html import Markup, data_uri, join, page, paragraph, section, table
+from papo.reporting.charts import Series, line_chart
+from papo.reporting.html import (
+    Markup,
+    data_uri,
+    details,
+    grid,
+    join,
+    page,
+    paragraph,
+    render,
+    section,
+    table,
+)
 from papo.statistics import t_interval
 from papo.storage.evaluated_run import EvaluatedRun, ItemKey
 from papo.storage.pictures import open_picture
 
 _MIN_PICTURE_SIDE = 224  # pixels; the lab's pictures are smaller than a thumb
-_HOT, _STRONGEST = (226, 70, 0), 200  # colour, and its opacity of 255 at the brightest cell
+_HOT, _STRONGEST = (226, 70, 0), 0.8  # colour, and its opacity from `FULL_COLOUR` on
+FULL_COLOUR = 4.0
+"""Times the mean of a picture's cells; up to the mean there is no colour. The same on every page."""
 
 _MEASURED = (
     "Measured in the language model, on the row that predicts each token of a response, averaged over heads: the "
@@ -33,6 +47,12 @@ _MEASURED = (
     "alone. Attention is not an explanation: what a layer attends to need not be what decides the answer, and "
     "tokens that many rows attend to may say nothing."
 )
+
+_STYLE = """
+.scale { max-width: 26rem; margin: .5rem 0; }
+.scale div { height: .8rem; border: 1px solid var(--line); background-color: #999; }
+.scale figcaption { display: flex; justify-content: space-between; }
+"""
 
 Row = Mapping[str, Any]
 """One line of attention.jsonl."""
@@ -79,8 +99,15 @@ def attention_page(
                     "maps",
                     "Heat maps",
                     paragraph(
-                        "Mean over layers, heads and tokens. Orange is attention; the brightest cell of a "
-                        "picture, over the evaluations side by side, has the full colour."
+                        "Mean over layers, heads and tokens, against the mean over the cells of the picture: what "
+                        "has the attention that it would have if all cells shared it evenly has no colour."
+                    ),
+                    render(
+                        "colour_scale.html",
+                        low="the mean or less",
+                        high=f"{FULL_COLOUR:g} times the mean or more",
+                        colour=" ".join(map(str, _HOT)),
+                        strongest=100 * _STRONGEST,
                     ),
                     *(_maps(runs, slot, found) for slot in common[:shown]),
                 ),
@@ -89,21 +116,21 @@ def attention_page(
         ),
         lead=", ".join(f"{name}: {len(one):,} responses" for name, one in found.items()),
         contents={"numbers": "Mean over layers", "layers": "Layer by layer", "maps": "Heat maps"},
-        style=ROLLOUT_STYLE,
+        style=ROLLOUT_STYLE + _STYLE,
     )
 
 
-def heat_picture(
-    picture: Image.Image, heat: Float[np.ndarray, "row column"], *, brightest: float
-) -> Image.Image:
-    """Returns the picture in grey with every cell of `heat` coloured, in proportion to `brightest`."""
+def heat_picture(picture: Image.Image, heat: Float[np.ndarray, "row column"]) -> Image.Image:
+    """Returns the picture in grey, the cells above the mean of `heat` coloured (see `FULL_COLOUR`)."""
     scale = _MIN_PICTURE_SIDE / max(picture.size)
     if scale > 1:
         picture = picture.resize(
             (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
         )
-    opacity = np.zeros(heat.shape) if brightest <= 0 else heat / brightest * _STRONGEST
-    cells = Image.fromarray(opacity.round().clip(0, 255).astype(np.uint8))
+    mean = heat.mean()
+    above = heat / mean - 1 if mean > 0 else np.zeros(heat.shape)
+    opacity = (above / (FULL_COLOUR - 1)).clip(0, 1) * _STRONGEST
+    cells = Image.fromarray((255 * opacity).round().astype(np.uint8))
     mask = cells.resize(picture.size, Image.Resampling.NEAREST)
     grey = picture.convert("L").convert("RGB")
     return Image.composite(Image.new("RGB", picture.size, _HOT), grey, mask)
@@ -183,80 +210,84 @@ def _interval(values: Sequence[float], bounds: tuple[float, float]) -> str:
 
 
 def _layers(found: Mapping[str, Mapping[Slot, Row]]) -> Markup:
+    """A chart per measure, and the same numbers folded."""
     depth = max(len(row["image_share"]) for one in found.values() for row in one.values())
-    rows = [
-        [
-            str(layer + 1),
-            *(_layer_mean(one, layer, "image_share") for one in found.values()),
-            *(_layer_mean(one, layer, "image_entropy") for one in found.values()),
-        ]
-        for layer in range(depth)
+    layers = range(depth)
+    means = {
+        measure: {
+            run: [_layer_mean(one, layer, measure) for layer in layers]
+            for run, one in found.items()
+        }
+        for measure in ("image_share", "image_entropy")
+    }
+    titles = {
+        "image_share": "Share of the attention on the picture",
+        "image_entropy": "Entropy over the picture, nats",
+    }
+    charts = [
+        line_chart(
+            titles[measure],
+            [1 + layer for layer in layers],
+            [Series(name=run, values=values) for run, values in of_runs.items()],
+            is_percent=measure == "image_share",
+            along="layer",
+        )
+        for measure, of_runs in means.items()
     ]
-    columns = [
-        "layer",
-        *(f"{name}: share" for name in found),
-        *(f"{name}: entropy" for name in found),
-    ]
-    return table("Mean over responses; entropy in nats", columns, rows)
+    columns = [f"{run}: {name}" for name in ("share", "entropy") for run in found]
+    values = [row for of_runs in means.values() for row in of_runs.values()]
+    numbers = table(
+        "Mean over responses; entropy in nats",
+        ["layer", *columns],
+        [[str(1 + k), *(_number(row[k]) for row in values)] for k in layers],
+    )
+    return join([grid(charts if depth > 1 else [], kind="few"), details("The numbers", numbers)])
 
 
-def _layer_mean(one: Mapping[Slot, Row], layer: int, name: str) -> str:
+def _layer_mean(one: Mapping[Slot, Row], layer: int, name: str) -> float:
     known = [
         row[name][layer]
         for row in one.values()
         if layer < len(row[name]) and row[name][layer] is not None
     ]
-    return f"{np.mean(known):.4f}" if known else "unknown"
+    return float(np.mean(known)) if known else nan
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if isfinite(value) else "unknown"
 
 
 def _maps(
     runs: Sequence[EvaluatedRun], slot: Slot, found: Mapping[str, Mapping[Slot, Row]]
 ) -> Markup:
     key, index = slot
-    problem = runs[0].problems[key]
-    heats = [split_heat(found[run.name][slot]) for run in runs]
-    brightest = [max(heat.max() for heat in of_one) for of_one in zip(*heats, strict=False)]
     sides = []
-    for run, of_run in zip(runs, heats, strict=True):
-        figures = []
-        paths = run.problems[key].images
-        for path, heat, top in list(zip(paths, of_run, brightest, strict=False))[:MAX_PICTURES]:
+    for run in runs:
+        row, maps = found[run.name][slot], []
+        for path, heat in list(zip(run.problems[key].images, split_heat(row), strict=False))[
+            :MAX_PICTURES
+        ]:
             picture = open_picture(path, max_side=MAX_PICTURE_SIDE)
             if picture is not None:
-                figures.append(_figure(heat_picture(picture, heat, brightest=float(top)), heat))
-        record = run.responses[key][index]
-        verdict = "right" if record.correct else "wrong"
-        sides.append(
-            Markup(
-                '<li class="{0}"><p class="verdict">{1}: <strong>{0}</strong>, {2:.1%} of the attention on the '
-                'picture</p><div class="views">{3}</div><p class="tokens">{4}</p></li>'
-            ).format(
-                verdict,
-                run.name,
-                _share(found[run.name][slot]),
-                join(figures),
-                record.response[:MAX_CHARACTERS],
-            )
-        )
-    return Markup(
-        '<article><h3>{} {}, response {}</h3>\n<p class="tokens">{}</p>\n'
-        '<ul class="responses">{}</ul></article>\n'
-    ).format(
-        key[0],
-        key[1][:200],
-        index,
-        problem.question.replace("<image>", "").strip()[:MAX_CHARACTERS],
-        join(sides),
+                maps.append((_encoded(heat_picture(picture, heat)), _caption(heat)))
+        sides.append((run.name, run.responses[key][index], _share(row), maps))
+    return render(
+        "attention_maps.html",
+        question=runs[0].problems[key].question.replace("<image>", "").strip(),
+        slot=f"{key[0]} {key[1][:200]}, response {index}",
+        sides=sides,
+        characters=MAX_CHARACTERS,
     )
 
 
-def _figure(picture: Image.Image, heat: Float[np.ndarray, "row column"]) -> Markup:
+def _encoded(picture: Image.Image) -> str:
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG", quality=85)
+    return data_uri(encoded.getvalue())
+
+
+def _caption(heat: Float[np.ndarray, "row column"]) -> str:
     mean = heat.mean()
     peak = "nothing" if mean <= 0 else f"{heat.max() / mean:.1f} times the mean"
     row, column = (int(place) + 1 for place in np.unravel_index(heat.argmax(), heat.shape))
-    caption = f"{heat.shape[0]} x {heat.shape[1]} image tokens; brightest: row {row}, column {column}, {peak}"
-    return Markup(
-        '<figure><img src="{}" alt="heat map of the attention: {}"><figcaption>{}</figcaption></figure>'
-    ).format(data_uri(encoded.getvalue()), caption, caption)
+    return f"{heat.shape[0]} x {heat.shape[1]} image tokens; brightest: row {row}, column {column}, {peak}"

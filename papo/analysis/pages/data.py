@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from PIL import Image
 
 from papo.data import Preview
-from papo.reporting.html import Markup, data_uri, details, join, page, paragraph, section, table
+from papo.reporting.html import (
+    Markup,
+    data_uri,
+    details,
+    grid,
+    join,
+    page,
+    paragraph,
+    render,
+    section,
+    table,
+)
 
 MAX_PICTURE_SIDE = 768
 MAX_TOKENS = 2_000
@@ -31,14 +42,14 @@ def data_page(found: Preview, *, pictures: Sequence[Image.Image], tokens: Sequen
         ("references", found.grading()),
     ]
     shown = [
-        Markup('<div class="views">{}</div>').format(join(map(_figure, pictures or first.images)))
+        grid(map(_figure, pictures or first.images), kind="many"),
+        paragraph(first.question),
+        paragraph(f"Reference answer: {first.answer}"),
     ]
-    shown.append(Markup('<p class="tokens">{}</p>').format(first.question))
-    shown.append(paragraph(f"Reference answer: {first.answer}"))
     if first.system_prompt:
         shown.append(paragraph(f"System prompt: {first.system_prompt}"))
     if tokens:
-        cells = join(Markup("<code>{}</code>").format(one) for one in tokens[:MAX_TOKENS])
+        cells = render("prompt_tokens.html", tokens=tokens[:MAX_TOKENS])
         shown.append(details(f"The prompt, token by token ({len(tokens)})", cells, is_open=True))
     dropped = [
         (reason, count, "; ".join(report.examples[reason]))
@@ -60,7 +71,7 @@ def data_page(found: Preview, *, pictures: Sequence[Image.Image], tokens: Sequen
                 section("graded", "Graded", refused if found.refused else paragraph("All right.")),
             ]
         ),
-        style="code { border: 1px solid; border-radius: 3px; margin: 1px; white-space: pre-wrap }",
+        style=".boxes code { border: 1px solid; border-radius: 3px; margin: 1px; white-space: pre-wrap }",
     )
 
 
@@ -68,7 +79,9 @@ def _figure(picture: Image.Image) -> Markup:
     encoded, small = io.BytesIO(), picture.copy()
     small.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))
     small.save(encoded, "PNG")
-    size = f"{picture.width} x {picture.height} pixels"
-    return Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
-        data_uri(encoded.getvalue()), "a picture of the first problem", size
+    return render(
+        "picture.html",
+        address=data_uri(encoded.getvalue()),
+        words="a picture of the first problem",
+        caption=f"{picture.width} x {picture.height} pixels",
     )

@@ -14,11 +14,11 @@ from papo.analysis.pages.rollout_view import (
     MAX_CHARACTERS,
     MAX_PICTURES,
     ROLLOUT_STYLE,
-    colour_key,
     coloured_text,
-    read_picture,
+    picture_address,
 )
-from papo.reporting.html import Markup, data_uri, join, page, paragraph, section
+from papo.reporting.html import Markup, join, page, paragraph, render, section
+from papo.reporting.tokens import colour_key
 from papo.storage.evaluated_run import EvaluatedRun, ItemKey
 from papo.storage.training_run import ShownResponse
 from papo.types import ResponseRecord, derive_seed
@@ -33,14 +33,6 @@ PATTERNS: Mapping[str, tuple[bool, bool]] = {
     "right twice": (True, True),
 }
 """Kind of pair -> whether the first and the second run's response is right."""
-
-_STYLE = (
-    ROLLOUT_STYLE
-    + """
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; list-style: none; padding: 0; }
-@media (max-width: 50rem) { .pair { grid-template-columns: 1fr; } }
-"""
-)
 
 
 def response_pairs_page(
@@ -115,7 +107,7 @@ def response_pairs_page(
         join(body, "\n"),
         lead=f"{first.name} and {second.name}, {len(first.responses):,} problems.",
         contents=headings,
-        style=_STYLE,
+        style=ROLLOUT_STYLE,
     )
 
 
@@ -175,51 +167,39 @@ def _pair(
     coloured: Sequence[Mapping[Slot, tuple[tuple[str, ...], tuple[float, ...]]]],
 ) -> Markup:
     key, index = slot
-    records = [run.responses[key][index] for run in runs]
     problem = runs[0].problems[key]
-    pictures = [
-        Markup('<figure><img src="{}" alt="picture of the problem"></figure>').format(
-            data_uri(picture)
-        )
-        for path in problem.images[:MAX_PICTURES]
-        if (picture := read_picture(runs[0].folder, str(path.resolve()))) is not None
-    ]
-    sides = [
-        _side(run.name, record, token_kl.get(slot))
-        for run, record, token_kl in zip(runs, records, coloured, strict=True)
-    ]
-    return Markup(
-        "<article><h3>{} {}, response {}</h3>\n{}"
-        '<p class="tokens">{}</p><p>Right answer: {}</p>\n<ul class="responses pair">{}</ul></article>\n'
-    ).format(
-        key[0],
-        key[1][:200],
-        index,
-        Markup('<div class="views">{}</div>\n').format(join(pictures)) if pictures else "",
-        problem.question.replace("<image>", "").strip()[:MAX_CHARACTERS],
-        records[0].reference[:500],
-        join(sides),
+    records = [run.responses[key][index] for run in runs]
+    return render(
+        "response_pair.html",
+        question=problem.question.replace("<image>", "").strip(),
+        slot=f"{key[0]} {key[1][:200]}, response {index}",
+        pictures=[
+            address
+            for path in problem.images[:MAX_PICTURES]
+            if (address := picture_address(runs[0].folder, str(path.resolve())))
+        ],
+        reference=records[0].reference,
+        sides=[
+            (run.name, record, _text(record, token_kl.get(slot), say_why=bool(token_kl)))
+            for run, record, token_kl in zip(runs, records, coloured, strict=True)
+        ],
+        characters=MAX_CHARACTERS,
     )
 
 
-def _side(
-    name: str,
+def _text(
     record: ResponseRecord,
     token_kl: tuple[tuple[str, ...], tuple[float, ...]] | None,
+    *,
+    say_why: bool,
 ) -> Markup:
     tokens, values = token_kl or (None, None)
-    verdict = "right" if record.correct else "wrong"
-    text = coloured_text(
-        ShownResponse(
-            text=record.response,
-            reward=0.0,
-            correct=record.correct,
-            components={},
-            tokens=tokens,
-            perception_kl=values,
-        )
+    shown = ShownResponse(
+        text=record.response,
+        reward=0.0,
+        correct=record.correct,
+        components={},
+        tokens=tokens,
+        perception_kl=values,
     )
-    given = "none" if record.answer is None else record.answer[:300]
-    return Markup(
-        '<li class="{}"><p class="verdict">{}: <strong>{}</strong>, answer {}</p>{}</li>'
-    ).format(verdict, name, verdict, given, text)
+    return coloured_text(shown, say_why=say_why)

@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from papo.reporting.html import Markup, data_uri, join, paragraph
+from papo.reporting.html import Markup, cut, data_uri, render
+from papo.reporting.tokens import TOKEN_STYLE, coloured, perception_level
 from papo.storage.pictures import opened_picture
 from papo.storage.training_run import ChosenGroup, ShownResponse
 
@@ -18,10 +19,9 @@ MAX_PNG_BYTES = 60_000
 """Larger pictures are stored as JPEG."""
 TOP_TOKENS = 5
 
-LEVELS = (0.01, 0.05, 0.2, 1.0, 5.0)
-"""Upper bounds of the colour steps, nats; the same on every page, so that pages can be compared."""
-
-ROLLOUT_STYLE = """
+ROLLOUT_STYLE = (
+    TOKEN_STYLE
+    + """
 .views { display: flex; flex-wrap: wrap; gap: .75rem; margin: .5rem 0; }
 .views figure { flex: 0 1 16rem; }
 .views img { width: 16rem; }
@@ -29,37 +29,9 @@ ROLLOUT_STYLE = """
 .responses li { background: var(--panel); border-left: .3rem solid var(--bad); border-radius: .3rem; padding: .5rem .75rem; }
 .responses li.right { border-color: var(--good); }
 .verdict { margin: 0; font-size: .9rem; }
-.tokens { white-space: pre-wrap; overflow-wrap: anywhere; margin: .35rem 0; max-width: none; font-size: .95rem; line-height: 1.9; }
-.k1 { background: rgb(217 95 2 / 12%); }
-.k2 { background: rgb(217 95 2 / 22%); border-bottom: 1px solid currentColor; }
-.k3 { background: rgb(217 95 2 / 34%); border-bottom: 2px solid currentColor; }
-.k4 { background: rgb(217 95 2 / 46%); border-bottom: 3px solid currentColor; }
-.k5 { background: rgb(217 95 2 / 58%); border-bottom: 4px double currentColor; }
-.key { display: flex; flex-wrap: wrap; gap: .25rem .75rem; list-style: none; padding: 0; margin: .5rem 0; font-size: .875rem; }
-.key span { padding: 0 .5rem; }
-@media print { .responses li { break-inside: avoid; } .tokens span { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+@media print { .responses li { break-inside: avoid; } }
 """
-
-
-def colour_key(when: str = "right after the update") -> Markup:
-    """Returns what the colours and lines under a token mean, and when they were measured."""
-    bounds = ["0", *(f"{bound:g}" for bound in LEVELS)]
-    entries = [
-        Markup('<li><span class="k{}">{}</span></li>').format(
-            level, f"{bounds[level]} to {bounds[level + 1]}"
-        )
-        for level in range(len(LEVELS))
-    ]
-    entries.append(
-        Markup('<li><span class="k{}">{}</span></li>').format(len(LEVELS), f"over {bounds[-1]}")
-    )
-    return Markup('{}<ul class="key">{}</ul>').format(
-        paragraph(
-            "Colour and line under a token: its perception KL in nats, the policy with the picture against "
-            f"the policy with the masked one, {when}. Hover over a token for its value."
-        ),
-        join(entries),
-    )
+)
 
 
 def rollout_group(chosen: ChosenGroup, folder: Path) -> Markup:
@@ -71,39 +43,26 @@ def rollout_group(chosen: ChosenGroup, folder: Path) -> Markup:
     """
     group = chosen.group
     shown = group.responses[:MAX_RESPONSES]
-    left_out = len(group.responses) - len(shown)
-    views = [
-        _view(folder, path, f"{name} {number}" if len(paths) > 1 else name)
-        for name, paths in (("picture", group.images), ("masked picture", group.masked_images))
-        for number, path in enumerate(paths[:MAX_PICTURES], start=1)
-    ]
-    unseen = sum(max(0, len(p) - MAX_PICTURES) for p in (group.images, group.masked_images))
-    return Markup(
-        "<article><h3>Rollout {step}, {reasons}: problem {problem}</h3>\n{views}"
-        '<p class="tokens">{prompt}</p><p>Right answer: {answer}. Mean reward of {count} responses: '
-        '{reward}.</p>\n<ol class="responses">{responses}</ol>{left_out}</article>\n'
-    ).format(
-        step=group.rollout_step,
-        reasons=" and ".join(chosen.reasons),
-        problem=_cut(group.problem, 200),
-        views=Markup('<div class="views">{}</div>\n').format(join(views)) if views else "",
-        prompt=_cut(group.prompt, MAX_CHARACTERS),
-        answer=_cut(group.answer, 500),
-        count=len(group.responses),
-        reward=f"{group.mean_reward:.3g}",
-        responses=join(_response(response) for response in shown),
-        left_out=join(
-            paragraph(text, kind="soft")
-            for number, text in (
-                (left_out, f"{left_out} more responses are not shown."),
-                (unseen, f"{unseen} more pictures are not shown."),
-            )
-            if number
-        ),
+    kinds = (("picture", group.images), ("masked picture", group.masked_images))
+    return render(
+        "rollout_group.html",
+        group=group,
+        reasons=chosen.reasons,
+        views=[
+            (f"{name} {number}" if len(paths) > 1 else name, picture_address(folder, path))
+            for name, paths in kinds
+            for number, path in enumerate(paths[:MAX_PICTURES], start=1)
+        ],
+        responses=[(one, _verdict(one), coloured_text(one)) for one in shown],
+        characters=MAX_CHARACTERS,
+        left_out=[
+            (len(group.responses) - len(shown), "responses"),
+            (sum(max(0, len(paths) - MAX_PICTURES) for _, paths in kinds), "pictures"),
+        ],
     )
 
 
-def _response(response: ShownResponse) -> Markup:
+def _verdict(response: ShownResponse) -> str:
     verdict = "right" if response.correct else "wrong"
     errors = [
         name.removeprefix("error_").replace("_", " ")
@@ -111,21 +70,17 @@ def _response(response: ShownResponse) -> Markup:
         if name.startswith("error_") and value
     ]
     if errors:
-        verdict += f" ({', '.join(errors)})"
-    elif response.components.get("correct_but_misread"):
-        verdict += " although misread"
-    return Markup(
-        '<li class="{}"><p class="verdict"><strong>{}</strong>, reward {}</p>{}</li>'
-    ).format(
-        "right" if response.correct else "wrong",
-        verdict,
-        f"{response.reward:.3g}",
-        coloured_text(response),
-    )
+        return f"{verdict} ({', '.join(errors)})"
+    return verdict + (" although misread" if response.components.get("correct_but_misread") else "")
 
 
-def coloured_text(response: ShownResponse) -> Markup:
-    """Returns what was written, each token coloured by its perception KL where that is known."""
+def coloured_text(response: ShownResponse, *, say_why: bool = True) -> Markup:
+    """Returns what was written, each token coloured by its perception KL where that is known.
+
+    Args:
+        response: what was written.
+        say_why: where it is not known, why.
+    """
     tokens, values = response.tokens, response.perception_kl
     if tokens is None or values is None or len(tokens) != len(values):
         reason = (
@@ -133,65 +88,41 @@ def coloured_text(response: ShownResponse) -> Markup:
             if values is None
             else "the text of its tokens is not recorded"
         )
-        return Markup('<p class="tokens">{}</p>{}').format(
-            _cut(response.text, MAX_CHARACTERS),
-            paragraph(f"Not coloured: {reason}.", kind="soft"),
+        return render(
+            "response_text.html",
+            text=coloured([], [], end=cut(response.text, MAX_CHARACTERS)),
+            note=f"Not coloured: {reason}." if say_why else "",
         )
-    spans, characters = [], 0
-    for token, value in zip(tokens[:MAX_TOKENS], values, strict=False):
-        if characters + len(token) > MAX_CHARACTERS:
-            break
+    shown, characters = 0, 0
+    for token in tokens[:MAX_TOKENS]:
         characters += len(token)
-        spans.append(
-            Markup('<span class="k{}" title="{}">{}</span>').format(
-                perception_level(value), _nats(value), token
-            )
-        )
-    left_out = len(tokens) - len(spans)
-    return Markup('<p class="tokens">{}{}</p>{}').format(
-        join(spans),
-        f" … {left_out:,} more tokens are not shown" if left_out else "",
-        _top_tokens(tokens, values),
+        if characters > MAX_CHARACTERS:
+            break
+        shown += 1
+    left_out = len(tokens) - shown
+    end = f" … {left_out:,} more tokens are not shown" if left_out else ""
+    return render(
+        "response_text.html",
+        text=coloured(tokens[:shown], values[:shown], end=end),
+        note=_top_tokens(tokens, values),
     )
 
 
-def perception_level(value: float) -> int:
-    """Returns the colour step of a perception KL in nats: 0 where it is no number, 5 over the last bound."""
-    if math.isnan(value):
-        return 0
-    return sum(value > bound for bound in LEVELS)
-
-
-def _top_tokens(tokens: Sequence[str], values: Sequence[float]) -> Markup:
+def _top_tokens(tokens: Sequence[str], values: Sequence[float]) -> str:
     """The same in words: what depends most on the picture."""
     finite = [k for k, value in enumerate(values) if math.isfinite(value)]
     if not finite:
-        return paragraph("No token has a finite perception KL.", kind="soft")
+        return "No token has a finite perception KL."
     mean = sum(values[k] for k in finite) / len(finite)
     looked = sorted((k for k in finite if perception_level(values[k])), key=lambda k: -values[k])
-    top = [f"“{_cut(tokens[k].strip(), 40)}” {values[k]:.3g}" for k in looked[:TOP_TOKENS]]
-    return paragraph(
-        f"Mean {mean:.3g} nats over {len(finite)} tokens; most at: {', '.join(top) or 'none'}",
-        kind="soft",
-    )
+    top = [f"“{cut(tokens[k].strip(), 40)}” {values[k]:.3g}" for k in looked[:TOP_TOKENS]]
+    return f"Mean {mean:.3g} nats over {len(finite)} tokens; most at: {', '.join(top) or 'none'}"
 
 
-def _nats(value: float) -> str:
-    return f"{value:.3g} nats" if math.isfinite(value) else "not a finite number"
-
-
-def _cut(text: str, length: int) -> str:
-    left_out = len(text) - length
-    return text if left_out <= 0 else f"{text[:length]} … ({left_out:,} more characters)"
-
-
-def _view(folder: Path, path: str, name: str) -> Markup:
+def picture_address(folder: Path, path: str) -> str | None:
+    """Returns a picture below a folder as an address that holds it; None where it cannot be read."""
     picture = read_picture(folder, path)
-    if picture is None:
-        return Markup("<figure><figcaption>{}: cannot be read</figcaption></figure>").format(name)
-    return Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
-        data_uri(picture), f"The {name} as the policy saw it", name
-    )
+    return None if picture is None else data_uri(picture)
 
 
 def read_picture(folder: Path, path: str) -> bytes | None:

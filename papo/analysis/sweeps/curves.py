@@ -1,19 +1,19 @@
-"""Learning curves as SVG: a thick line per arm, a thin one per seed; colours are the page's."""
+"""Curves of the arms of a sweep: the mean over seeds with its interval, each arm beside the baseline."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from papo.reporting.html import Markup, join
+from papo.analysis.sweeps.comparison import SweepSummary
+from papo.analysis.watched_curves import WATCHED
+from papo.reporting.charts import Chart, Series, line_chart
+from papo.statistics import t_interval
 
-_WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 8, 12, 48
-_COLOURS = 6
-_MEAN_POINTS = 120
-_DASHES = ("", "7 4", "2 3")
+_POINTS = 60
+"""Of a mean over curves whose points are not at the same places."""
+_MOST_LINES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,132 +31,133 @@ def per_rollout(values: Sequence[float]) -> Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmCurves:
-    """The curves of one arm.
-
-    Attributes:
-        arm: its name.
-        seeds: one curve per seed.
-    """
+    """The curves of one arm, on the places of all arms: one per seed."""
 
     arm: str
     seeds: tuple[Curve, ...]
+    places: tuple[float, ...]
 
     @cached_property
-    def mean(self) -> Curve:
-        """The mean over seeds, as far as all of them go; straight lines between points."""
-        places = self.seeds[0].places
-        if any(curve.places != places for curve in self.seeds):
-            first = max(curve.places[0] for curve in self.seeds)
-            last = max(first, min(curve.places[-1] for curve in self.seeds))
-            places = tuple(np.linspace(first, last, _MEAN_POINTS).tolist())
-        values = [np.interp(places, curve.places, curve.values) for curve in self.seeds]
-        return Curve(places=places, values=tuple(np.mean(values, axis=0).tolist()))
+    def values(self) -> np.ndarray:
+        """Seeds by places, as far as all seeds go; straight lines between points."""
+        end = min(curve.places[-1] for curve in self.seeds)
+        rows = [np.interp(self.places, curve.places, curve.values) for curve in self.seeds]
+        return np.where(np.array(self.places) <= end, rows, np.nan)
 
-
-def line_chart(title: str, arms: Sequence[tuple[int, ArmCurves]], *, along: str) -> Markup:
-    """Returns a figure; its title and what it shows are read out by screen readers.
-
-    Args:
-        title: what the y-axis is.
-        arms: with the number that gives each its colour and dash (`arm_style`).
-        along: what the x-axis is.
-    """
-    values = [v for _, arm in arms for curve in arm.seeds for v in curve.values if math.isfinite(v)]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    low = min(low, 0.0)
-    if high <= low:
-        high = low + 1.0
-    end = max(curve.places[-1] for _, arm in arms for curve in arm.seeds)
-
-    def line(curve: Curve, style: str) -> Markup:
-        points = " ".join(
-            f"{_x(place, end):.1f},{_y(value, low, high):.1f}"
-            for place, value in zip(curve.places, curve.values, strict=True)
-            if math.isfinite(value)
-        )
-        return Markup('<polyline fill="none" style="{}" points="{}"/>').format(style, points)
-
-    lines = [
-        line(curve, f"{arm_style(number)};stroke-width:1;opacity:.35")
-        for number, arm in arms
-        for curve in arm.seeds
-        if len(arm.seeds) > 1
-    ]
-    lines += [line(arm.mean, f"{arm_style(number)};stroke-width:2.5") for number, arm in arms]
-    ends = "; ".join(
-        f"{arm.arm} {arm.mean.values[0]:.3g} to {arm.mean.values[-1]:.3g}" for _, arm in arms
-    )
-    return Markup(
-        '<figure class="chart"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
-        "<title>{label}</title>{axes}{lines}</svg><figcaption>{title}</figcaption></figure>"
-    ).format(
-        width=_WIDTH,
-        height=_HEIGHT,
-        label=f"{title} by {along}, mean over seeds, from first to last: {ends}",
-        axes=_axes(low, high, end, along),
-        lines=join(lines),
-        title=title,
-    )
-
-
-def legend(arms: Sequence[str]) -> Markup:
-    """Returns which line is which arm."""
-    return Markup('<ul class="legend">{}</ul>').format(
-        join(
-            Markup(
-                '<li><svg width="34" height="10" aria-hidden="true"><line x1="1" y1="5" x2="33" y2="5" '
-                'style="{};stroke-width:3"/></svg> {}</li>'
-            ).format(arm_style(number), arm)
-            for number, arm in enumerate(arms)
-        )
-    )
-
-
-def arm_style(number: int) -> str:
-    """Returns the CSS of an arm's lines: a colour of the page, dashed once all are taken."""
-    dash = _DASHES[number // _COLOURS % len(_DASHES)]
-    colour = f"stroke:var(--series-{number % _COLOURS + 1})"
-    return f"{colour};stroke-dasharray:{dash}" if dash else colour
-
-
-def _x(place: float, end: float) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * place / end
-
-
-def _y(value: float, low: float, high: float) -> float:
-    return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1.0 - (value - low) / (high - low))
-
-
-def _axes(low: float, high: float, end: float, along: str) -> Markup:
-    parts = []
-    for tick in ticks(low, high):
-        y = _y(tick, low, high)
-        parts.append(
-            Markup(
-                '<line x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}" style="stroke:var(--line)"/>'
-                '<text x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>'
-            ).format(_LEFT, _WIDTH - _RIGHT, y, _LEFT - 6, y + 4, f"{tick:g}")
-        )
-    # Rollouts and responses are counted: no ticks between whole ones.
-    for tick in (tick for tick in ticks(0.0, end) if tick == round(tick)):
-        anchor = "end" if _x(tick, end) > _WIDTH - 40 else "middle"
-        parts.append(
-            Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{:.0f}</text>').format(
-                _x(tick, end), _HEIGHT - 26, anchor, tick
+    def series(self, colour: int, *, bounds: tuple[float, float] | None = None) -> Series:
+        """The mean over seeds, with its 95 % t interval where it has bounds."""
+        band = None
+        if bounds is not None and len(self.seeds) > 1:
+            found = [t_interval(column.tolist(), bounds=bounds) for column in self.values.T]
+            lows, highs = zip(
+                *((np.nan, np.nan) if one is None else (one.low, one.high) for one in found),
+                strict=True,
             )
+            band = (lows, highs)
+        return Series(
+            name=self.arm, values=self.values.mean(axis=0).tolist(), colour=colour, band=band
         )
-    parts.append(
-        Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, along
-        )
+
+
+def arm_curves(curves: Mapping[str, Sequence[Curve]]) -> list[ArmCurves]:
+    """Returns the curves of the arms that have any, on places that all share."""
+    every = [curve for each in curves.values() for curve in each]
+    if not every:
+        return []
+    places = max((curve.places for curve in every), key=len)
+    if any(curve.places != places[: len(curve.places)] for curve in every):
+        first, last = max(c.places[0] for c in every), max(c.places[-1] for c in every)
+        places = tuple(np.linspace(first, max(first, last), _POINTS).tolist())
+    return [
+        ArmCurves(arm=arm, seeds=tuple(each), places=places) for arm, each in curves.items() if each
+    ]
+
+
+def learning_curves(summary: SweepSummary) -> list[Chart]:
+    """Returns a chart per arm, on one scale: the accuracy of its rollouts beside the baseline's."""
+    return _beside_the_baseline(
+        summary,
+        {
+            arm: [per_rollout(run.accuracies) for run in summary.sweep.of_arm(arm)]
+            for arm in summary.arms
+        },
+        along="rollout",
     )
-    return join(parts)
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Returns three to six round numbers from end to end."""
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+def curves_at_equal_cost(summary: SweepSummary) -> list[Chart]:
+    """Returns the same over the responses drawn."""
+    return _beside_the_baseline(
+        summary,
+        {
+            arm: [
+                Curve(places=run.drawn, values=run.accuracies) for run in summary.sweep.of_arm(arm)
+            ]
+            for arm in summary.arms
+        },
+        along="drawn",
+    )
+
+
+def _beside_the_baseline(
+    summary: SweepSummary, curves: Mapping[str, Sequence[Curve]], *, along: str
+) -> list[Chart]:
+    arms = {one.arm: one for one in arm_curves(curves)}
+    baseline = arms[summary.baseline].series(6)
+    lines = {
+        arm: one.series(1, bounds=(0.0, 1.0))
+        for arm, one in arms.items()
+        if arm != summary.baseline or len(arms) == 1
+    }
+    top = max(
+        value
+        for line in (baseline, *lines.values())
+        for value in (*line.values, *(line.band or ((), ()))[1])
+        if np.isfinite(value)
+    )
+    return [
+        line_chart(
+            arm,
+            arms[arm].places,
+            [line] if arm == summary.baseline else [line, baseline],
+            is_percent=True,
+            top=top,
+            along=along,
+        )
+        for arm, line in lines.items()
+    ]
+
+
+def drawn_arms(summary: SweepSummary) -> list[str]:
+    """Returns the baseline and the arms that came nearest to a collapse, as many as a chart has room for."""
+    others = sorted(
+        (arm for arm in summary.arms if arm != summary.baseline),
+        key=lambda arm: (
+            -len(summary.signs[arm].collapsed),
+            -summary.signs[arm].rise.get("perception KL", (0.0, 0.0))[1],
+        ),
+    )
+    return [summary.baseline, *others[: _MOST_LINES - 1]]
+
+
+def sign_charts(summary: SweepSummary) -> list[Chart]:
+    """Returns a chart per watched curve, of the arms of `drawn_arms`: means over seeds."""
+    charts = []
+    for name, watched in WATCHED.items():
+        curves = {
+            arm: [
+                per_rollout(run.curves[watched.column])
+                for run in summary.sweep.of_arm(arm)
+                if watched.column in run.curves
+            ]
+            for arm in drawn_arms(summary)
+        }
+        lines = [
+            one.series(6 if one.arm == summary.baseline else 1 + number)
+            for number, one in enumerate(arm_curves(curves))
+        ]
+        if lines:
+            title = ", ".join(filter(None, [name[:1].upper() + name[1:], watched.unit]))
+            places = arm_curves(curves)[0].places
+            charts.append(line_chart(title, places, lines, scale="auto"))
+    return charts

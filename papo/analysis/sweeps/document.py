@@ -5,23 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from papo.analysis.sweeps.forest import FOREST_STYLE, forest_plot, panel_of
+from papo.analysis.sweeps.forest import forest_plot, panel_of
 from papo.analysis.sweeps.measures import measure_name
 from papo.analysis.sweeps.tables import TextTable
-from papo.reporting.html import Markup, details, join, page, paragraph, section, table
+from papo.reporting.html import Markup, details, grid, join, page, paragraph, section, table
 from papo.reporting.markdown_text import markdown_table, markdown_text
 
 _PANELS = 2
 """Of the forest plot of a report."""
 
-_STYLE = """
-.chart svg { width: 100%; max-width: 46rem; height: auto; }
-.chart text { fill: var(--soft); font-size: 13px; }
-.charts .chart text { font-size: 19px; }
-@media (max-width: 40rem) { .chart text, .charts .chart text { font-size: 22px; } }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; }
-"""
+Part = TextTable | Markup | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,37 +25,48 @@ class Section:
         anchor: its id on the page.
         heading: text.
         parts: tables, sentences, and figures (Markup), which Markdown leaves out.
-        folded: a summary under which the page folds the parts away; Markdown leaves
-            them out.
+        more: further parts, which the page folds away.
+        folded: the summary under which it does.
+        in_markdown: whether Markdown has the section.
     """
 
     anchor: str
     heading: str
-    parts: Sequence[TextTable | Markup | str]
+    parts: Sequence[Part] = ()
+    more: Sequence[Part] = ()
     folded: str = ""
+    in_markdown: bool = True
 
 
-def glance(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list[Section]:
+def glance(
+    rows: Sequence[Mapping[str, Any]],
+    measures: Sequence[str],
+    *,
+    published: Mapping[str, float] | None = None,
+) -> list[Section]:
     """Returns the section that a report begins with, where arms were compared: a forest plot.
 
     Args:
         rows: of the report's table.
         measures: in order; the first that were compared are drawn.
+        published: arm -> its published difference from the baseline, in points.
     """
     panels = [panel_of(rows, measure=name, title=measure_name(name)) for name in measures]
     found = [panel for panel in panels if panel is not None][:_PANELS]
     if not found:
         return []
-    return [Section(anchor="glance", heading="At a glance", parts=[forest_plot(found)])]
+    charts = grid(forest_plot(found, published=published), kind="few")
+    return [Section(anchor="glance", heading="At a glance", parts=[charts])]
 
 
 def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Returns a report as Markdown; sections of figures alone or folded ones are left out."""
+    """Returns a report as Markdown; sections of figures alone are left out."""
     blocks = [f"# {markdown_text(title)}", markdown_text(lead)]
     for one in sections:
-        texts = [part for part in one.parts if not (isinstance(part, Markup) or one.folded)]
-        if texts:
-            blocks.append(f"## {markdown_text(one.heading)}")
+        texts = [part for part in (*one.parts, *one.more) if not isinstance(part, Markup)]
+        if not texts or not one.in_markdown:
+            continue
+        blocks.append(f"## {markdown_text(one.heading)}")
         blocks += [
             _markdown_table(part) if isinstance(part, TextTable) else markdown_text(part)
             for part in texts
@@ -74,25 +78,26 @@ def to_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Returns a report as one HTML page that needs no network."""
     return page(
         title,
-        join(_html_section(one) for one in sections),
+        join(
+            section(
+                one.anchor,
+                one.heading,
+                *map(_on_page, one.parts),
+                *([details(one.folded, *map(_on_page, one.more))] if one.more else []),
+            )
+            for one in sections
+        ),
         lead=lead,
         contents={one.anchor: one.heading for one in sections},
-        style=_STYLE + FOREST_STYLE,
     )
 
 
-def _html_section(one: Section) -> Markup:
-    parts = [
-        part
-        if isinstance(part, Markup)
-        else table(part.caption, part.columns, [tuple(map(_unbroken, row)) for row in part.rows])
-        if isinstance(part, TextTable)
-        else paragraph(part)
-        for part in one.parts
-    ]
-    return section(
-        one.anchor, one.heading, *([details(one.folded, *parts)] if one.folded else parts)
-    )
+def _on_page(part: Part) -> Markup:
+    if isinstance(part, Markup):
+        return part
+    if isinstance(part, TextTable):
+        return table(part.caption, part.columns, [tuple(map(_unbroken, row)) for row in part.rows])
+    return paragraph(part)
 
 
 def _unbroken(cell: str) -> str:

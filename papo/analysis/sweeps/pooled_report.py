@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from papo.analysis.sweeps.comparison import Tested
-from papo.analysis.sweeps.document import Section, glance, to_markdown, to_page
+from papo.analysis.sweeps.curves import learning_curves
+from papo.analysis.sweeps.document import Part, Section, glance, to_markdown, to_page
 from papo.analysis.sweeps.measures import (
     DIFFERENCE_OF_SHARES,
     bounds_of,
@@ -15,7 +16,7 @@ from papo.analysis.sweeps.measures import (
     measure_name,
 )
 from papo.analysis.sweeps.pooling import PooledComparison, PooledSummary, mean_over_starts
-from papo.analysis.sweeps.report import cost_note, learning_curves
+from papo.analysis.sweeps.report import cost_note
 from papo.analysis.sweeps.tables import (
     TextTable,
     count_cell,
@@ -35,7 +36,7 @@ from papo.analysis.sweeps.tables import (
     tested_values,
 )
 from papo.reporting.csv_text import csv_records, csv_text
-from papo.reporting.html import Markup
+from papo.reporting.html import grid, heading
 from papo.statistics import Interval, paired_t_within_starts, t_interval
 from papo.storage.files import write_atomically
 
@@ -179,10 +180,9 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
 
 def _sections(pooled: PooledSummary, differences: Sequence[Mapping[str, Any]]) -> list[Section]:
     """Of the rows of pooled.csv, and of what they come from."""
-    curves: list[TextTable | Markup] = []
+    curves: list[Part] = []
     for start, each in pooled.starts.items():
-        curves += [Markup("<h3>{}</h3>").format(start), *learning_curves(each)]
-        curves += [_of(start, one) for one in tenths_tables(each)]
+        curves += [heading(start), grid(learning_curves(each), kind="many")]
     lost = [_of(start, lost_table(s)) for start, s in pooled.starts.items() if s.sweep.lost]
     sections = [
         *glance(differences, pooled.measures),
@@ -211,10 +211,19 @@ def _sections(pooled: PooledSummary, differences: Sequence[Mapping[str, Any]]) -
                 for part in (_of(start, scores_table(each)), _of(start, differences_table(each)))
             ],
         ),
-        Section(anchor="curves", heading="Learning curves", parts=curves),
+        Section(
+            anchor="curves",
+            heading="Learning curves",
+            parts=curves,
+            more=[_of(start, t) for start, s in pooled.starts.items() for t in tenths_tables(s)],
+            folded="By tenths of the rollouts",
+        ),
         Section(anchor="cost", heading="Cost and stability", parts=[pooled_cost_table(pooled)]),
         Section(
-            anchor="measures", heading="Measure by measure", parts=list(measure_tables(pooled))
+            anchor="measures",
+            heading="Measure by measure",
+            more=list(measure_tables(pooled)),
+            folded="Differences in each start, and their tests",
         ),
         Section(
             anchor="collapse",
@@ -224,8 +233,9 @@ def _sections(pooled: PooledSummary, differences: Sequence[Mapping[str, Any]]) -
         Section(
             anchor="jobs",
             heading="Jobs",
-            parts=[_runs_table(pooled)],
+            more=[_runs_table(pooled)],
             folded="Every finished run",
+            in_markdown=False,
         ),
         Section(anchor="method", heading="How to read this", parts=[*_METHOD, *_notes(pooled)]),
     ]

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from papo.analysis.sweeps.comparison import SweepSummary
-from papo.analysis.sweeps.curves import ArmCurves, Curve, legend, line_chart, per_rollout
+from papo.analysis.sweeps.curves import (
+    curves_at_equal_cost,
+    drawn_arms,
+    learning_curves,
+    sign_charts,
+)
 from papo.analysis.sweeps.document import Section, glance, to_markdown, to_page
 from papo.analysis.sweeps.measures import equal_costs
 from papo.analysis.sweeps.tables import (
@@ -12,14 +17,14 @@ from papo.analysis.sweeps.tables import (
     csv_rows,
     differences_table,
     lost_table,
+    published_rows,
     runs_table,
     scores_table,
     signs_table,
     tenths_tables,
 )
-from papo.analysis.watched_curves import WATCHED
 from papo.reporting.csv_text import csv_records, csv_text
-from papo.reporting.html import Markup, join
+from papo.reporting.html import grid
 from papo.storage.files import write_atomically
 
 _METHOD = (
@@ -104,27 +109,48 @@ def html_report(summary: SweepSummary) -> str:
 
 def _sections(summary: SweepSummary) -> list[Section]:
     comparisons = comparison_tables(summary)
-    compared = [differences_table(summary), *comparisons]
+    by_cost = curves_at_equal_cost(summary) if equal_costs(summary.sweep) else []
     sections = [
-        *glance(csv_rows(summary), summary.measures),
+        *glance(csv_rows(summary), summary.measures, published=published_differences(summary)),
         Section(anchor="results", heading="Results", parts=[scores_table(summary)]),
         Section(
             anchor="curves",
             heading="Learning curves",
-            parts=[*learning_curves(summary), *tenths_tables(summary)],
+            parts=[
+                "Accuracy of the rollouts: mean over seeds with its 95 % t interval, beside the baseline.",
+                grid(learning_curves(summary), kind="many"),
+            ],
+            more=[
+                *([grid(by_cost, kind="many")] if by_cost else []),
+                *tenths_tables(summary),
+            ],
+            folded="By tenths of the rollouts"
+            + (", and at equal sampling cost" if by_cost else ""),
         ),
         Section(
             anchor="comparisons",
             heading=f"Compared with {summary.baseline}",
-            parts=compared
-            if comparisons
-            else ["No other arm has two seeds in common with the baseline."],
+            parts=[
+                differences_table(summary),
+                *(
+                    []
+                    if comparisons
+                    else ["No other arm has two seeds in common with the baseline."]
+                ),
+            ],
+            more=comparisons,
+            folded="The tests, measure by measure",
         ),
         Section(anchor="cost", heading="Cost and stability", parts=[cost_table(summary)]),
         Section(
             anchor="collapse",
             heading="Collapse",
-            parts=[signs_table(summary), legend(summary.arms), _sign_charts(summary)],
+            parts=[signs_table(summary)],
+            more=[
+                f"Means over seeds of {', '.join(drawn_arms(summary))}: the baseline and the arms nearest to a collapse.",
+                grid(sign_charts(summary)),
+            ],
+            folded="The curves beside the verdict",
         ),
     ]
     if summary.sweep.lost:
@@ -135,54 +161,24 @@ def _sections(summary: SweepSummary) -> list[Section]:
         Section(
             anchor="jobs",
             heading="Jobs",
-            parts=[runs_table(summary)],
+            more=[runs_table(summary)],
             folded="Every finished run",
+            in_markdown=False,
         ),
         Section(anchor="method", heading="How to read this", parts=[_METHOD, *notes(summary)]),
     ]
     return sections
 
 
-def learning_curves(summary: SweepSummary) -> list[Markup]:
-    """Returns the accuracy by rollout and, where arms drew different numbers, by drawn responses."""
-    runs = {arm: summary.sweep.of_arm(arm) for arm in summary.arms}
-    title = "accuracy of a rollout (share of correct responses)"
-    by_rollout = {arm: [per_rollout(run.accuracies) for run in each] for arm, each in runs.items()}
-    figures = [line_chart(title, _numbered(by_rollout), along="rollout")]
-    if equal_costs(summary.sweep):
-        by_cost = {
-            arm: [Curve(places=run.drawn, values=run.accuracies) for run in each]
-            for arm, each in runs.items()
-        }
-        figures.append(
-            line_chart(
-                "accuracy at equal sampling cost", _numbered(by_cost), along="responses drawn"
-            )
-        )
-    return [legend(summary.arms), *figures]
-
-
-def _sign_charts(summary: SweepSummary) -> Markup:
-    charts = []
-    for name, watched in WATCHED.items():
-        column = watched.column
-        curves = {
-            arm: [
-                per_rollout(run.curves[column])
-                for run in summary.sweep.of_arm(arm)
-                if column in run.curves
-            ]
-            for arm in summary.arms
-        }
-        if any(curves.values()):
-            charts.append(line_chart(f"{name} ({column})", _numbered(curves), along="rollout"))
-    return Markup('<div class="charts">{}</div>').format(join(charts))
-
-
-def _numbered(curves: dict[str, list[Curve]]) -> list[tuple[int, ArmCurves]]:
-    """The arms that have curves, each with the number that gives it its colour on every chart."""
-    return [
-        (number, ArmCurves(arm=arm, seeds=tuple(each)))
-        for number, (arm, each) in enumerate(curves.items())
-        if each
-    ]
+def published_differences(summary: SweepSummary) -> dict[str, float]:
+    """Returns arm -> published overall accuracy minus the baseline's, in points; empty where either is unknown."""
+    overall = {
+        arm: value
+        for arm in summary.arms
+        for row in list(published_rows(summary, arm).values())[:1]
+        if (value := row["overall"]) is not None
+    }
+    baseline = overall.get(summary.baseline)
+    if baseline is None:
+        return {}
+    return {arm: value - baseline for arm, value in overall.items() if arm != summary.baseline}

@@ -6,7 +6,7 @@ from typing import Any
 
 import wandb
 
-from papo.training.callbacks.heat_map import heat_map
+from papo.reporting.tokens import heat_map
 
 COLUMNS = (
     "rollout_step",

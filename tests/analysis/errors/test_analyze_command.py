@@ -90,7 +90,7 @@ def test_the_command_writes_every_file_and_says_what_it_found(tmp_path, two_runs
     assert names >= {
         *("run.json", "config.yaml", "items.json", "labels.jsonl", "exclusions.jsonl"),
         *("summary.json", "table.csv", "transitions.csv", "report.md", "report.html"),
-        *("shares.png", "shares.svg", "transitions.png", "transitions.svg", "result.json"),
+        *("shares.svg", "transitions.svg", "result.json"),
         *("label_page.html", "label_studio.json", "label_studio.xml"),
     }
     assert json.loads((out / "result.json").read_text())["status"] == "finished"
@@ -350,8 +350,8 @@ def test_a_judge_that_never_answers_leaves_a_report_that_says_so(tmp_path, two_r
             *("judge.max_retries=0", "num_cases=3"),
         )
     assert "server_error" in printed
-    assert (tmp_path / "out" / "shares.png").exists(), "the lab's"
-    assert not (tmp_path / "out" / "shares_2.png").exists()
+    assert (tmp_path / "out" / "shares.svg").exists(), "the lab's"
+    assert not (tmp_path / "out" / "shares_2.svg").exists()
 
 
 def test_a_failed_analysis_says_so_in_its_folder(tmp_path, two_runs):

@@ -10,7 +10,7 @@ from scipy import stats
 from papo.analysis.errors.analysis import LabelledSample, label_sample, summarize
 from papo.analysis.errors.labellers.lab import LabLabels
 from papo.analysis.errors.markdown import report_markdown
-from papo.analysis.errors.plots import encode_figure, plot_shares, plot_transitions
+from papo.analysis.errors.plots import share_chart, transition_chart
 from papo.analysis.errors.sampling import draw_sample
 from papo.analysis.errors.tables import (
     headline_sentences,
@@ -143,20 +143,37 @@ def test_equal_runs_show_no_change(tmp_path):
     assert (found.perception.p_value, found.correct.p_value, found.symmetry_p) == (1, 1, 1)
 
 
-def test_tables_and_plots_show_the_counts(sample):
+def test_tables_and_charts_show_the_counts(sample):
     summary = summarize(label_sample(sample, [LabLabels()], []), seed=1, min_validated=30)
     (one,) = summary.transitions
     headings, rows = transition_table(one)
-    assert headings == ["before \\ after", "correct", "perception", "reasoning", "before"]
+    assert headings == ["old \\ new", "correct", "perception", "reasoning", "all"]
     assert rows == [
         ["correct", "8", "2", "0", "10"],
         ["perception", "9", "5", "4", "18"],
         ["reasoning", "1", "0", "3", "4"],
-        ["after", "18", "7", "7", "32"],
+        ["all", "18", "7", "7", "32"],
     ]
     assert "lab,old,new,perception,correct,9\n" in transitions_csv(summary)
     assert "61.1 [" in report_markdown(summary)  # 1 - 7 / 18
-    for figure in (plot_shares(summary, "lab"), plot_transitions(one)):
-        encoded = encode_figure(figure)
-        assert encoded["png"].startswith(b"\x89PNG")
-        assert b"<svg" in encoded["svg"]
+    # 18 of 22 wrong answers before, 7 of 14 after.
+    spoken = share_chart(summary, "lab").spoken
+    assert "perception old 81.8 [" in spoken
+    assert "new 50 [" in spoken
+    assert "the paper (another model and data) 67 [" in spoken
+    assert "format" not in spoken, "what no answer got wrong has no row"
+    assert transition_chart(one).spoken.endswith(
+        "response slots: correct (10) correct 8, perception 2, reasoning 0; perception (18) correct 9, "
+        "perception 5, reasoning 4; reasoning (4) correct 1, perception 0, reasoning 3"
+    )
+
+
+def test_categories_are_words_in_every_table(sample):
+    labels = [
+        dataclasses.replace(label, category=ErrorCategory.LABEL_ERROR, labeller="human:Ada")
+        for label in lab_labels(sample).values()
+    ]
+    summary = summarize(label_sample(sample, [], labels), seed=1, min_validated=30)
+    text = report_markdown(summary)
+    assert "| label error |" in text
+    assert "| label_error |" not in text

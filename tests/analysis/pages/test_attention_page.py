@@ -9,7 +9,12 @@ from analysis.chromium import PHONE
 from analysis.evaluation_fixtures import record, write_evaluation
 from PIL import Image
 
-from papo.analysis.pages.attention import attention_page, heat_picture, split_heat
+from papo.analysis.pages.attention import (
+    FULL_COLOUR,
+    attention_page,
+    heat_picture,
+    split_heat,
+)
 from papo.storage.evaluated_run import read_evaluated_runs
 
 
@@ -42,7 +47,7 @@ def built(runs, rows, *, shown=8, notes=()):
 
 def test_a_cell_is_coloured_where_its_image_token_lies():
     heat = np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 0.0]])
-    picture = heat_picture(Image.new("RGB", (300, 240), "white"), heat, brightest=0.1)
+    picture = heat_picture(Image.new("RGB", (300, 240), "white"), heat)
     pixels = np.asarray(picture).astype(int)
     coloured = (pixels != 255).any(axis=2)
     assert coloured[:120, 200:].all()
@@ -50,20 +55,24 @@ def test_a_cell_is_coloured_where_its_image_token_lies():
     assert not coloured[:, :200].any()
 
 
-def test_half_the_attention_has_half_the_colour_and_none_at_all_leaves_the_picture():
+def test_the_colour_is_what_a_cell_has_above_the_mean_on_one_scale():
     white = Image.new("RGB", (240, 240), "white")
-    full, half = (
-        255 - np.asarray(heat_picture(white, np.array([[heat]]), brightest=0.2)).astype(int)
-        for heat in (0.2, 0.1)
-    )
-    assert (abs(full - 2 * half) <= 3).all()
+
+    def colour_of(*cells):
+        picture = heat_picture(white, np.array([cells]))
+        return 255 - np.asarray(picture).astype(int)[:, -10:].reshape(-1, 3)[0]
+
+    # Of eight cells with a mean of 1, the last has 4, 2.5 and 1 times it: full colour, half, none.
+    full, half, even = (colour_of(*[(8 - x) / 7] * 7, x) for x in (4.0, 2.5, 1.0))
     assert full.max() > 100
-    nothing = heat_picture(white, np.zeros((2, 2)), brightest=0.0)
-    assert (np.asarray(nothing) == 255).all()
+    assert (abs(full - 2 * half) <= 3).all()
+    assert (even == 0).all()
+    assert (colour_of(*[0.0] * 8) == 0).all(), "no attention at all"
+    assert (colour_of(*[0.0] * 19, 20.0) == full).all(), "over the end of the scale"
 
 
 def test_small_pictures_are_enlarged():
-    small = heat_picture(Image.new("RGB", (56, 28)), np.ones((1, 2)), brightest=1.0)
+    small = heat_picture(Image.new("RGB", (56, 28)), np.ones((1, 2)))
     assert small.size == (224, 112)
 
 
@@ -97,6 +106,15 @@ def test_problems_that_one_run_lacks_are_in_no_difference_and_have_no_map(tmp_pa
     text = built(runs(tmp_path, "a", "b"), rows)
     assert text.count("<article>") == 1
     assert "0.0000 [n = 1: no interval]" in text
+
+
+def test_the_page_has_one_scale_and_maps_side_by_side(tmp_path):
+    text = built(runs(tmp_path, "a", "b"), [row("a"), row("b")])
+    assert text.count('class="scale"') == 1
+    assert f"{FULL_COLOUR:g} times the mean or more" in text
+    assert text.count('<ul class="responses pair">') == 1
+    assert text.count("heat map of the attention") == 2
+    assert text.count('role="img" aria-label="Share of the attention on the picture: a from') == 1
 
 
 def test_one_evaluation_alone_has_no_difference(tmp_path):

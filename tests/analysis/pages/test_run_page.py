@@ -126,7 +126,10 @@ def test_the_verdict_on_collapse_is_that_of_the_one_rule(tmp_path, arm, verdict)
     assert verdict in text
     assert COLLAPSE_RULE in text
     found = judge_collapse(curves)
-    assert f"{found.fall:.1f} 3 perception KL, nats per token {found.perception_kl:.3g} 1" in text
+    assert (
+        f"{found.fall:.3g} 2.9 3 perception KL, nats per token {found.perception_kl:.3g} 1.3 1"
+        in text
+    )
 
 
 def test_every_token_says_and_shows_its_perception_kl(run_folder):

@@ -6,71 +6,77 @@ from xml.etree import ElementTree
 
 import pytest
 
-from papo.analysis.sweeps.forest import Effect, Panel, as_file, forest_plot, panel_of, read_panel
+from papo.analysis.sweeps.forest import PUBLISHED, Panel, forest_plot, panel_of, read_panel
+from papo.reporting.charts import Dot, as_file
 
 
 def panel(title="few answers", **effects):
     return Panel(title=title, baseline="grpo", effects=effects)
 
 
-def effect(value, narrow=None, wide=None):
-    return Effect(value=value, narrow=narrow, wide=wide)
-
-
-def rows_of(plot):
+def rows_of(chart):
     """Arm -> its height, from the names and from the dots."""
+    root = ElementTree.fromstring(f"<svg>{chart.drawing}</svg>")
     names = {
-        name: float(y) - 4
-        for y, name in re.findall(r'<text x="180" y="([\d.]+)"[^>]*>([^<]+)</text>', plot)
+        one.text: float(one.get("y")) - 4 for one in root.iter("text") if one.get("class") == "name"
     }
-    dots = {name: float(y) for y, name in re.findall(r'cy="([\d.]+)"[^>]*><title>(\S+) ', plot)}
+    dots = {
+        one.find("title").text.split()[0]: float(one.find("svg").get("y"))
+        for one in root.iter("g")
+        if one.get("class") == "mark"
+    }
     return names, dots
 
 
-def test_every_arm_has_one_row_in_all_columns_sorted_by_the_first():
-    names, dots = rows_of(
-        forest_plot(
-            [
-                panel(weak=effect(1.0), strong=effect(5.0)),
-                panel("all answers", weak=effect(9.0), other=effect(2.0)),
-            ]
-        )
+def test_every_arm_has_one_row_in_all_panels_sorted_by_the_first():
+    first, second = forest_plot(
+        [
+            panel(weak=Dot(value=1.0), strong=Dot(value=5.0)),
+            panel("all answers", weak=Dot(value=9.0), other=Dot(value=2.0)),
+        ]
     )
+    names, dots = rows_of(first)
     assert sorted(names, key=names.get) == ["strong", "other", "weak"]
-    assert names == dots
-
-
-def test_lines_reach_from_end_to_end_of_their_intervals():
-    plot = forest_plot([panel(a=effect(2.0, narrow=(0.0, 4.0), wide=(1.0, 3.0)))])
-    ends = {
-        name: (float(x1), float(x2))
-        for name, x1, x2 in re.findall(
-            r'<line class="(narrow|wide)"[^>]* x1="([\d.]+)" x2="([\d.]+)"', plot
-        )
-    }
-    # The column is 300 wide from 190 on, and reaches from -0.2 to 4.2.
-    assert ends["narrow"] == pytest.approx((190 + 300 * 0.2 / 4.4, 190 + 300 * 4.2 / 4.4), abs=0.1)
-    assert ends["wide"] == pytest.approx((190 + 300 * 1.2 / 4.4, 190 + 300 * 3.2 / 4.4), abs=0.1)
+    assert {**dots, "other": names["other"]} == names
+    assert rows_of(second) == (names, {arm: names[arm] for arm in ("weak", "other")})
 
 
 def test_an_interval_over_few_starts_does_not_flatten_the_rest():
-    plot = forest_plot([panel(a=effect(2.0, narrow=(1.0, 3.0), wide=(-500.0, 500.0)))])
-    [(x1, x2)] = re.findall(r'class="wide"[^>]* x1="([\d.]+)" x2="([\d.]+)"', plot)
-    assert (float(x1), float(x2)) == (190.0, 490.0)
+    [chart] = forest_plot([panel(a=Dot(value=2.0, narrow=(1.0, 3.0), wide=(-500.0, 500.0)))])
+    [(low, high)] = re.findall(r'class="wide" x1="([\d.]+)%" x2="([\d.]+)%"', chart.drawing)
+    assert (low, high) == ("0", "100")
 
 
 def test_a_difference_of_nothing_is_a_difference():
     row = {"arm": "a", "measure": "m", "baseline": "grpo", "difference": 0.0}
     found = panel_of([row, {**row, "arm": "grpo", "difference": ""}], measure="m", title="t")
-    assert found == Panel(
-        title="t", baseline="grpo", effects={"a": Effect(value=0.0, narrow=None, wide=None)}
-    )
+    assert found == Panel(title="t", baseline="grpo", effects={"a": Dot(value=0.0)})
 
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_a_plot_that_nobody_can_read_is_refused(count):
     with pytest.raises(ValueError, match="1 to 4 panels"):
-        forest_plot([panel(a=effect(1.0))] * count)
+        forest_plot([panel(a=Dot(value=1.0))] * count)
+
+
+@pytest.mark.parametrize("runs", ["num_seeds", "num_runs"])
+def test_collapsed_runs_are_marked_in_their_row(runs):
+    row = {"arm": "a", "measure": "m", "baseline": "grpo", "difference": 0.1, runs: 8}
+    collapsed = {**row, "measure": "collapsed", "mean": 0.25, "difference": ""}
+    sound = {**collapsed, "arm": "b", "mean": 0.0}
+    found = panel_of([row, {**row, "arm": "b"}, collapsed, sound], measure="m", title="t")
+    [chart] = forest_plot([found])
+    assert chart.drawing.count("collapsed") == 1
+    assert "a +10.0 (2 of 8 collapsed)" in chart.spoken
+
+
+def test_published_differences_stand_in_the_rows_of_the_first_panel():
+    panels = [panel(a=Dot(value=1.0), b=Dot(value=2.0)), panel("other", a=Dot(value=3.0))]
+    first, second = forest_plot(panels, published={"a": 4.4})
+    assert f"a difference, 95 % interval +1.0, {PUBLISHED} +4.4" in first.spoken
+    assert [name for _, name in first.legend][1] == PUBLISHED
+    assert not second.legend
+    assert first.height == second.height, "rows stay level"
 
 
 def write(path, *rows):
@@ -81,8 +87,8 @@ def write(path, *rows):
 
 
 def test_names_of_arms_stay_text(tmp_path):
-    plot = forest_plot([panel("<b>", **{"<script>": effect(1.0)})])
-    root = ElementTree.fromstring(as_file(plot))
+    plot = as_file(forest_plot([panel("<b>", **{"<script>": Dot(value=1.0)})]))
+    root = ElementTree.fromstring(plot)
     assert {"<script>", "<b>"} <= {text for each in root.iter() if (text := each.text)}
     assert "<script>" not in plot
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import statistics
 import sys
@@ -12,7 +13,13 @@ from analysis.chromium import PHONE
 from scipy import stats
 
 from papo.analysis.sweeps.comparison import summarize_sweep
-from papo.analysis.sweeps.report import html_report, markdown_report, write_report
+from papo.analysis.sweeps.curves import arm_curves, learning_curves, per_rollout
+from papo.analysis.sweeps.report import (
+    html_report,
+    markdown_report,
+    published_differences,
+    write_report,
+)
 from papo.analysis.sweeps.tables import csv_rows, published_cell, tenths_tables
 from papo.statistics import judge_collapse
 from papo.storage.published import published_results
@@ -398,15 +405,68 @@ class Tags(HTMLParser):
         self.addresses += [v for k, v in attrs if k in ("src", "href") and not v.startswith("#")]
 
 
-def test_the_page_draws_every_seed_and_needs_no_network(summary):
+def test_the_page_draws_every_arm_and_needs_no_network(summary):
     page = html_report(summary)
     tags = Tags()
     tags.feed(page)
     assert tags.addresses == ["data:,"]
     assert "script" not in tags.tags
-    # Accuracy: 4 + 4 + 3 seeds and 3 means. Perception KL: two arms, 4 + 3 seeds and 2 means.
-    assert tags.tags.count("polyline") == 14 + 9
+    # Accuracy: two arms, the baseline beside each. Perception KL: the two arms that have one.
+    assert tags.tags.count("polyline") == 4 + 2
     assert not re.search("https?:", page)
+
+
+def test_a_curve_is_the_mean_over_seeds_with_students_interval(summary):
+    first, second = learning_curves(summary)
+    assert (first.title, second.title) == ("gamma_0.02", "gamma_0.1")
+    # Three seeds end at 0.40, 0.58 and 0.60; four of the baseline at 0.50, 0.60, 0.70 and 0.10.
+    assert "gamma_0.02 from 0.1 to 0.527" in first.spoken
+    assert "gamma_0.0 from 0.1 to 0.475" in first.spoken
+    ends = [0.40, 0.58, 0.60]
+    low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(ends), scale=stats.sem(ends))
+    [arm] = arm_curves({"a": [per_rollout([0.1, end]) for end in ends]})
+    lows, highs = arm.series(1, bounds=(0.0, 1.0)).band
+    assert (lows[1], highs[1]) == (pytest.approx(low), pytest.approx(high))
+    assert all(math.isnan(end[0]) for end in (lows, highs)), "seeds that agree have no interval"
+
+
+def test_a_mean_ends_where_the_first_seed_does():
+    [arm] = arm_curves({"a": [per_rollout([0.1, 0.2, 0.3]), per_rollout([0.3, 0.4])]})
+    values = arm.series(1).values
+    assert values[:2] == pytest.approx([0.2, 0.3])
+    assert math.isnan(values[2])
+
+
+def test_the_page_marks_collapsed_runs_and_draws_what_was_published(tmp_path):
+    for arm, ends in {"grpo": (0.5, 0.6), "papo": (0.1, 0.7)}.items():
+        for seed, end in enumerate(ends, start=1):
+            write_run(
+                tmp_path / arm / str(seed),
+                sweep={
+                    "name": "s",
+                    "arm": arm,
+                    "published": {
+                        "grpo": ["ablations/collapse_prevention/grpo"],
+                        "papo": ["ablations/collapse_prevention/double_entropy"],
+                    },
+                },
+                seed=seed,
+                accuracies=[*RISE, end],
+                columns={
+                    "loss/perception_kl": [9.0 if end == 0.1 else 0.1] * 20,
+                    "reward/error_format": [*[0.1] * 18, *[0.5 if end == 0.1 else 0.1] * 2],
+                },
+            )
+    summary = summarize_sweep(read_sweep(tmp_path), baseline=None)
+    rows = published_results()["ablations"]["collapse_prevention"]
+    overall = [
+        row["overall"] if isinstance(row, dict) else row[2]
+        for row in (rows["double_entropy"], rows["grpo"])
+    ]
+    assert published_differences(summary) == {"papo": pytest.approx(overall[0] - overall[1])}
+    page = html_report(summary)
+    assert "(1 of 2 collapsed)" in page
+    assert "published: overall accuracy" in page
 
 
 def test_the_page_fits_a_phone_in_light_and_dark(browser, summary, tmp_path):
@@ -575,8 +635,8 @@ def test_equal_sampling_cost_counts_the_responses_that_the_cheapest_arm_drew(tmp
     assert "| dapo | 0 of 2 [0, 66] | 720 |" in text
     tags = Tags()
     tags.feed(html_report(summary))
-    # Accuracy by rollout and by responses: two arms, each two seeds and their mean.
-    assert tags.tags.count("polyline") == 12
+    # Accuracy by rollout and by responses: an arm, the baseline beside it.
+    assert tags.tags.count("polyline") == 4
 
 
 def test_arms_that_draw_alike_have_no_measure_at_equal_cost(tmp_path):

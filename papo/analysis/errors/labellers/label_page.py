@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from papo.reporting.html import Markup, data_uri, join, page
+from papo.reporting.html import data_uri, page, render
 
 LABELS_FORMAT = "papo-labels-1"
 MAX_CHARACTERS = 20_000
@@ -65,7 +65,7 @@ def build_label_page(
         raise ValueError(f"every item of a label page has its own id; got {twice!r} twice")
     return page(
         "What went wrong in these answers?",
-        _body(categories),
+        render("label.html", categories=categories),
         lead="Each answer below is wrong. Choose the earliest error that makes it wrong; quote it if you can.",
         style=(_FOLDER / "label_page.css").read_text("utf-8"),
         data={"label-data": _data(items, analysis, categories)},
@@ -99,75 +99,3 @@ def _data(
         "images": [data_uri(picture) for picture in pictures],
         "items": entries,
     }
-
-
-def _body(categories: Mapping[str, str]) -> Markup:
-    buttons = join(
-        Markup(
-            '<button type="button" aria-pressed="false"><kbd>{}</kbd><b>{}</b><span>{}</span></button>'
-        ).format(number, name.replace("_", " "), definition)
-        for number, (name, definition) in enumerate(categories.items(), start=1)
-    )
-    return _BODY.format(buttons=buttons, count=len(categories))
-
-
-_BODY = Markup(
-    """<noscript><p class="notice">This page needs JavaScript; it talks to no server.</p></noscript>
-<div id="notices" role="alert"></div>
-<div class="bar">
-<label>Your name <input type="text" id="labeller" autocomplete="off" maxlength="80"></label>
-<button type="button" id="export">Export labels</button>
-<label class="file">Continue from an export<input type="file" id="import" accept=".json,application/json"></label>
-<button type="button" id="show-help">Help <kbd class="keys">?</kbd></button>
-</div>
-<div class="bar">
-<strong id="position"></strong>
-<progress id="progress" value="0" max="1" aria-label="Items labelled"></progress>
-<span id="labelled"></span>
-<span class="soft">time <span id="timer" role="timer" aria-label="Time on this item"></span></span>
-<button type="button" id="previous"><kbd class="keys">p</kbd> previous</button>
-<button type="button" id="next"><kbd class="keys">n</kbd> next</button>
-<button type="button" id="unlabelled"><kbd class="keys">Enter</kbd> next unlabelled</button>
-<button type="button" id="undo"><kbd class="keys">u</kbd> undo</button>
-</div>
-<p id="status" role="status" class="soft"></p>
-<div class="item" id="item">
-<div>
-<h2 id="question-heading">Question</h2>
-<p class="text" id="question" aria-labelledby="question-heading"></p>
-<h2>Picture</h2>
-<p id="no-picture" class="soft">This question has no picture.</p>
-<div class="pictures" id="pictures"></div>
-<h2 id="reference-heading">Right answer</h2>
-<p class="text" id="reference" aria-labelledby="reference-heading"></p>
-</div>
-<div>
-<h2 id="response-heading">The model's answer <span class="soft">(select text to quote it)</span></h2>
-<div class="text" id="response" role="region" aria-labelledby="response-heading" tabindex="0"></div>
-<p id="cut" class="soft" hidden></p>
-<h2 id="categories-heading">What is the earliest error? <span class="soft keys">(keys 1 to {count})</span></h2>
-<div class="categories" id="categories" role="group" aria-labelledby="categories-heading">{buttons}</div>
-<div class="fields">
-<label>Quote <textarea id="quote" maxlength="2000"></textarea></label>
-<p id="quote-warning" class="notice" hidden>The answer does not contain this quote.</p>
-<label><span>Note <span class="soft keys">(key <kbd>t</kbd>; Escape leaves it)</span></span> <textarea id="note" maxlength="2000"></textarea></label>
-</div>
-</div>
-</div>
-<dialog id="help" aria-labelledby="help-heading">
-<h2 id="help-heading">Keys</h2>
-<dl>
-<dt><kbd>1</kbd> to <kbd>{count}</kbd></dt><dd>choose the category</dd>
-<dt><kbd>n</kbd> or <kbd>&rarr;</kbd>, <kbd>p</kbd> or <kbd>&larr;</kbd></dt><dd>next item, previous item</dd>
-<dt><kbd>Enter</kbd></dt><dd>next item without a label</dd>
-<dt><kbd>u</kbd></dt><dd>undo the last change</dd>
-<dt><kbd>t</kbd>, <kbd>Escape</kbd></dt><dd>write a note, leave it</dd>
-<dt><kbd>z</kbd></dt><dd>enlarge the picture</dd>
-<dt><kbd>?</kbd></dt><dd>this help; Escape closes it</dd>
-</dl>
-<p>Select text of the answer to quote it. Labels stay in this browser, under this page's id, until you export
-them. An export continues on another machine; items labelled there already keep their labels.</p>
-<p>Time counts only while this page is in front of you and something happens at least once a minute.</p>
-<button type="button" id="close-help">Close</button>
-</dialog>"""
-)

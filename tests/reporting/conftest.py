@@ -1,0 +1,1 @@
+from analysis.conftest import browser  # noqa: F401
