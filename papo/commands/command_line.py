@@ -40,7 +40,7 @@ COMMANDS = {
     "analyze": Command(
         "say what wrong answers got wrong, and what training changed", True, path="runs=[{}]"
     ),
-    "report": Command("one page about a training run, or about the runs of a sweep"),
+    "report": Command("one page about a training run, a sweep, or all that lies in a folder"),
     "export": Command("write a trained policy as a folder that Hugging Face loads"),
     "check data": Command("what is in your own data, and what training would see of it", True),
     "check grader": Command("graders against labelled answers"),

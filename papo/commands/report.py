@@ -1,17 +1,20 @@
-"""Writes one self-contained page about a training run, or about the runs of a sweep.
+"""Writes one self-contained page about a training run, the runs of a sweep, or all that lies in a folder.
 
     papo report RUN [--output FILE]                         RUN/report.html: curves, collapse, rollouts by token
     papo report SWEEP [SWEEP ...] [--output FOLDER]         arms, seeds, intervals, learning curves
                       [--baseline ARM] [--arms A,B]
+    papo report FOLDER [--output FILE]                      FOLDER/index.html: what ran, what came of it, where its pages are
 
 RUN is the folder of a run (its run_dir), finished, failed or still running; SWEEP what the jobs of a sweep share, and
-several are the same sweep from different starts. docs/pages.md and docs/sweeps.md say what is on the pages.
+several are the same sweep from different starts; FOLDER holds runs of several kinds, as outputs/ does.
+docs/pages.md and docs/sweeps.md say what is on the pages.
 """
 
 import sys
 from pathlib import Path
 
-from papo.commands import report_run, report_sweep
+from papo.commands import report_index, report_run, report_sweep
+from papo.storage.sweep_runs import is_one_sweep
 
 
 def main() -> int:
@@ -24,5 +27,7 @@ def main() -> int:
     if not folder.is_dir() and not words[0].startswith("-"):
         print(f"error: {folder} is no folder of a run or of a sweep", file=sys.stderr)
         return 1
-    is_run = any((folder / name).is_file() for name in ("run.json", "metrics.csv"))
-    return report_run.main() if is_run else report_sweep.main()
+    if any((folder / name).is_file() for name in ("run.json", "metrics.csv")):
+        return report_run.main()
+    is_sweep = len(words) > 1 and words[1] != "--output"
+    return report_sweep.main() if is_sweep or is_one_sweep(folder) else report_index.main()

@@ -118,6 +118,15 @@ def natural_order(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts)]
 
 
+def is_one_sweep(folder: Path) -> bool:
+    """Returns whether a folder is what the jobs of one sweep share, and not runs of several kinds."""
+    if (folder / "multirun.yaml").is_file():
+        return True
+    jobs = [job for file in folder.rglob("run.json") if (job := _read_job(file.parent, folder))]
+    names = {job.sweep.get("name", "") for job in jobs if job.status != "damaged"}
+    return (len(names) == 1 and names != {""}) or (not jobs and any(folder.rglob("failure.json")))
+
+
 def read_sweep(folder: Path) -> Sweep:
     """Reads every run below a folder; nothing but files is needed.
 

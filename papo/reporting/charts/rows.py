@@ -115,7 +115,7 @@ def dot_chart(
         height=bottom,
         margins=(
             left,
-            room_for([row.mark for row in rows]) if any(r.mark for r in rows) else 14,
+            room_for([row.mark for row in rows]) + 16 if any(r.mark for r in rows) else 14,
             6,
             _BOTTOM,
         ),
