@@ -5,7 +5,6 @@ screen, and its text keeps its size. Colours are the page's, so that charts foll
 """
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ Scale = Literal["linear", "log", "auto"]
 """`auto` is a log axis where a spike would flatten the rest."""
 
 SPIKE = 20.0
-"""Times the median: from here on `auto` is logarithmic."""
+"""Times the lower quartile: from here on `auto` is logarithmic."""
 
 _LOWEST, _HIGHEST = -1e300, 1e300  # so that differences are finite numbers too
 _DECADES = 6
@@ -58,7 +57,7 @@ class Axis:
             spiked = (
                 positive
                 and min(finite) >= 0
-                and max(positive) > SPIKE * statistics.median(positive)
+                and max(positive) > SPIKE * sorted(positive)[len(positive) // 4]
             )
             scale = "log" if spiked else "linear"
         if scale == "log" and positive:

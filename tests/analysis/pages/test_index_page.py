@@ -26,7 +26,8 @@ def write_run(
     header = "rollout_step,reward/mean,resample/drawn_correct"
     (folder / "metrics.csv").write_text("\n".join([header, *lines]) + "\n")
     if status is not None:
-        after = {"counter-prior": {"accuracy": {"value": accuracy, "low": 0.4, "high": 0.6}}}
+        report = {"accuracy": {"value": accuracy, "low": 0.4, "high": 0.6}}
+        after = {"counter-prior": report | {"shares": {"perception": {"value": 0.1}}}}
         result = {"status": status, "evaluation": {"before": after, "after": after}}
         if status == "failed":
             result |= {"error": "no memory", "evaluation": None}
