@@ -13,6 +13,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from textwrap import wrap
 
 from papo.statistics import TERM_RULE, TermGradient, first_median_last, judge_terms
 
@@ -34,7 +35,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"check_run: {error}", file=sys.stderr)
         return 2
-    for line in (*_lines(terms, curves), TERM_RULE, *faults):
+    for line in (*_lines(terms, curves), *wrap(TERM_RULE, 100), *faults):
         print(line)
     return 1 if faults or any(not any(term.summary("norm")) for term in terms) else 0
 

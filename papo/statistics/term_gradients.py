@@ -14,10 +14,14 @@ CLAMPED = 0.5
 FEW = 0.9
 """Share of all pulls that the one per cent of the tokens with the largest have."""
 
+FELL = 0.7
+"""Of the vision tower's part of a gradient, later against early: sound runs of the lab stay above 1, collapsing ones fall to 0.5."""
+
 TERM_RULE = (
     "Said of a term whose median over the later half of its measures is: a gradient larger than the surrogate's; more than "
-    f"{100 * CLAMPED:.0f} % of the tokens at a clamp or cap; more than {100 * FEW:.0f} % of its pull from 1 % of the tokens. One "
-    "measure is of few prompts and proves nothing. A term whose gradient was 0 in every measure does nothing."
+    f"{100 * CLAMPED:.0f} % of the tokens at a clamp or cap; more than {100 * FEW:.0f} % of its pull from 1 % of the tokens; a part "
+    f"of the vision tower below {FELL} of that in the first quarter. One measure is of few prompts and proves nothing. A term "
+    "whose gradient was 0 in every measure does nothing."
 )
 
 
@@ -95,6 +99,17 @@ def _findings(
     ):
         if (share := _later(measures.get(measure, ()))) > limit:
             findings.append(f"{100 * share:.0f} % {says}")
+    if name != "surrogate" and "norm_vision" in measures:
+        parts = [
+            part / own
+            for part, own in zip(measures["norm_vision"], measures["norm"], strict=True)
+            if own > 0
+        ]
+        early, later = median(parts[: max(1, len(parts) // 4)]), _later(parts)
+        if later < FELL * early:
+            findings.append(
+                f"it leaves the vision tower, whose part of its norm fell from {early:.2g} to {later:.2g}"
+            )
     return findings
 
 

@@ -66,6 +66,11 @@ def test_a_row_has_the_first_the_median_and_the_last_measure(tmp_path, monkeypat
             "its gradient is 5 times the surrogate's",
             0,
         ),
+        (
+            {"gradient/own/norm_vision": [0.06, NAN, 0.06]},
+            "whose part of its norm fell from 0.6 to 0.2",
+            0,
+        ),
         ({"gradient/own/clamped": [0.0, NAN, 0.75]}, "75 % of the tokens are at a clamp", 0),
         ({"gradient/own/top_share": [0.1, NAN, 0.95]}, "95 % of its pull comes from", 0),
     ],
