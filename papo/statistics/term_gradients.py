@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 PREFIX = "gradient/"
+SURROGATE, PERCEPTION = "surrogate", "perception_kl"
 
 LEADS = 1.0
 """A term whose gradient is larger than the surrogate's decides where the policy goes."""
@@ -15,12 +16,12 @@ FEW = 0.9
 """Share of all pulls that the one per cent of the tokens with the largest have."""
 
 FELL = 0.7
-"""Of the vision tower's part of a gradient, later against early: sound runs of the lab stay above 1, collapsing ones fall to 0.5."""
+"""Of the vision tower's part of the perception KL's gradient, later against early; docs/term_gradients.md has the runs."""
 
 TERM_RULE = (
     "Said of a term whose median over the later half of its measures is: a gradient larger than the surrogate's; more than "
-    f"{100 * CLAMPED:.0f} % of the tokens at a clamp or cap; more than {100 * FEW:.0f} % of its pull from 1 % of the tokens; a part "
-    f"of the vision tower below {FELL} of that in the first quarter. One measure is of few prompts and proves nothing. A term "
+    f"{100 * CLAMPED:.0f} % of the tokens at a clamp or cap; more than {100 * FEW:.0f} % of its pull from 1 % of the tokens; and of the "
+    f"perception KL, a part of the vision tower below {FELL} of that in the first quarter. One measure is of few prompts and proves nothing. A term "
     "whose gradient was 0 in every measure does nothing."
 )
 
@@ -63,7 +64,7 @@ def judge_terms(curves: Mapping[str, Sequence[float]]) -> list[TermGradient]:
         if column.startswith(PREFIX) and not all(map(math.isnan, values)):
             name, measure = column.removeprefix(PREFIX).rsplit("/", 1)
             columns.setdefault(name, {})[measure] = values
-    surrogate = columns.get("surrogate", {}).get("norm", ())
+    surrogate = columns.get(SURROGATE, {}).get("norm", ())
     return [_judged(name, measures, surrogate) for name, measures in columns.items()]
 
 
@@ -91,7 +92,7 @@ def _findings(
         for own, other in zip(measures["norm"], surrogate, strict=False)
         if own == own and other > 0
     ]
-    if name != "surrogate" and (times := _later(ratios)) > LEADS:
+    if name != SURROGATE and (times := _later(ratios)) > LEADS:
         findings.append(f"it leads: its gradient is {times:.3g} times the surrogate's")
     for measure, limit, says in (
         ("clamped", CLAMPED, "of the tokens are at a clamp or cap, where it teaches nothing"),
@@ -99,7 +100,7 @@ def _findings(
     ):
         if (share := _later(measures.get(measure, ()))) > limit:
             findings.append(f"{100 * share:.0f} % {says}")
-    if name != "surrogate" and "norm_vision" in measures:
+    if name == PERCEPTION and "norm_vision" in measures:
         parts = [
             part / own
             for part, own in zip(measures["norm_vision"], measures["norm"], strict=True)

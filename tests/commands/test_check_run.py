@@ -17,10 +17,10 @@ SOUND = {
     "gradient/surrogate/cosine": [1.0, NAN, 1.0],
     "gradient/surrogate/clamped": [0.0, NAN, 0.1],
     "gradient/surrogate/top_share": [0.03, NAN, 0.04],
-    "gradient/own/norm": [0.1, NAN, 0.3],
-    "gradient/own/cosine": [NAN, NAN, -0.5],
-    "gradient/own/clamped": [0.0, NAN, 0.0],
-    "gradient/own/top_share": [NAN, NAN, 0.5],
+    "gradient/perception_kl/norm": [0.1, NAN, 0.3],
+    "gradient/perception_kl/cosine": [NAN, NAN, -0.5],
+    "gradient/perception_kl/clamped": [0.0, NAN, 0.0],
+    "gradient/perception_kl/top_share": [NAN, NAN, 0.5],
     "policy/masked_preferred_fraction": [0.4, 0.3, 0.2],
 }
 
@@ -50,7 +50,7 @@ def test_a_row_has_the_first_the_median_and_the_last_measure(tmp_path, monkeypat
     assert code == 0
     rows = [line.split() for line in out.splitlines()]
     assert ["surrogate", "norm", "0.2", "0.3", "0.4"] in rows
-    assert ["own", "norm", "0.1", "0.2", "0.3"] in rows
+    assert ["perception_kl", "norm", "0.1", "0.2", "0.3"] in rows
     assert ["cosine", "-0.5", "-0.5", "-0.5"] in rows
     assert ["masked", "preferred", "0.4", "0.3", "0.2"] in rows
     assert "of 2 measures" in out
@@ -60,19 +60,23 @@ def test_a_row_has_the_first_the_median_and_the_last_measure(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("changed", "said", "code"),
     [
-        ({"gradient/own/norm": [0.0, NAN, 0.0]}, "no gradient in any of 2 measures", 1),
+        ({"gradient/perception_kl/norm": [0.0, NAN, 0.0]}, "no gradient in any of 2 measures", 1),
         (
-            {"gradient/own/norm": [0.1, NAN, 2.0]},
+            {"gradient/perception_kl/norm": [0.1, NAN, 2.0]},
             "its gradient is 5 times the surrogate's",
             0,
         ),
         (
-            {"gradient/own/norm_vision": [0.06, NAN, 0.06]},
+            {"gradient/perception_kl/norm_vision": [0.06, NAN, 0.06]},
             "whose part of its norm fell from 0.6 to 0.2",
             0,
         ),
-        ({"gradient/own/clamped": [0.0, NAN, 0.75]}, "75 % of the tokens are at a clamp", 0),
-        ({"gradient/own/top_share": [0.1, NAN, 0.95]}, "95 % of its pull comes from", 0),
+        (
+            {"gradient/perception_kl/clamped": [0.0, NAN, 0.75]},
+            "75 % of the tokens are at a clamp",
+            0,
+        ),
+        ({"gradient/perception_kl/top_share": [0.1, NAN, 0.95]}, "95 % of its pull comes from", 0),
     ],
 )
 def test_each_verdict_is_said_of_its_term(changed, said, code, tmp_path, monkeypatch, capsys):
@@ -85,7 +89,7 @@ def test_each_verdict_is_said_of_its_term(changed, said, code, tmp_path, monkeyp
 def test_one_measure_of_many_is_no_verdict(tmp_path, monkeypatch, capsys):
     """A large gradient of the last few prompts happens in sound runs, too."""
     curves = {name: [*values[::2], *values[::2]] for name, values in SOUND.items()}
-    curves["gradient/own/norm"] = [0.1, 9.0, 0.1, 0.3]
+    curves["gradient/perception_kl/norm"] = [0.1, 9.0, 0.1, 0.3]
     _, out, _ = run(monkeypatch, capsys, folder(tmp_path / "run", curves))
     assert out.count("nothing speaks against it") == 2
 
@@ -101,7 +105,11 @@ def test_faults_of_the_run_are_repeated(tmp_path, monkeypatch, capsys):
     ("file", "text", "said"),
     [
         ("metrics.csv", "rollout_step,reward/mean\n1,0.5\n", "no measured gradients"),
-        ("metrics.csv", "rollout_step,gradient/own/norm\n1,much\n", "metrics.csv is damaged"),
+        (
+            "metrics.csv",
+            "rollout_step,gradient/perception_kl/norm\n1,much\n",
+            "metrics.csv is damaged",
+        ),
         ("faults.jsonl", "{}\n", "faults.jsonl is damaged"),
         ("metrics.csv", None, "metrics.csv"),
     ],
