@@ -4,11 +4,10 @@ Not here: drawn scenes (papo.lab), tokens and patches (papo.models), the order i
 seen (papo.training).
 """
 
-from papo.data.census import Census, notes_on
+from papo.data.census import notes_on
 from papo.data.filtering import (
     CheckedProblems,
     FilteredProblems,
-    ProblemFilterReport,
     Reading,
     filter_problems,
 )
@@ -22,7 +21,6 @@ from papo.data.table import ProblemTable
 from papo.data.virl39k import Virl39kProblems
 
 __all__ = [
-    "Census",
     "CheckedProblems",
     "FilteredProblems",
     "LogicVistaProblems",
@@ -30,7 +28,6 @@ __all__ = [
     "PapoEvalProblems",
     "Preview",
     "ProblemError",
-    "ProblemFilterReport",
     "ProblemTable",
     "Reading",
     "Remembered",

@@ -18,7 +18,6 @@ from papo.functional.credit import (
 from papo.functional.disturbance import DISTURBANCES, disturbance
 from papo.functional.divergence import (
     SAMPLED_ESTIMATORS,
-    SampledEstimator,
     estimate_divergence,
     jensen_shannon,
     kl_k1,
@@ -37,7 +36,6 @@ from papo.functional.reduce import sequence_mean, token_mean, zero_padding
 from papo.functional.reliance import contrast_margin, evidence_gate, evidence_margin, largest_rises
 from papo.functional.schedules import linear_decay
 from papo.functional.surrogate import (
-    ClipEvents,
     clip_events,
     clipped_surrogate,
     truncated_importance,
@@ -48,9 +46,7 @@ __all__ = [
     "DISTURBANCES",
     "SAMPLED_ESTIMATORS",
     "SCHEDULES",
-    "ClipEvents",
     "HeadPrecision",
-    "SampledEstimator",
     "TokenStatistics",
     "ascending_rank",
     "attention_change",

@@ -12,9 +12,6 @@ from papo.lab.held_out import held_out_set
 from papo.lab.model import WARM_START, save_untrained_model, weights_sha256
 from papo.lab.problems import PerceptionLabProblems, held_out_sets
 from papo.lab.report import (
-    LabHeldOut,
-    LabReport,
-    SetReport,
     compare_reports,
     evaluate_lab,
     summarize_grades,
@@ -34,11 +31,8 @@ __all__ = [
     "Category",
     "Grade",
     "LabGrader",
-    "LabHeldOut",
-    "LabReport",
     "LabReward",
     "PerceptionLabProblems",
-    "SetReport",
     "Shape",
     "build_tokenizer",
     "check_model_speaks",

@@ -1,9 +1,8 @@
 """Policies: model families behind one adapter, loading, tiny random models, scoring."""
 
-from papo.models.adapter import SUPPORTED_FAMILIES, QwenVLAdapter, VisionFeatures
+from papo.models.adapter import QwenVLAdapter, VisionFeatures
 from papo.models.checkpoint_weights import checkpoint_weights
 from papo.models.loading import (
-    ModelCheck,
     build_policy,
     check_model,
     load_encoder,
@@ -12,14 +11,10 @@ from papo.models.loading import (
 from papo.models.meta_loading import meta_model
 from papo.models.policy import VisionLanguagePolicy
 from papo.models.prompt_encoder import PromptEncoder
-from papo.models.reader import Prefix
-from papo.models.tiny import build_byte_tokenizer, build_tiny_model, build_tiny_policy
+from papo.models.tiny import build_byte_tokenizer, build_tiny_policy
 from papo.models.vision_saliency import VisionTowerSaliency
 
 __all__ = [
-    "SUPPORTED_FAMILIES",
-    "ModelCheck",
-    "Prefix",
     "PromptEncoder",
     "QwenVLAdapter",
     "VisionFeatures",
@@ -27,7 +22,6 @@ __all__ = [
     "VisionTowerSaliency",
     "build_byte_tokenizer",
     "build_policy",
-    "build_tiny_model",
     "build_tiny_policy",
     "check_model",
     "checkpoint_weights",

@@ -8,7 +8,6 @@ from papo.objective.credit import (
     SCOPES,
     Blocks,
     Credit,
-    check_scope,
     credit_metrics,
     old,
     old_needs,
@@ -16,7 +15,7 @@ from papo.objective.credit import (
 from papo.objective.errors import NonFiniteTermError, SettingError
 from papo.objective.objective import Objective
 from papo.objective.pulls import TermPull, term_pulls
-from papo.objective.term import Number, Term, TokenChoice, TokenValues, look, view_needs
+from papo.objective.term import Number, Term, TokenChoice, TokenValues, look
 from papo.objective.terms import ClippedSurrogate, ReferenceKL, ViewEntropy, ViewKL
 
 __all__ = [
@@ -35,11 +34,9 @@ __all__ = [
     "TokenValues",
     "ViewEntropy",
     "ViewKL",
-    "check_scope",
     "credit_metrics",
     "look",
     "old",
     "old_needs",
     "term_pulls",
-    "view_needs",
 ]

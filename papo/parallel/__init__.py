@@ -3,7 +3,7 @@
 Prompts are dealt by position, never by rank, so the number of processes changes nothing but the time.
 """
 
-from papo.machine.world import Failure, PeerFailed, World, require_one_process, world_of
+from papo.machine.world import Failure, require_one_process, world_of
 from papo.parallel.deal import deal
 from papo.parallel.device import asks_for_gpu, device_of_process
 from papo.parallel.join import joined
@@ -18,16 +18,13 @@ from papo.parallel.sharding import (
     shard_of,
     sharded_like,
 )
-from papo.parallel.watch import reason_of
 
 __all__ = [
     "Failure",
     "NoSharding",
-    "PeerFailed",
     "Ranks",
     "RanksDiffer",
     "Sharding",
-    "World",
     "asks_for_gpu",
     "check_processes",
     "check_shard_size",
@@ -37,7 +34,6 @@ __all__ = [
     "joined",
     "launch",
     "local_tensor",
-    "reason_of",
     "require_one_process",
     "shard_of",
     "sharded_like",

@@ -9,14 +9,13 @@ from papo.rollout.check import (
     check_samples_views,
     preflight_engine,
 )
-from papo.rollout.connection import KEY_VARIABLE, ServerDiffers, ServerUnavailable
+from papo.rollout.connection import ServerDiffers, ServerUnavailable
 from papo.rollout.drawing import draw_tokens
 from papo.rollout.sampler import SharedPrefillSampler, check_sampling, sampled_here
 from papo.rollout.server import ServerRollouts
 from papo.rollout.weight_source import WeightSource, run_name
 
 __all__ = [
-    "KEY_VARIABLE",
     "SERVER_KEYS",
     "ServerDiffers",
     "ServerRollouts",

@@ -4,7 +4,7 @@ Not here: the objective (papo.objective), sampling (papo.rollout), anything that
 """
 
 from papo.training.base_weights import load_trained_policy
-from papo.training.best import BEST, Best, read_best
+from papo.training.best import BEST, read_best
 from papo.training.callbacks import EvaluateAtEnd, Validation
 from papo.training.checkpoint_folder import is_checkpoint_folder
 from papo.training.checkpoints import (
@@ -14,14 +14,12 @@ from papo.training.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
 )
-from papo.training.collect import Collector, Rollout
+from papo.training.collect import Collector
 from papo.training.data_fingerprint import DataFingerprint, ProblemHashes
-from papo.training.failures import CheckpointNotWritten, NonFiniteLoss
 from papo.training.fit import build_trainer, check_trainer_keys, fit
 from papo.training.held_out import HeldOut, HeldOutEvaluations, HoldsOut, validation_names
 from papo.training.loggers import finish_loggers, log_evaluation, wandb_logger
 from papo.training.memory import (
-    MemoryEstimate,
     checkpoint_bytes,
     estimate_memory,
     largest_pass,
@@ -60,8 +58,6 @@ __all__ = [
     "BEST",
     "LENGTH_KEY",
     "PROCESS_KEYS",
-    "Best",
-    "CheckpointNotWritten",
     "Collector",
     "DataFingerprint",
     "EvaluateAtEnd",
@@ -71,15 +67,12 @@ __all__ = [
     "HeldOutSettings",
     "HoldsOut",
     "LearningRateSchedule",
-    "MemoryEstimate",
     "NoOffload",
-    "NonFiniteLoss",
     "Offload",
     "PolicyModule",
     "ProblemHashes",
     "PromptStream",
     "ReferenceModule",
-    "Rollout",
     "RolloutCheckpoint",
     "RunFolder",
     "RunMemory",

@@ -5,7 +5,7 @@ that predict the response tokens, without padding, response after response. `pad
 Each tells a `watch` where the tokens stand in its call of the language model (papo.models.hidden_states).
 """
 
-from papo.models.scoring.choice import SCORING_SETTINGS, Backend, BackendChoice
+from papo.models.scoring.choice import Backend, BackendChoice
 from papo.models.scoring.padded import padded_hidden
 from papo.models.scoring.split import flex_hidden, merged_hidden, split_hidden
 from papo.models.scoring.twopass import twopass_hidden
@@ -20,12 +20,5 @@ BACKENDS: dict[str, Backend] = {
 
 __all__ = [
     "BACKENDS",
-    "SCORING_SETTINGS",
-    "Backend",
     "BackendChoice",
-    "flex_hidden",
-    "merged_hidden",
-    "padded_hidden",
-    "split_hidden",
-    "twopass_hidden",
 ]
