@@ -3,7 +3,6 @@
 Metrics are those of docs/metrics.md, media those of the rollout table (docs/dashboard.md).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from papo.statistics import COLLAPSE_RULE
@@ -166,22 +165,3 @@ DASHBOARD = (
     ),
 )
 """The dashboard, section by section."""
-
-
-def dashboard_metrics() -> Iterator[str]:
-    """Yields every metric a chart of the dashboard reads, the x-axis first."""
-    yield X_AXIS
-    for section in DASHBOARD:
-        for panel in section.panels:
-            if isinstance(panel, Curves):
-                yield from panel.metrics
-
-
-def dashboard_media() -> Iterator[str]:
-    """Yields every key of media and tables the dashboard shows."""
-    for section in DASHBOARD:
-        for panel in section.panels:
-            if isinstance(panel, Gallery):
-                yield from panel.media
-            if isinstance(panel, LoggedTable):
-                yield panel.name

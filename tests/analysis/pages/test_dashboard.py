@@ -9,7 +9,26 @@ import pytest
 from PIL import Image
 from training.command import REPOSITORY, run_command
 
-from papo.analysis.pages.dashboard import DASHBOARD, Curves, dashboard_media, dashboard_metrics
+from papo.analysis.pages.dashboard import DASHBOARD, X_AXIS, Curves, Gallery, LoggedTable
+
+
+def dashboard_metrics():
+    """Yields every metric a chart of the dashboard reads, the x-axis first."""
+    yield X_AXIS
+    for section in DASHBOARD:
+        for panel in section.panels:
+            if isinstance(panel, Curves):
+                yield from panel.metrics
+
+
+def dashboard_media():
+    """Yields every key of media and tables the dashboard shows."""
+    for section in DASHBOARD:
+        for panel in section.panels:
+            if isinstance(panel, Gallery):
+                yield from panel.media
+            if isinstance(panel, LoggedTable):
+                yield panel.name
 
 
 @pytest.fixture(scope="module")
