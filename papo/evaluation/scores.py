@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from papo.evaluation.settings import published_columns
 from papo.rewards.extraction import close_up_tags
 from papo.rewards.format_rule import follows_format
-from papo.statistics import Interval, bootstrap_mean, bootstrap_mean_of_means, pass_at_k
+from papo.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_mean_of_means,
+    is_majority,
+    pass_at_k,
+)
 from papo.types import ResponseRecord
 
 NUM_GENERAL = 5
@@ -195,3 +201,8 @@ def averages(
             )
         found.append(Average(name=name, interval=interval, num_shared=num_shared, missing=missing))
     return found
+
+
+def is_solved(row: Sequence[bool]) -> bool:
+    """Whether more than half of the responses to a problem are right; a tie is not."""
+    return is_majority(sum(row), len(row))

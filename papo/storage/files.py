@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import fcntl
@@ -31,9 +31,14 @@ def write_atomically(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        to_disk(file)
     os.replace(unfinished, path)
+
+
+def to_disk(file: IO[Any]) -> None:
+    """Returns once what was written to an open file survives a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -151,8 +156,7 @@ def _created(paths: list[Path]) -> Iterator[list[Any]]:
     try:
         yield files
         for file in files:
-            file.flush()
-            os.fsync(file.fileno())
+            to_disk(file)
     finally:
         for file in files:
             file.close()
@@ -206,8 +210,7 @@ class AppendOnlyFile:
         try:
             with self.path.open("ab") as file:
                 file.write(encoded)
-                file.flush()
-                os.fsync(file.fileno())
+                to_disk(file)
         except OSError:
             if self.path.exists():
                 os.truncate(self.path, self._size)

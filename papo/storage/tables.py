@@ -6,12 +6,11 @@ metrics.csv and timings.csv are numbers under names, rollouts.jsonl and evaluati
 import csv
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from papo.storage.files import CutLines, DamagedFile, cut_lines
+from papo.storage.files import CutLines, DamagedFile, cut_lines, to_disk
 
 
 def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
@@ -30,7 +29,7 @@ def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
             raise ValueError(f"{path.name} has columns {columns}; got a row with {list(row)}")
         # repr gives the shortest text that reads back as the same number.
         writer.writerow([repr(row[name]) for name in columns])
-        _to_disk(file)
+        to_disk(file)
 
 
 def read_numbers(path: Path, *, remedy: str) -> dict[str, tuple[float, ...]]:
@@ -110,7 +109,7 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
     """Appends one record as a line of JSON."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        _to_disk(file)
+        to_disk(file)
 
 
 def truncate_csv(path: Path, last_step: int) -> CutLines | None:
@@ -168,9 +167,3 @@ def columns_of(path: Path) -> list[str] | None:
         return None
     with path.open(encoding="utf-8", newline="") as file:
         return next(csv.reader(file))
-
-
-def _to_disk(file: Any) -> None:
-    # A checkpoint must never survive a power cut that its table rows did not.
-    file.flush()
-    os.fsync(file.fileno())

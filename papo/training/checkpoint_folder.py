@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from papo.parallel import Ranks, shard_of
+from papo.storage.files import to_disk
 
 MANIFEST = "manifest.json"
 STATE = "run.pt"
@@ -94,7 +95,7 @@ def write_folder(
         return
     with (folder / STATE).open("wb") as file:
         torch.save(rest, file)
-        _to_disk(file)
+        to_disk(file)
     files = {name: facts for part in everyone for name, facts in part["files"].items()}
     files[STATE] = _facts(folder / STATE)
     listed: dict[str, Any] = {}
@@ -105,7 +106,7 @@ def write_folder(
     content = {"format": FORMAT, "tensors": listed, "files": files}
     with (folder / MANIFEST).open("w", encoding="utf-8") as text:
         json.dump({**content, "sha256": _digest_of(content)}, text)
-        _to_disk(text)
+        to_disk(text)
 
 
 def read_folder(
@@ -327,8 +328,3 @@ def _digest(path: Path) -> str:
 
 def _digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

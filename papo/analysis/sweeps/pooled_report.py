@@ -16,7 +16,7 @@ from papo.analysis.sweeps.measures import (
     measure_name,
 )
 from papo.analysis.sweeps.pooling import PooledComparison, PooledSummary, mean_over_starts
-from papo.analysis.sweeps.report import cost_note
+from papo.analysis.sweeps.report import cost_note, last_sections, lead_of
 from papo.analysis.sweeps.tables import (
     TextTable,
     count_cell,
@@ -84,16 +84,12 @@ def write_pooled_report(pooled: PooledSummary, folder: Path) -> tuple[Path, ...]
 
 def pooled_lead(pooled: PooledSummary) -> str:
     """Returns what was run, in a sentence or two."""
-    sweeps = [each.sweep for each in pooled.starts.values()]
-    seeds = sorted({run.seed for sweep in sweeps for run in sweep.runs})
-    text = (
-        f"{sum(len(sweep.runs) for sweep in sweeps)} finished jobs from {len(sweeps)} starts "
-        f"({', '.join(pooled.starts)}): {len(pooled.arms)} arms, seeds {', '.join(map(str, seeds))}, "
-        f"{len(sweeps[0].runs[0].accuracies)} rollouts each. Baseline: {pooled.baseline}."
+    return lead_of(
+        [each.sweep for each in pooled.starts.values()],
+        arms=pooled.arms,
+        baseline=pooled.baseline,
+        starts=f" from {len(pooled.starts)} starts ({', '.join(pooled.starts)})",
     )
-    if lost := sum(len(sweep.lost) for sweep in sweeps):
-        text += f" {lost} more jobs have no result and are listed."
-    return text
 
 
 def over_starts_table(pooled: PooledSummary) -> TextTable:
@@ -184,7 +180,7 @@ def _sections(pooled: PooledSummary, differences: Sequence[Mapping[str, Any]]) -
     for start, each in pooled.starts.items():
         curves += [heading(start), grid(learning_curves(each), kind="many")]
     lost = [_of(start, lost_table(s)) for start, s in pooled.starts.items() if s.sweep.lost]
-    sections = [
+    return [
         *glance(differences, pooled.measures),
         Section(
             anchor="over-starts",
@@ -230,18 +226,8 @@ def _sections(pooled: PooledSummary, differences: Sequence[Mapping[str, Any]]) -
             heading="Collapse",
             parts=[_of(start, signs_table(each)) for start, each in pooled.starts.items()],
         ),
-        Section(
-            anchor="jobs",
-            heading="Jobs",
-            more=[_runs_table(pooled)],
-            folded="Every finished run",
-            in_markdown=False,
-        ),
-        Section(anchor="method", heading="How to read this", parts=[*_METHOD, *_notes(pooled)]),
+        *last_sections(lost, _runs_table(pooled), [*_METHOD, *_notes(pooled)]),
     ]
-    if lost:
-        sections.insert(-2, Section(anchor="lost", heading="Jobs without a result", parts=lost))
-    return sections
 
 
 def _notes(pooled: PooledSummary) -> list[str]:

@@ -1,5 +1,6 @@
 """Writes the report of a sweep: report.csv, runs.csv, report.md and report.html."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from papo.analysis.sweeps.comparison import SweepSummary
@@ -12,6 +13,7 @@ from papo.analysis.sweeps.curves import (
 from papo.analysis.sweeps.document import Section, glance, to_markdown, to_page
 from papo.analysis.sweeps.measures import equal_costs
 from papo.analysis.sweeps.tables import (
+    TextTable,
     comparison_tables,
     cost_table,
     csv_rows,
@@ -26,6 +28,7 @@ from papo.analysis.sweeps.tables import (
 from papo.reporting.csv_text import csv_records, csv_text
 from papo.reporting.html import grid
 from papo.storage.files import write_atomically
+from papo.storage.sweep_runs import Sweep
 
 _METHOD = (
     "Every finished job is one number per measure. Means over seeds carry the 95 % interval of Student's "
@@ -54,15 +57,21 @@ def write_report(summary: SweepSummary, folder: Path) -> tuple[Path, ...]:
 
 def lead(summary: SweepSummary) -> str:
     """Returns what was run, in a sentence or two."""
-    sweep = summary.sweep
-    rollouts = len(sweep.runs[0].accuracies)
-    seeds = sorted({run.seed for run in sweep.runs})
+    return lead_of([summary.sweep], arms=summary.arms, baseline=summary.baseline)
+
+
+def lead_of(
+    sweeps: Sequence[Sweep], *, arms: Sequence[str], baseline: str, starts: str = ""
+) -> str:
+    """Returns what was run of one sweep, or of one from several `starts`, which are named in words."""
+    seeds = sorted({run.seed for sweep in sweeps for run in sweep.runs})
     text = (
-        f"{len(sweep.runs)} finished jobs: {len(summary.arms)} arms, seeds {', '.join(map(str, seeds))}, "
-        f"{rollouts} rollouts each. Baseline: {summary.baseline}."
+        f"{sum(len(sweep.runs) for sweep in sweeps)} finished jobs{starts}: {len(arms)} arms, seeds "
+        f"{', '.join(map(str, seeds))}, {len(sweeps[0].runs[0].accuracies)} rollouts each. "
+        f"Baseline: {baseline}."
     )
-    if sweep.lost:
-        text += f" {len(sweep.lost)} more jobs have no result and are listed."
+    if lost := sum(len(sweep.lost) for sweep in sweeps):
+        text += f" {lost} more jobs have no result and are listed."
     return text
 
 
@@ -153,21 +162,26 @@ def _sections(summary: SweepSummary) -> list[Section]:
             folded="The curves beside the verdict",
         ),
     ]
-    if summary.sweep.lost:
-        sections.append(
-            Section(anchor="lost", heading="Jobs without a result", parts=[lost_table(summary)])
-        )
-    sections += [
+    lost = [lost_table(summary)] if summary.sweep.lost else []
+    return [*sections, *last_sections(lost, runs_table(summary), [_METHOD, *notes(summary)])]
+
+
+def last_sections(
+    lost: Sequence[TextTable], runs: TextTable, method: Sequence[str]
+) -> list[Section]:
+    """Returns what every report ends with: jobs without a result, the runs, and how to read them."""
+    found = [Section(anchor="lost", heading="Jobs without a result", parts=lost)] if lost else []
+    return [
+        *found,
         Section(
             anchor="jobs",
             heading="Jobs",
-            more=[runs_table(summary)],
+            more=[runs],
             folded="Every finished run",
             in_markdown=False,
         ),
-        Section(anchor="method", heading="How to read this", parts=[_METHOD, *notes(summary)]),
+        Section(anchor="method", heading="How to read this", parts=method),
     ]
-    return sections
 
 
 def published_differences(summary: SweepSummary) -> dict[str, float]:

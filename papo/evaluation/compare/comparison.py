@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from papo.evaluation.scores import is_solved
 from papo.statistics import (
     Difference,
     Interval,
     benjamini_hochberg,
     bootstrap_mean,
     bootstrap_mean_of_means,
-    is_majority,
     mcnemar_exact,
     paired_bootstrap,
 )
@@ -270,10 +271,10 @@ def _compare_set(
     names: Sequence[str],
     seed: int,
 ) -> SetComparison:
-    before, after = ([_share(run.verdicts[key]) for key in keys] for run in (first, second))
+    before, after = ([fmean(run.verdicts[key]) for key in keys] for run in (first, second))
     sorted_names: dict[tuple[bool, bool], list[str]] = {}
     for key, name in zip(keys, names, strict=True):
-        solved = (_is_solved(first.verdicts[key]), _is_solved(second.verdicts[key]))
+        solved = (is_solved(first.verdicts[key]), is_solved(second.verdicts[key]))
         sorted_names.setdefault(solved, []).append(name)
     fixed, broken, solved_twice, never = (
         tuple(sorted_names.get(solved, ()))
@@ -313,7 +314,7 @@ def _mean_difference(
     if len(by_benchmark) == 1:
         return None
     differences = [
-        [_share(second.verdicts[key]) - _share(first.verdicts[key]) for key in keys]
+        [fmean(second.verdicts[key]) - fmean(first.verdicts[key]) for key in keys]
         for keys in by_benchmark.values()
     ]
     names = [[first.identities.get(key, key) for key in keys] for keys in by_benchmark.values()]
@@ -369,14 +370,6 @@ def _different_settings(first: FinishedEvaluation, second: FinishedEvaluation) -
 def _read_json(file: Path) -> dict[str, Any]:
     """An object; empty where there is no such file."""
     return read_object(file, remedy="Evaluate again.") if file.exists() else {}
-
-
-def _is_solved(row: Sequence[bool]) -> bool:
-    return is_majority(sum(row), len(row))
-
-
-def _share(row: Sequence[bool]) -> float:
-    return sum(row) / len(row)
 
 
 def _name(key: ProblemKey) -> str:

@@ -7,14 +7,15 @@ responses.jsonl. Pictures of it are in plot.py, the text in report.py.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
+from papo.evaluation.scores import is_solved
 from papo.statistics import (
     Difference,
     Interval,
     bootstrap_mean,
     bootstrap_ratio,
-    is_majority,
     paired_bootstrap,
     wilson_interval,
 )
@@ -194,7 +195,7 @@ def _set_dependency(benchmark: str, views: Mapping[str, Hits], seed: int) -> Set
         benchmark=benchmark,
         num_problems=len(image),
         num_responses=len(next(iter(image.values()))),
-        image_accuracy=bootstrap_mean([_share(row) for row in image.values()], seed=seed),
+        image_accuracy=bootstrap_mean([fmean(row) for row in image.values()], seed=seed),
         views=worths,
         blind_correct={one.view: one.accuracy for one in worths if one.view in BLIND_VIEWS},
         curve=_mask_curve(views, seed),
@@ -205,8 +206,8 @@ def _set_dependency(benchmark: str, views: Mapping[str, Hits], seed: int) -> Set
 
 
 def _view_worth(view: str, image: Hits, hits: Hits, seed: int) -> ViewWorth:
-    with_image = [_share(image[problem]) for problem in hits]
-    without = [_share(row) for row in hits.values()]
+    with_image = [fmean(image[problem]) for problem in hits]
+    without = [fmean(row) for row in hits.values()]
     return ViewWorth(
         view=view,
         num_problems=len(hits),
@@ -225,7 +226,7 @@ def _mask_curve(views: Mapping[str, Hits], seed: int) -> MaskCurve | None:
     problems = [one for one in views["image"] if all(one in hits for hits in by_ratio.values())]
     if not problems:
         return None
-    shares = {ratio: [_share(hits[one]) for one in problems] for ratio, hits in by_ratio.items()}
+    shares = {ratio: [fmean(hits[one]) for one in problems] for ratio, hits in by_ratio.items()}
     ratios = tuple(shares)
     area = retained = None
     if ratios[-1] == 1.0:
@@ -245,7 +246,7 @@ def _mask_curve(views: Mapping[str, Hits], seed: int) -> MaskCurve | None:
 def _quadrants(view: str, image: Hits, hits: Hits) -> Quadrants:
     problem_ids: dict[str, list[str]] = {name: [] for name in QUADRANTS}
     for problem, row in hits.items():
-        problem_ids[_quadrant(_is_solved(image[problem]), _is_solved(row))].append(problem)
+        problem_ids[_quadrant(is_solved(image[problem]), is_solved(row))].append(problem)
     return Quadrants(
         view=view,
         num_problems=len(hits),
@@ -258,14 +259,6 @@ def _quadrant(solved_with: bool, solved_without: bool) -> str:
     if solved_with:
         return "shortcut" if solved_without else "needs_image"
     return "hurt_by_image" if solved_without else "never"
-
-
-def _is_solved(row: Sequence[bool]) -> bool:
-    return is_majority(sum(row), len(row))
-
-
-def _share(row: Sequence[bool]) -> float:
-    return sum(row) / len(row)
 
 
 def _trapezoids(ratios: Sequence[float], heights: Sequence[float]) -> float:
