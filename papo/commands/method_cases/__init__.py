@@ -1,25 +1,24 @@
 """How each method of papo computes what a file of cases holds; a module a method, with `outputs(case)`."""
 
+_CHECKED = (
+    *(
+        "CFPO",
+        "PEPO",
+        "VGPO",
+        "CGPO",
+        "PGPO",
+        "PIVOT",
+        "ToR",
+        "TPAE",
+        "VEPO",
+        "VPPO",
+        "second views",
+    ),
+    *("NoisyRollout", "DVRP", "CPPO", "R1-ShareVL", "Perceval", "Evidence-RL"),
+)
+
 # The name of a method in its files -> the module here.
-MODULES = {
-    "CFPO": "cfpo",
-    "PEPO": "pepo",
-    "VGPO": "vgpo",
-    "CGPO": "cgpo",
-    "PGPO": "pgpo",
-    "PIVOT": "pivot",
-    "ToR": "tor",
-    "TPAE": "tpae",
-    "VEPO": "vepo",
-    "VPPO": "vppo",
-    "second views": "views",
-    "NoisyRollout": "noisyrollout",
-    "DVRP": "dvrp",
-    "CPPO": "cppo",
-    "R1-ShareVL": "r1_sharevl",
-    "Perceval": "perceval",
-    "Evidence-RL": "evidence_rl",
-}
+MODULES = {name: name.lower().replace("-", "_").replace(" ", "_") for name in _CHECKED}
 
 # Methods that papo does not offer, and why; docs/methods.md says more.
 NOT_CHECKED: dict[str, str] = {

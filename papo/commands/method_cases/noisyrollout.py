@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from papo.commands.method_cases.second_views import picture, pixels_of
 from papo.commands.method_cases.steps import group_advantages, rows_of, token_mean
-from papo.commands.method_cases.views import picture, pixels_of
 from papo.functional import clipped_surrogate, estimate_divergence
 from papo.masking import (
     AnnealedDiffusionNoise,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papo.functional import clipped_surrogate
+from papo.functional import clipped_surrogate, kl_k3
 from papo.objective import Blocks, Credit
 from papo.types import RolloutBatch, ViewScores
 
@@ -126,3 +126,27 @@ def surrogate(
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     """The mean over the tokens of a micro-batch, as these codes take it."""
     return values.where(mask, 0.0).sum() / (mask.sum() + EPSILON)
+
+
+def micro_losses(
+    logprobs: Tensor, rows: Mapping[str, Tensor], advantages: Tensor, case: Mapping[str, Any]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The surrogates of the micro-batches, and with entropy penalty and reference KL their parts of the loss."""
+    config, policy, total = case["config"], [], []
+    penalty = config["entropy_penalty_coef"] if config.get("use_entropy_penalty", True) else 0.0
+    for part in micro_batches(case):
+        own = {name: values[part] for name, values in rows.items()}
+        mask = own["response_mask"]
+
+        def mean(values: Tensor, mask: Tensor = mask) -> Tensor:
+            if config["loss_avg_mode"] == "seq":
+                return (values.where(mask, 0.0).sum(1) / (mask.sum(1) + EPSILON)).mean()
+            return token_mean(values, mask)
+
+        policy.append(mean(surrogate(logprobs[part], own, advantages[part], config)))
+        loss = policy[-1] - penalty * token_mean(logprobs[part], mask)
+        if config.get("use_kl_loss"):
+            kl = kl_k3(logprobs[part], own["ref_log_probs"], log_ratio_max=20.0).clamp(-10, 10)
+            loss = loss + config["kl_coef"] * mean(kl)
+        total.append(loss * mask.sum() / rows["response_mask"].sum())
+    return policy, total

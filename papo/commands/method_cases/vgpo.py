@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from papo.commands.method_cases import steps
-from papo.functional import cosine_with_mean, min_max, sequence_mean
+from papo.functional import cosine_with_mean, min_max
 from papo.methods import VGPO
 from papo.objective import Blocks
 from papo.types import IMAGE, RolloutBatch, ViewScores
@@ -47,7 +47,7 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
             found[name].append(each)
     whole_of = {name: torch.cat(parts) for name, parts in found.items()}
     logprobs = steps.leaf(rows["log_probs"])
-    losses = losses_of(logprobs, rows, whole_of["shaped"], case)
+    _, losses = steps.micro_losses(logprobs, rows, whole_of["shaped"], case)
     return {
         "visual_scores": whole_of["scores"],
         "token_factors": whole_of["tokens"],
@@ -72,25 +72,6 @@ def micro_batch(
     logprobs, there = own["old_log_probs"], own["response_mask"]
     seen = ViewScores(logprobs=logprobs, image_cosine=cosines.where(there, 0.0))
     return replace(steps.batch_of(own, {IMAGE: seen}), advantages=advantages[part])
-
-
-def losses_of(
-    logprobs: Tensor, rows: Mapping[str, Tensor], advantages: Tensor, case: Mapping[str, Any]
-) -> list[Tensor]:
-    """The losses of the micro-batches, each by its share of the tokens."""
-    config, found = case["config"], []
-    for part in steps.micro_batches(case):
-        own = {name: values[part] for name, values in rows.items() if len(values)}
-        mask = own["response_mask"]
-        values = steps.surrogate(logprobs[part], own, advantages[part], config)
-        if config["loss_avg_mode"] == "seq":
-            loss = sequence_mean(values, mask, num_rollouts=len(mask), count_epsilon=steps.EPSILON)
-        else:
-            loss = steps.token_mean(values, mask)
-        if config["use_entropy_penalty"]:
-            loss = loss - config["entropy_penalty_coef"] * steps.token_mean(logprobs[part], mask)
-        found.append(loss * mask.sum() / rows["response_mask"].sum())
-    return found
 
 
 def cosines_of(inputs: Mapping[str, Any]) -> Tensor:

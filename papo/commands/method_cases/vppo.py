@@ -10,7 +10,6 @@ from torch import Tensor
 from papo.commands.method_cases import steps
 from papo.functional import (
     k3_dependence,
-    kl_k3,
     largest_factor,
     response_means,
 )
@@ -50,7 +49,7 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     means = response_means(dependence, mask)[there]
     low, high = means.min(), means.max()
     logprobs = steps.leaf(rows["log_probs"])
-    losses = losses_of(logprobs, rows, credited, case)
+    policy, total = steps.micro_losses(logprobs, rows, credited, case)
     shapes = config["use_advantage_shaping"]
     shares_of = (response_means(dependence, mask) - low) / (high - low)
     return {
@@ -68,33 +67,8 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
             largest_factor(shares_of[part][there[part]], least)
             for part in (parts if shapes and high - low > 1e-6 else ())
         ],
-        "micro_pg_losses": losses["policy"],
-        "micro_losses": losses["total"],
-        "loss": (loss := torch.stack(losses["total"]).sum()),
+        "micro_pg_losses": policy,
+        "micro_losses": total,
+        "loss": (loss := torch.stack(total).sum()),
         "grad_log_probs": steps.gradient(loss, logprobs),
     }
-
-
-def losses_of(
-    logprobs: Tensor, rows: Mapping[str, Tensor], advantages: Tensor, case: Mapping[str, Any]
-) -> dict[str, list[Tensor]]:
-    """The losses of the micro-batches: surrogate, its entropy penalty, and the reference KL."""
-    config = case["config"]
-    found: dict[str, list[Tensor]] = {"policy": [], "total": []}
-    for part in steps.micro_batches(case):
-        own = {name: values[part] for name, values in rows.items()}
-        mask = own["response_mask"]
-
-        def mean(values: Tensor, mask: Tensor = mask) -> Tensor:
-            if config["loss_avg_mode"] == "seq":
-                return (values.where(mask, 0.0).sum(1) / (mask.sum(1) + steps.EPSILON)).mean()
-            return steps.token_mean(values, mask)
-
-        policy = mean(steps.surrogate(logprobs[part], own, advantages[part], config))
-        total = policy - config["entropy_penalty_coef"] * steps.token_mean(logprobs[part], mask)
-        if config.get("use_kl_loss"):
-            kl = kl_k3(logprobs[part], own["ref_log_probs"], log_ratio_max=20.0).clamp(-10, 10)
-            total = total + config["kl_coef"] * mean(kl)
-        found["policy"].append(policy)
-        found["total"].append(total * mask.sum() / rows["response_mask"].sum())
-    return found
