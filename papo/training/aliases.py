@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 Formula = tuple[tuple[int, str], ...]
 """Signed metrics to add up; the metric `1` is the number."""
 
-_TERM = re.compile(r"\s*([+-]?)\s*(1(?![\w/])|[A-Za-z]\w*(?:/\w+)*)\s*")
+_NAME = r"\s*(1(?![\w/])|[A-Za-z]\w*(?:/\w+)*)\s*"
+_TERM = re.compile(rf"\s*([+-]?){_NAME}")
+_FORMULA = re.compile(rf"{_TERM.pattern}(?:[+-]{_NAME})*")
 
 
 def parse_formula(text: str) -> Formula:
@@ -18,20 +20,12 @@ def parse_formula(text: str) -> Formula:
     Raises:
         ValueError: it is not a sum of metrics with signs.
     """
-    terms: list[tuple[int, str]] = []
-    position = 0
-    while position < len(text):
-        match = _TERM.match(text, position)
-        if match is None or (terms and not match[1]):
-            break
-        terms.append((-1 if match[1] == "-" else 1, match[2]))
-        position = match.end()
-    if not terms or position < len(text):
+    if not _FORMULA.fullmatch(text):
         raise ValueError(
             "an alias is metrics joined by + and -, such as `1 - response/finished`; "
             f"got {text!r}. Set logger.wandb.alias_tables."
         )
-    return tuple(terms)
+    return tuple((-1 if sign == "-" else 1, name) for sign, name in _TERM.findall(text))
 
 
 def choose_aliases(

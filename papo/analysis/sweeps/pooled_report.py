@@ -66,10 +66,8 @@ def write_pooled_report(pooled: PooledSummary, folder: Path) -> tuple[Path, ...]
     ]
     differences = _pooled_rows(pooled)
     runs = _runs_table(pooled)
-    title, sections = (
-        f"Sweep {_name(pooled)} from {len(pooled.starts)} starts",
-        _sections(pooled, differences),
-    )
+    title = f"Sweep {_name(pooled)} from {len(pooled.starts)} starts"
+    sections = _sections(pooled, differences)
     texts = {
         "pooled.csv": csv_records(differences),
         "report.csv": csv_records(starts),
@@ -165,7 +163,7 @@ def pooled_cost_table(pooled: PooledSummary) -> TextTable:
         rows=tuple(
             (
                 arm,
-                _collapsed_cell(pooled, arm),
+                count_cell(*pooled.collapsed(arm)),
                 *(in_start(start, arm) for start in pooled.starts),
                 *(_mean_over_starts(pooled, arm, name) for name in pooled.cost_and_stability),
             )
@@ -344,11 +342,6 @@ def _mean_over_starts(pooled: PooledSummary, arm: str, measure: str) -> str:
     if not means:
         return ""
     return mean_cell(measure, *mean_over_starts(measure, means), number=len(means))
-
-
-def _collapsed_cell(pooled: PooledSummary, arm: str) -> str:
-    count, total, share = pooled.collapsed(arm)
-    return count_cell(count, share, total)
 
 
 def _of(start: str, text: TextTable) -> TextTable:

@@ -7,12 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from papo.analysis.sweeps.comparison import (
-    ArmScore,
-    Signs,
-    SweepSummary,
-    Tested,
-)
+from papo.analysis.sweeps.comparison import ArmScore, Signs, SweepSummary, Tested
 from papo.analysis.sweeps.measures import measure_name, unit_of, value_text
 from papo.analysis.watched_curves import WATCHED
 from papo.reporting.numbers import interval_text, no_interval, percent
@@ -350,10 +345,10 @@ def _published_row(path: str) -> dict[str, float | None]:
 
 def collapsed_cell(signs: Signs) -> str:
     """Returns how many runs of an arm collapsed, with the interval of their share in per cent."""
-    return count_cell(len(signs.collapsed), signs.collapsed_share, signs.num_runs)
+    return count_cell(len(signs.collapsed), signs.num_runs, signs.collapsed_share)
 
 
-def count_cell(count: int, share: Interval, total: int) -> str:
+def count_cell(count: int, total: int, share: Interval) -> str:
     """Returns "3 of 8 [14, 69]"."""
     return f"{count} of {total} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
