@@ -162,7 +162,7 @@ def table(caption: str, columns: Sequence[Markup | str], rows: Iterable[Sequence
         _CELL + _LETTER * max(map(_longest_word, column))
         for column in zip(columns, *rows, strict=True)
     )
-    rems = next(step for step in _WIDTHS if width <= 16 * step - 32)
+    rems = next((step for step in _WIDTHS if width <= 16 * step - 32), _WIDTHS[-1])
     return _part("table", caption, columns, rows, rems)
 
 

@@ -236,6 +236,15 @@ def test_the_page_fits_a_phone_and_every_control_has_a_name(open_page):
     assert tab.faults() == []
     tab.dark()
     assert tab.faults() == []
+    # On a phone one reads before one chooses, and files come last.
+    order = ("where", "question", "response", "categories", "moves", "files")
+    tops = tab.run(
+        f"{json.dumps(order)}.map(name => (document.getElementById(name) ?? "
+        "document.querySelector('.' + name)).offsetTop)"
+    )
+    assert [top for name, top in zip(order, tops, strict=True) if name != "moves"] == sorted(
+        top for name, top in zip(order, tops, strict=True) if name != "moves"
+    )
     box = "document.getElementById('response')"
     assert tab.run(f"{box}.scrollWidth <= {box}.clientWidth"), "long words are wrapped"
     nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
