@@ -218,7 +218,7 @@ def _style() -> str:
 
 def _part(name: str, *values: Any) -> Markup:
     """A macro of parts.html, which templates call too."""
-    return Markup(getattr(_TEMPLATES.get_template("parts.html").module, name)(*values))
+    return Markup(vars(_TEMPLATES.get_template("parts.html").module)[name](*values))
 
 
 def _longest_word(cell: Any) -> int:

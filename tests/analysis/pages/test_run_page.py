@@ -3,6 +3,7 @@ import json
 import re
 import runpy
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,64 @@ def test_the_verdict_on_collapse_is_that_of_the_one_rule(tmp_path, arm, verdict)
         f"{found.fall:.3g} 2.9 3 perception KL, nats per token {found.perception_kl:.3g} 1.3 1"
         in text
     )
+
+
+def titles_of(page):
+    return [
+        unescape(title).split(" <span")[0]
+        for title in re.findall(r'class="chart"><figcaption>(.*?)</figcaption>', page)
+    ]
+
+
+def test_what_leads_is_before_and_after_and_what_matters(run_folder):
+    page = build_run_page(run_folder)
+    titles = titles_of(page.split('id="collapse"')[0])
+    assert titles == [
+        "lab",
+        "Reward: right answers, share of responses",
+        "Perception KL, nats per token",
+        "Entropy, nats per token",
+    ]
+    assert "limit of a collapse" in page
+
+
+def test_no_chart_is_drawn_twice(tmp_path):
+    names = ("reward/mean", "reward/correct", "resample/drawn_correct")
+    columns = {name: lambda step: step / 20 for name in names}
+    drawn = {
+        "loss/perception_kl": lambda step: 0.01 * step,
+        "policy/perception_kl_variance": lambda step: 2_000.0 if step == 9 else 0.1 * step,
+        "update/grad_norm": lambda step: 0.3 + 0.01 * step,
+        "validation/accuracy": lambda step: step / 40 if step % 10 == 0 else "nan",
+    }
+    page = build_run_page(write_run(tmp_path / "run", metrics=columns | drawn))
+    titles = titles_of(page)
+    assert len(set(titles)) == len(titles)
+    [accuracy] = re.findall(r'aria-label="(Reward: right answers[^"]*)"', page)
+    assert "trained on from 0.05 to 1" in accuracy
+    assert "held out from 0.25 to 0.5" in accuracy
+    assert "all drawn" not in accuracy, "what was trained on is what was drawn"
+    assert "Variance of the perception KL over tokens <span" in page.replace("&#39;", "'")
+
+
+def test_a_reward_that_is_not_its_accuracy_has_a_chart_of_its_own(tmp_path):
+    columns = {"reward/mean": lambda step: 0.9 * step, "reward/correct": lambda step: step / 20}
+    titles = titles_of(build_run_page(write_run(tmp_path / "run", metrics=columns)))
+    assert "Reward" in titles
+    assert "Right answers, share of responses" in titles
+
+
+def test_what_never_moves_is_said_and_not_drawn(tmp_path):
+    columns = {"reward/mean": lambda step: step, "response/finished": lambda step: 1.0}
+    page = build_run_page(write_run(tmp_path / "run", metrics=columns))
+    assert "Responses that ended by themselves, share: 1" in page
+    assert "Responses that ended by themselves, share" not in titles_of(page)
+
+
+def test_the_signs_of_a_collapse_stand_beside_sound_runs_and_their_limit(run_folder):
+    page = build_run_page(run_folder)
+    # The highest tenth has a KL of (0.19 + 0.20) / 2 nats; sound runs reach 1.3 of 1.
+    assert "perception KL this run 0.195, sound runs of the lab, at most 1.3" in page
 
 
 def test_every_token_says_and_shows_its_perception_kl(run_folder):
