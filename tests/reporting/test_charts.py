@@ -227,6 +227,27 @@ def test_a_chart_alone_is_a_file_with_colours_of_its_own():
     assert "--series-1" in style
 
 
+def test_a_file_is_read_as_a_page_is(browser, tmp_path):
+    """Its titles and legends have the font and the colours of the drawing, and nothing is cut off."""
+    rows = [row("a name", Dot(value=1.0), Dot(value=2.0))]
+    charts = [
+        dot_chart("dots " * 30, rows, ["one", "two"], along="x"),
+        line_chart("l", [1, 2], [series(1e5, 2e5)]),
+    ]
+    file = tmp_path / "chart.svg"
+    file.write_text(as_file(charts))
+    tab = browser.open(file)
+    texts = tab.run("""[...document.querySelectorAll('text')].map(text => {
+      const box = text.getBoundingClientRect(), style = getComputedStyle(text);
+      return [text.textContent, style.fontSize, style.fill, box.left, box.right];
+    })""")
+    for text, size, fill, left, right in texts:
+        assert size == "12px", text
+        assert fill != "rgb(0, 0, 0)", text
+        assert 0 <= left <= right <= 2 * 436, text
+    assert tab.complaints() == []
+
+
 def test_charts_keep_the_size_of_their_text_and_lie_within_a_phone(browser, tmp_path):
     line = series(*(k / 60 for k in range(60)), name="a", band=([0.0] * 60, [1.0] * 60))
     charts = [

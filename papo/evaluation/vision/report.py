@@ -1,4 +1,4 @@
-"""Writes down what the image is worth: vision_dependency.json, .md, .png and .svg."""
+"""Writes down what the image is worth: vision_dependency.json, .md and .svg."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +24,8 @@ RULE = (
 
 
 def write_vision_dependency(dependency: VisionDependency, folder: Path) -> None:
-    """Writes vision_dependency.json, .md, .png and .svg into an evaluation's folder."""
-    # matplotlib takes a second to load, and few evaluations draw.
+    """Writes vision_dependency.json, .md and .svg into an evaluation's folder."""
+    # Few evaluations draw.
     from papo.evaluation.vision.plot import draw_vision_dependency
 
     write_json(folder / "vision_dependency.json", dependency.to_dict())

@@ -145,7 +145,7 @@ def percent(share: Number) -> str:
 
 def room_for(texts: Iterable[str], most: int = 150) -> int:
     """Returns the pixels that the longest of some texts needs, at most so many."""
-    return min(most, round(10 + _LETTER * max(map(len, texts), default=0)))
+    return min(most, round(14 + _LETTER * max(map(len, texts), default=0)))
 
 
 def fitting(text: str, pixels: int) -> str:
@@ -207,7 +207,7 @@ def as_file(charts: Sequence[Chart], *, width: int = 420) -> str:
         parts.append(
             element(
                 "svg",
-                element("text", chart.title, x=0, y=14, class_="title"),
+                element("text", fitting(chart.title, width), x=0, y=14, class_="title"),
                 element(
                     "svg",
                     chart.drawing,
@@ -218,6 +218,7 @@ def as_file(charts: Sequence[Chart], *, width: int = 420) -> str:
                     class_="plot",
                 ),
                 *legend,
+                class_="plot",
                 x=number * (width + 16),
                 width=width,
                 height=height,
@@ -231,6 +232,7 @@ def as_file(charts: Sequence[Chart], *, width: int = 420) -> str:
             xmlns="http://www.w3.org/2000/svg",
             width=len(charts) * (width + 16),
             height=height,
+            class_="plot",
             role="img",
             aria_label="; ".join(chart.spoken for chart in charts),
         )

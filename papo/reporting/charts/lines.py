@@ -23,6 +23,7 @@ Height = Callable[[Number], float]
 """Of a value, in pixels from the top."""
 
 _STRETCH = 1000  # units of the lines' own drawing, which the page stretches
+_COLOURS = 7
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
 _MAX_POINTS = 300
 """Of a drawn line; longer curves keep the extremes of every stretch."""
@@ -66,7 +67,7 @@ def line_chart(
     top: Number | None = None,
     along: str = "rollout",
 ) -> Chart:
-    """Returns up to four lines, whose text equivalent gives ends and extremes.
+    """Returns lines, whose text equivalent gives ends and extremes.
 
     Args:
         title: what is drawn, unit included.
@@ -97,7 +98,7 @@ def line_chart(
     ]
     dots = []
     for number, line in enumerate(series):
-        style = f"stroke:var(--series-{_colour(line, number)});stroke-dasharray:{_DASHES[number]}"
+        style = f"stroke:var(--series-{_colour(line, number)});stroke-dasharray:{_dashes(number)}"
         for stretch in _finite_stretches(_thinned(list(zip(steps, line.values, strict=True)))):
             if len(stretch) == 1:
                 dots.append(_dot(x.share(stretch[0][0]), y(stretch[0][1]), _colour(line, number)))
@@ -199,7 +200,11 @@ class _Steps:
 
 
 def _colour(line: Series, number: int) -> int:
-    return line.colour or number + 1
+    return line.colour or number % _COLOURS + 1
+
+
+def _dashes(number: int) -> str:
+    return _DASHES[number % len(_DASHES)]
 
 
 def _height_of(axis: Axis) -> Height:
@@ -372,4 +377,4 @@ def _legend_line(line: Series, number: int) -> tuple[Markup, str]:
         '<line x1="0" x2="30" y1="6" y2="6" stroke-width="2.5" '
         'style="stroke:var(--series-{});stroke-dasharray:{}"/>'
     )
-    return Markup(swatch).format(_colour(line, number), _DASHES[number]), line.name
+    return Markup(swatch).format(_colour(line, number), _dashes(number)), line.name
