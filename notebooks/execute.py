@@ -3,6 +3,7 @@
 Nothing of the machine is kept: no times, no versions, no paths. tests/notebooks runs them the same way.
 """
 
+import argparse
 import base64
 import io
 import os
@@ -68,7 +69,9 @@ def shrink_pictures(notebook: Any) -> None:
 
 def main() -> int:
     """Returns the exit code."""
-    for name in sys.argv[1:] or sorted(path.stem for path in FOLDER.glob("*.ipynb")):
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="without ending (default: all)")
+    for name in parser.parse_args().names or sorted(path.stem for path in FOLDER.glob("*.ipynb")):
         with tempfile.TemporaryDirectory() as home:
             notebook = executed(name, Path(home))
         shrink_pictures(notebook)

@@ -84,7 +84,7 @@ HYDRA, SCRIPTS, MODULES, TARGETS = (
     sorted({command for command in COMMANDS if kind(command.words)}, key=str)
     for kind in (
         lambda words: words[1] in DOORS,
-        lambda words: words[1].startswith("scripts/"),
+        lambda words: words[1].startswith(("scripts/", "notebooks/")),
         lambda words: words[1] == "-m",
         lambda words: words[0] == "make",
     )
