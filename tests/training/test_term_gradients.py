@@ -50,7 +50,6 @@ def faults(folder):
     ids=["one pass", "accumulated", "exact", "old view", "frozen tower", "recomputed"],
 )
 def test_a_run_that_measures_is_the_same_to_the_bit(settings, tmp_path):
-    """With a frozen tower features are remembered, and a picture read among others has other last bits."""
     found = []
     for name, callbacks in (("plain", ()), ("measured", (measuring(),))):
         policy = lab_policy(**settings.get("model", {}))
@@ -65,6 +64,22 @@ def test_a_run_that_measures_is_the_same_to_the_bit(settings, tmp_path):
     assert all(float(row["gradient/perception_kl/norm"]) > 0 for row in measured_rows)
     # Of a frozen tower there is nothing to say.
     assert ("gradient/perception_kl/norm_vision" in measured_rows[0]) is not policy.freeze_vision
+
+
+def test_what_is_measured_leaves_no_feature_of_a_frozen_tower_behind(tmp_path):
+    """A picture that is read among others has other last bits: the update reads the masked ones together."""
+    policy, callback = lab_policy(freeze_vision=True), measuring()
+    original, sizes = callback._measure, []
+
+    def counted(*arguments):
+        before = len(policy.reader.vision_cache)
+        original(*arguments)
+        sizes.append((before, len(policy.reader.vision_cache)))
+
+    callback._measure = counted
+    run(tmp_path / "run", callback, policy=policy, num_rollouts=1)
+    [(before, after)] = sizes
+    assert before == after > 0
 
 
 def test_what_an_objective_draws_while_it_is_measured_is_drawn_again(tmp_path):
