@@ -37,7 +37,7 @@ def main() -> int:
         return 2
     for line in (*_lines(terms, curves), *wrap(TERM_RULE, 100), *faults):
         print(line)
-    return 1 if faults or any(not any(term.summary("norm")) for term in terms) else 0
+    return 1 if faults or any(term.does_nothing for term in terms) else 0
 
 
 def read_curves(path: Path) -> dict[str, list[float]]:
@@ -73,7 +73,7 @@ def read_faults(path: Path) -> list[str]:
 
 
 def _lines(terms: list[TermGradient], curves: dict[str, list[float]]) -> list[str]:
-    measured = sum(value == value for value in curves[f"gradient/{terms[0].name}/clamped"])
+    measured = sum(value == value for value in terms[0].measures["norm"])
     lines = [f"{'term':16} {f'of {measured} measures':16}{'first':>10}{'median':>10}{'last':>10}"]
     for term in terms:
         lines += [

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 PREFIX = "gradient/"
@@ -22,7 +22,7 @@ TERM_RULE = (
     "Said of a term whose median over the later half of its measures is: a gradient larger than the surrogate's; more than "
     f"{100 * CLAMPED:.0f} % of the tokens at a clamp or cap; more than {100 * FEW:.0f} % of its pull from 1 % of the tokens; and of the "
     f"perception KL, a part of the vision tower below {FELL} of that in the first quarter. One measure is of few prompts and proves nothing. A term "
-    "whose gradient was 0 in every measure does nothing."
+    "whose gradient was 0 in two measures or more, and never another, does nothing."
 )
 
 
@@ -41,6 +41,12 @@ class TermGradient:
     measures: Mapping[str, Sequence[float]]
     verdict: str
     is_sound: bool
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether it had no gradient in any of at least two measures: a reference KL has none before the first update."""
+        norms = [norm for norm in self.measures.get("norm", ()) if not math.isnan(norm)]
+        return len(norms) > 1 and not any(norms)
 
     def summary(self, measure: str) -> tuple[float, float, float]:
         """First, median and last value that is a number; nan where there is none."""
@@ -61,31 +67,33 @@ def judge_terms(curves: Mapping[str, Sequence[float]]) -> list[TermGradient]:
     """
     columns: dict[str, dict[str, Sequence[float]]] = {}
     for column, values in curves.items():
-        if column.startswith(PREFIX) and not all(map(math.isnan, values)):
+        if column.startswith(PREFIX) and column.count("/") > 1 and not all(map(math.isnan, values)):
             name, measure = column.removeprefix(PREFIX).rsplit("/", 1)
             columns.setdefault(name, {})[measure] = values
     surrogate = columns.get(SURROGATE, {}).get("norm", ())
-    return [_judged(name, measures, surrogate) for name, measures in columns.items()]
+    return [
+        _judged(name, measures, surrogate)
+        for name, measures in columns.items()
+        if "norm" in measures
+    ]
 
 
 def _judged(
     name: str, measures: Mapping[str, Sequence[float]], surrogate: Sequence[float]
 ) -> TermGradient:
-    found = "; ".join(_findings(name, measures, surrogate))
-    return TermGradient(
-        name=name,
-        measures=measures,
-        verdict=found or "nothing speaks against it",
-        is_sound=not found,
+    term = TermGradient(
+        name=name, measures=measures, verdict="nothing speaks against it", is_sound=True
     )
+    if term.does_nothing:
+        found = ["no gradient in any measure: it has a weight and does nothing"]
+    else:
+        found = _findings(name, measures, surrogate)
+    return replace(term, verdict="; ".join(found), is_sound=False) if found else term
 
 
 def _findings(
     name: str, measures: Mapping[str, Sequence[float]], surrogate: Sequence[float]
 ) -> list[str]:
-    norms = [value for value in measures.get("norm", ()) if not math.isnan(value)]
-    if not any(norms):
-        return [f"no gradient in any of {len(norms)} measures: it has a weight and does nothing"]
     findings = []
     ratios = [
         own / other
@@ -106,8 +114,8 @@ def _findings(
             for part, own in zip(measures["norm_vision"], measures["norm"], strict=True)
             if own > 0
         ]
-        early, later = median(parts[: max(1, len(parts) // 4)]), _later(parts)
-        if later < FELL * early:
+        early = median(parts[: max(1, len(parts) // 4)]) if parts else math.nan
+        if (later := _later(parts)) < FELL * early:
             findings.append(
                 f"it leaves the vision tower, whose part of its norm fell from {early:.2g} to {later:.2g}"
             )

@@ -60,7 +60,7 @@ def test_a_row_has_the_first_the_median_and_the_last_measure(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("changed", "said", "code"),
     [
-        ({"gradient/perception_kl/norm": [0.0, NAN, 0.0]}, "no gradient in any of 2 measures", 1),
+        ({"gradient/perception_kl/norm": [0.0, NAN, 0.0]}, "no gradient in any measure", 1),
         (
             {"gradient/perception_kl/norm": [0.1, NAN, 2.0]},
             "its gradient is 5 times the surrogate's",
@@ -84,6 +84,17 @@ def test_each_verdict_is_said_of_its_term(changed, said, code, tmp_path, monkeyp
     assert found == code
     assert said in out
     assert out.count("nothing speaks against it") == 1
+
+
+def test_a_reference_kl_that_was_measured_at_the_reference_alone_is_no_fault(
+    tmp_path, monkeypatch, capsys
+):
+    curves = {name: values[:1] for name, values in SOUND.items()}
+    curves["gradient/perception_kl/norm"] = curves["gradient/perception_kl/norm_vision"] = [0.0]
+    curves["gradient/of_another_callback"] = [1.0]
+    code, out, _ = run(monkeypatch, capsys, folder(tmp_path / "run", curves))
+    assert code == 0
+    assert out.count("nothing speaks against it") == 2
 
 
 def test_one_measure_of_many_is_no_verdict(tmp_path, monkeypatch, capsys):
