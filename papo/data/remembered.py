@@ -76,7 +76,8 @@ def state_of_files(tables: Iterable[Path], pictures: Iterable[Path]) -> dict[str
 
     Args:
         tables: whose contents are hashed.
-        pictures: which may be many: size and time of change, as the file system says; nothing is opened.
+        pictures: which may be many: size and times of change, as the file system says; nothing is opened. One of the
+            times nobody can set, so that a picture that was put in the place of another with its size and time is new.
     """
     hashes = []
     for table in tables:
@@ -90,4 +91,4 @@ def _state(picture: Path) -> list[Any]:
         status = picture.stat()
     except (OSError, ValueError):  # ValueError: no path at all
         return [str(picture), None]
-    return [str(picture), status.st_size, status.st_mtime_ns]
+    return [str(picture), status.st_size, status.st_mtime_ns, status.st_ctime_ns]

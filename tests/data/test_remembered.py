@@ -73,6 +73,15 @@ def change_its_time(folder):
     os.utime(folder / "1.png", ns=(1, 1))
 
 
+def change_a_picture_but_not_its_size_and_time(folder):
+    picture = folder / "1.png"
+    before, content = picture.stat(), picture.read_bytes()
+    picture.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = picture.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
 def add_the_missing_one(folder):
     (folder / "gone.png").write_bytes(png())
 
@@ -82,7 +91,14 @@ def change_a_row(folder):
 
 
 @pytest.mark.parametrize(
-    "change", [change_a_picture, change_its_time, add_the_missing_one, change_a_row]
+    "change",
+    [
+        change_a_picture,
+        change_its_time,
+        change_a_picture_but_not_its_size_and_time,
+        add_the_missing_one,
+        change_a_row,
+    ],
 )
 def test_changed_data_is_read_anew(folder, tmp_path, opened, change):
     usable(folder, tmp_path / "cache")
