@@ -64,6 +64,18 @@ def test_vepo_refuses_a_mean_over_responses_and_names_the_key():
         building.make_objective(config)
 
 
+def test_vepo_takes_the_noise_of_its_code_by_the_override_that_the_page_names():
+    from papo.commands.training.plan import make_views
+    from papo.masking import ProcessedNoiseMask
+
+    plain, codes = (
+        make_views(config_of("vepo", "official", *words), objective_of("vepo"))["noised"]
+        for words in ((), ("+masking@objective.views.noised.mask=noise_processed",))
+    )
+    assert not isinstance(plain.mask, ProcessedNoiseMask)
+    assert (type(codes.mask), codes.mask.noise_std) == (ProcessedNoiseMask, 2.0)
+
+
 def test_tor_weighs_exactly_its_shares_where_most_entropies_are_zero():
     credit = credit_of("tor-tor")
     batch = rollout(credit)
