@@ -50,3 +50,13 @@ def make_problems(node: DictConfig) -> Any:
     if not str(node.get("_target_")).startswith("papo."):
         return instantiate(node)
     return instantiate(node, section=key_of(node))
+
+
+def check_model_of(source: Any, model_path: str | None, max_response_tokens: int | None) -> None:
+    """Has problems that are for some models alone say whether they are for this one.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if hasattr(source, "check_model"):
+        source.check_model(model_path, max_response_tokens=max_response_tokens)

@@ -115,7 +115,6 @@ def check_model_speaks(
     shape: Shape,
     *,
     key: str = "data.shape",
-    remedy: str = "set data.shape to the model's",
 ) -> None:
     """Refuses a model of whole words that lacks words of the shape's questions and answers.
 
@@ -126,7 +125,6 @@ def check_model_speaks(
         folder: of the model.
         shape: of the problems.
         key: the command's key of the shape.
-        remedy: what else to do, in the words of the command.
 
     Raises:
         ValueError: names the missing words and the config keys.
@@ -136,6 +134,12 @@ def check_model_speaks(
     if model.get("type") != "WordLevel":
         return
     if missing := [word for word in vocabulary(shape) if word not in model["vocab"]]:
+        chooses = key == "benchmark.shape"
+        remedy = (
+            "choose benchmark=lab or benchmark=lab_quadrilateral"
+            if chooses
+            else f"set {key} to the model's"
+        )
         raise ValueError(
             f"the model in {folder} was made for another world than {key}={shape.name}: it does "
             f"not know {', '.join(missing[:4])}. Set model.path to a warm start of this shape (python "

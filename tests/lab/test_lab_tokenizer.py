@@ -72,6 +72,8 @@ def test_a_model_of_another_world_is_refused_and_of_word_pieces_is_not(tmp_path)
         check_model_speaks(tmp_path / "rectangle", QUADRILATERAL)
     with pytest.raises(ValueError, match=r"data\.shape=rectangle: it does not know .*area"):
         check_model_speaks(tmp_path / "quadrilateral", RECTANGLE)
+    with pytest.raises(ValueError, match=r"than benchmark\.shape=.* or choose benchmark=lab or"):
+        check_model_speaks(tmp_path / "quadrilateral", RECTANGLE, key="benchmark.shape")
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {}}}')
     check_model_speaks(tmp_path, RECTANGLE)
     check_model_speaks(tmp_path / "nothing", RECTANGLE)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from papo.commands import front_door, policy_source
-from papo.commands.benchmarks import require_problems
+from papo.commands.benchmarks import check_model_of, require_problems
 from papo.commands.constructors import allow_packages, plain
 from papo.commands.evaluation.plan import Plan, make_plan
 from papo.commands.on_ranks import (
@@ -36,7 +36,6 @@ from papo.evaluation.run.summary import summarize
 from papo.evaluation.scores import score_responses
 from papo.evaluation.vision.dependency import measure_vision_dependency
 from papo.evaluation.vision.report import write_vision_dependency
-from papo.lab import PerceptionLabProblems, check_model_speaks
 from papo.masking import check_mask
 from papo.parallel import Ranks, check_processes, device_of_process
 from papo.rollout import preflight_engine
@@ -118,13 +117,7 @@ def preflight(plan: Plan) -> list[str]:
     preflight_engine(plan.make_engine)
     for benchmark in plan.benchmarks:
         benchmark.preflight()
-        if isinstance(benchmark.problems, PerceptionLabProblems) and plan.config.model.get("path"):
-            check_model_speaks(
-                plan.config.model.path,
-                benchmark.problems.shape,
-                key="benchmark.shape",
-                remedy="choose benchmark=lab or benchmark=lab_quadrilateral",
-            )
+        check_model_of(benchmark.problems, plan.config.model.get("path"), None)
     about_data: list[str] = []
     for benchmark in plan.benchmarks:
         require_problems(benchmark)

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig
 
-from papo.commands.benchmarks import make_benchmarks, require_problems
+from papo.commands.benchmarks import check_model_of, make_benchmarks, require_problems
 from papo.evaluation.run.held_out import HeldOutBenchmarks
 from papo.training import (
     EvaluateAtEnd,
@@ -87,16 +87,6 @@ def preflight_held_out(held_out: HeldOut, model_path: str | None, max_response_t
         benchmark.preflight()
         require_problems(benchmark)
         check_model_of(benchmark.problems, model_path, max_response_tokens)
-
-
-def check_model_of(source: Any, model_path: str | None, max_response_tokens: int) -> None:
-    """Has problems that are for some models alone say whether they are for this one.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if hasattr(source, "check_model"):
-        source.check_model(model_path, max_response_tokens=max_response_tokens)
 
 
 def evaluate_now(

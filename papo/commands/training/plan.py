@@ -9,10 +9,11 @@ from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig
 
 from papo.commands import building
+from papo.commands.benchmarks import check_model_of
 from papo.commands.building import instantiate, instantiate_each, make_objective
 from papo.commands.constructor_arguments import refusals_named
 from papo.commands.constructors import plain
-from papo.commands.training.held_out import check_model_of, evaluation_callbacks, make_held_out
+from papo.commands.training.held_out import evaluation_callbacks, make_held_out
 from papo.objective import ClippedSurrogate, Objective, ViewKL
 from papo.rewards import PartlyLabelled
 from papo.rollout import (

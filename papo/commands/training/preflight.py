@@ -7,10 +7,11 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from papo.commands.benchmarks import check_model_of
 from papo.commands.constructor_arguments import refusals_named
 from papo.commands.run_memory import run_memory, unloaded_run_memory
 from papo.commands.training.ending import console
-from papo.commands.training.held_out import check_model_of, preflight_held_out
+from papo.commands.training.held_out import preflight_held_out
 from papo.commands.training.plan import Plan, require_enough
 from papo.data import MixedProblems, ProblemTable, Virl39kProblems, notes_on
 from papo.lab import LabReward
