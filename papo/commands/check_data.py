@@ -11,13 +11,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from papo.analysis.pages.data import data_page
-from papo.commands import building, front_door
+from papo.commands import front_door
 from papo.commands.constructors import allow_packages, plain
-from papo.commands.training.plan import KNOWN_KEYS
-from papo.commands.training.preflight import check_reward_fits
-from papo.data import preview
-from papo.models import load_encoder
 from papo.storage.files import write_atomically
 from papo.types import shown
 
@@ -27,6 +22,13 @@ FOLDER = "outputs/check_data/${start_time:%Y-%m-%d_%H-%M-%S}"
 @front_door.clear_errors(reached=lambda _: "has no page yet", resumes_alone=False)
 def task(config: DictConfig) -> None:
     """Reads the data, prints what was found and writes data.html."""
+    # As in train.py: a line that Hydra refuses is answered before torch and its like are loaded.
+    from papo.analysis.pages.data import data_page
+    from papo.commands import building
+    from papo.commands.training.plan import KNOWN_KEYS
+    from papo.commands.training.preflight import check_reward_fits
+    from papo.data import preview
+
     allow_packages(plain(config, resolve=False).get("allow"))
     building.check_known_keys(config, KNOWN_KEYS)
     source, reward = (building.instantiate(node) for node in (config.data, config.reward))
@@ -63,6 +65,9 @@ def task(config: DictConfig) -> None:
 
 def encoder_of(model: DictConfig) -> Any:
     """What makes the model's prompts; of a model on the disk or the hub, no weights are read."""
+    from papo.commands import building
+    from papo.models import load_encoder
+
     if "hub_id" not in model:
         return building.instantiate(model).encoder
     keys = ("path", "hub_id", "revision", "min_pixels", "max_pixels", "trust_remote_code")
@@ -86,5 +91,8 @@ composed = hydra.main(
 
 def main() -> None:
     """Runs the command on the arguments of this process."""
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(__doc__)
+        return
     sys.argv[1:] = with_defaults(sys.argv[1:])
     composed()

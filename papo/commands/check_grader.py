@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from papo.rewards import MathReward
 from papo.rewards.grader_names import GRADER_NAMES
-from papo.types import Problem, shown
 
 SHIPPED = "tests/golden/grader_cases.jsonl"
 
@@ -70,6 +68,10 @@ def read_cases(path: Path) -> Iterator[Case]:
 
 def check(cases: list[Case], grader: str, deadline_seconds: float) -> list[Case]:
     """Prints the agreement of one grader and returns the cases it disagrees with."""
+    # Here, because they import torch.
+    from papo.rewards import MathReward
+    from papo.types import Problem, shown
+
     reward = MathReward(
         grader=grader,
         accuracy_weight=1.0,

@@ -56,6 +56,12 @@ def started(tmp_path, *words, **variables):
         (("papo", "export"), 2, "checkpoint"),
         (("papo", "report", "--help"), 0, "report.html"),
         (("papo", "check", "grade"), 2, "papo check grader"),
+        (("papo", "check", "data", "--help"), 0, "data.path=FOLDER"),
+        (("papo", "check", "data", "objective.gama=1"), 1, "objective.gama"),
+        (("papo", "check", "grader", "--help"), 0, "--minimum"),
+        (("papo", "check", "method", "--help"), 0, "FILE.json"),
+        (("papo", "check", "objective", "--help"), 0, "golden cases"),
+        (("papo", "check", "objective", "nowhere.json"), 2, "nowhere.json"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
