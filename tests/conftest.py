@@ -9,9 +9,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import shape_checks
 
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+shape_checks.install()
 
 # One thread: two would wait for each other on two cores, and results stay the same to the bit.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -41,10 +41,13 @@ def test_agreement_and_disagreements_are_printed(tmp_path):
 
 
 @pytest.mark.parametrize(("minimum", "status"), [("1", 0), ("2", 1)])
-def test_the_exit_status_tells_whether_the_minimum_was_reached(tmp_path, minimum, status):
+def test_the_exit_status_tells_whether_the_minimum_was_reached(
+    tmp_path, minimum, status, script, monkeypatch
+):
     path = write(tmp_path / "cases.jsonl", RIGHT, DISPUTED)
-    result = check_grader(path, "--grader", "combined", "--minimum", minimum)
-    assert result.returncode == status, result.stderr
+    words = ["check_grader.py", str(path), "--grader", "combined", "--minimum", minimum]
+    monkeypatch.setattr(sys, "argv", words)
+    assert script.main() == status
 
 
 @pytest.mark.parametrize(
