@@ -14,7 +14,8 @@ import yaml
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.sweeps.forest import Effect, Panel, as_file, forest_plot
+from papo.analysis.sweeps.forest import Panel, forest_plot
+from papo.reporting.charts import Dot, as_file
 from papo.storage.files import write_atomically
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -35,7 +36,7 @@ def main() -> int:
         for name, figure in figures.items():
             text = (folder / f"{figure['page']}.md").read_text("utf-8")
             panels = [panel_of(text, **panel) for panel in figure["panels"]]
-            write_atomically(folder / f"{name}.svg", as_file(forest_plot(panels)))
+            write_atomically(folder / f"{name}.svg", as_file(forest_plot(panels), width=520))
             print("Wrote", folder / f"{name}.svg")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -88,13 +89,13 @@ def _cells(text: str, section: str, column: str) -> Iterator[tuple[str, str]]:
         yield row[0].replace("`", ""), row[rows[0].index(column)]
 
 
-def _effect(cell: str) -> Effect:
+def _effect(cell: str) -> Dot:
     """`+0.3 [-0.1, +0.7] [-0.6, +1.2]`: value, the interval over starts where there are two, that over seeds."""
     value, *ends = map(float, re.findall(r"[-+]?\d+\.\d+", cell))
     ranges = list(zip(ends[::2], ends[1::2], strict=True))
     if not 1 <= len(ranges) <= 2:
         raise ValueError(f"a difference has one interval, or two; got {cell!r}")
-    return Effect(value=value, narrow=ranges[-1], wide=ranges[0] if len(ranges) == 2 else None)
+    return Dot(value=value, narrow=ranges[-1], wide=ranges[0] if len(ranges) == 2 else None)
 
 
 if __name__ == "__main__":

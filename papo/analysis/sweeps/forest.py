@@ -96,8 +96,10 @@ def forest_plot(
         return -found.value, arm
 
     charts = []
-    for panel in panels:
+    for panel, following in zip(panels, [*panels[1:], None], strict=True):
         beside = published if published and panel.effects is first else None
+        # Columns that stand for the same runs say it once, at the right.
+        marked = {} if following and following.collapsed == panel.collapsed else panel.collapsed
         rows = [
             Row(
                 name=arm,
@@ -105,7 +107,7 @@ def forest_plot(
                     panel.effects.get(arm),
                     *([Dot(value=beside[arm]) if arm in beside else None] if beside else []),
                 ],
-                mark=f"{panel.collapsed[arm]} collapsed" if arm in panel.collapsed else "",
+                mark=f"{marked[arm]} collapsed" if arm in marked else "",
             )
             for arm in sorted(arms, key=place)
         ]
