@@ -30,9 +30,10 @@ class VLLMServer:
         model: a folder that transformers loads.
         folder: for weights and the log.
         port: on this machine.
+        command: that serves; None: as a run's servers are started.
     """
 
-    def __init__(self, model, folder, port):
+    def __init__(self, model, folder, port, command=None):
         self.url = f"http://127.0.0.1:{port}"
         self.weights = folder / "weights"
         self.weights.mkdir()
@@ -41,7 +42,10 @@ class VLLMServer:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    *(REPOSITORY / "servers" / "vllm" / "serve.sh", model, self.weights),
+                    *(
+                        command
+                        or (REPOSITORY / "servers" / "vllm" / "serve.sh", model, self.weights)
+                    ),
                     *("--max-model-len", str(MAX_MODEL_LEN)),
                     *("--limit-mm-per-prompt", '{"image": 2, "video": 0}'),
                 ],
@@ -218,6 +222,12 @@ def largest_difference(policy, group, answer):
     return float((own - logprobs)[mask].abs().max())
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Served:
     """A server, the policy it was started with, and prompts with one picture, none and two."""
 
@@ -228,10 +238,7 @@ class Served:
         self.initial = tiny_policy(family, tied=head == "tied")
         self.initial.save_pretrained(folder / "model")
         self.groups = self.initial.encode(mixed_problems())
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.server = VLLMServer(folder / "model", folder, port)
+        self.server = VLLMServer(folder / "model", folder, free_port())
         self.name, self.count = name, 0
         print(f"{name}: up after {self.server.seconds_to_start:.0f} s")
         print(f"{name}: {self.server.resident_gigabytes:.2f} GB resident")
