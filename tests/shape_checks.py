@@ -63,7 +63,7 @@ class _Decorates(ast.NodeTransformer):
 
     def visit_Module(self, node):
         is_text = [isinstance(getattr(one, "value", None), ast.Constant) for one in node.body]
-        line = ast.parse("from shape_checks import checked as _checked").body[0]
+        line = ast.parse("from shape_checks import checked as _checks_shapes_of").body[0]
         node.body.insert(int(is_text[:1] == [True]), line)
         return self.generic_visit(node)
 
@@ -78,7 +78,7 @@ class _Decorates(ast.NodeTransformer):
 
 
 def _name(node):
-    return ast.copy_location(ast.Name("_checked", ast.Load()), node)
+    return ast.copy_location(ast.Name("_checks_shapes_of", ast.Load()), node)
 
 
 class _Loader(SourceFileLoader):
