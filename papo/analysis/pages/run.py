@@ -19,6 +19,7 @@ from papo.analysis.pages.run_curves import (
     more_curves,
     steps_of,
 )
+from papo.analysis.pages.term_gradients import term_gradients
 from papo.reporting.charts import (
     Chart,
     Dot,
@@ -342,6 +343,7 @@ SECTIONS: Sequence[tuple[str, str, Callable[[TrainingRun], Markup]]] = (
     ("before-and-after", "Before and after", _evaluation),
     ("curves", "What matters", leading_curves),
     ("collapse", "Collapse", _collapse),
+    ("terms", "What each term does", term_gradients),
     ("errors", "What became of the responses", _outcomes),
     ("rollouts", "Rollouts", _rollouts),
     ("more", "More curves", more_curves),
