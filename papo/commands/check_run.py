@@ -9,70 +9,41 @@ was measured.
 """
 
 import argparse
-import csv
-import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 
 from papo.statistics import TERM_RULE, TermGradient, first_median_last, judge_terms
-
-FAULTS = "faults.jsonl"
+from papo.storage.tables import read_readable
+from papo.storage.training_run import read_faults
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a training run")
     run = parser.parse_args().run
-    try:
-        curves, faults = read_curves(run / "metrics.csv"), read_faults(run / FAULTS)
-        terms = judge_terms(curves)
-        if not terms:
-            raise ValueError(
-                f"{run} has no measured gradients (columns gradient/*): it was trained with "
-                "callbacks.term_gradients.every_updates=0, with trainer=sharded, or before there were any"
-            )
-    except (OSError, ValueError) as error:
-        print(f"check_run: {error}", file=sys.stderr)
+    notes: list[str] = []
+    curves = read_readable(run / "metrics.csv", notes)
+    faults = read_faults(run / "faults.jsonl", notes)
+    terms = judge_terms(curves)
+    for note in notes:
+        print(f"check_run: {note}", file=sys.stderr)
+    if not (terms or faults):
+        print(
+            f"check_run: {run} has no measured gradients (columns gradient/* of metrics.csv): it is no folder of a "
+            "training run, has finished no rollout, or was trained with callbacks.term_gradients.every_updates=0, with "
+            "trainer=sharded, or before there were any",
+            file=sys.stderr,
+        )
         return 2
-    for line in (*_lines(terms, curves), *wrap(TERM_RULE, 100), *faults):
+    table = [*_lines(terms, curves), *wrap(TERM_RULE, 100)] if terms else []
+    for line in (*table, *faults):
         print(line)
     return 1 if faults or any(term.does_nothing for term in terms) else 0
 
 
-def read_curves(path: Path) -> dict[str, list[float]]:
-    """Returns the columns of metrics.csv.
-
-    Raises:
-        OSError: there is none.
-        ValueError: it holds something else than numbers.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    try:
-        # A run that is being written may have half a row.
-        whole = [[float(cell) for cell in row] for row in rows if len(row) == len(header)]
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return {name: [row[place] for row in whole] for place, name in enumerate(header)}
-
-
-def read_faults(path: Path) -> list[str]:
-    """Returns a line for each fault that the run found; none where it found none.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    if not path.exists():
-        return []
-    try:
-        found = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [f"rollout {one['rollout_step']}: {one['key']}: {one['says']}." for one in found]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _lines(terms: list[TermGradient], curves: dict[str, list[float]]) -> list[str]:
+def _lines(terms: list[TermGradient], curves: Mapping[str, Sequence[float]]) -> list[str]:
     measured = sum(value == value for value in terms[0].measures["norm"])
     lines = [f"{'term':16} {f'of {measured} measures':16}{'first':>10}{'median':>10}{'last':>10}"]
     for term in terms:

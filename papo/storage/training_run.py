@@ -80,6 +80,7 @@ class TrainingRun:
         result: result.json; None before the end.
         metrics, timings: column -> a value per finished rollout, NaN where a cell is no number.
         groups: the chosen responses.
+        faults: what the run found that cannot do what its weight says, a sentence each.
         notes: what could not be read.
     """
 
@@ -91,6 +92,7 @@ class TrainingRun:
     metrics: Mapping[str, tuple[float, ...]]
     timings: Mapping[str, tuple[float, ...]]
     groups: tuple[ChosenGroup, ...]
+    faults: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -127,6 +129,7 @@ def read_training_run(folder: Path, *, groups_of_each_kind: int) -> TrainingRun:
         metrics=read_readable(folder / "metrics.csv", notes),
         timings=read_readable(folder / "timings.csv", notes),
         groups=choose_groups(_read_groups(folder / "rollouts.jsonl", notes), groups_of_each_kind),
+        faults=read_faults(folder / "faults.jsonl", notes),
         notes=tuple(notes),
     )
 
@@ -155,6 +158,20 @@ def choose_groups(groups: Iterator[ShownGroup], count: int) -> tuple[ChosenGroup
         )
         for index in sorted(chosen)
     )
+
+
+def read_faults(path: Path, notes: list[str]) -> tuple[str, ...]:
+    """Returns what a run found to do nothing, with the key that sets it; damaged lines are counted in the notes."""
+    found, damaged = [], 0
+    for line in _read_text(path).splitlines():
+        try:
+            fault = json.loads(line)
+            found.append(f"rollout {int(fault['rollout_step'])}: {fault['key']}: {fault['says']}.")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            damaged += 1
+    if damaged:
+        notes.append(f"Damaged lines left out of {path.name}: {damaged}.")
+    return tuple(found)
 
 
 def _read_text(path: Path) -> str:

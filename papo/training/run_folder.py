@@ -6,7 +6,6 @@ problems.jsonl  hashes of the training problems (papo.training.data_fingerprint)
 metrics.csv     one row per rollout, reproducible to the bit
 timings.csv     wall time of the phases of each rollout
 rollouts.jsonl  what the policy wrote, with pictures in rollouts/
-faults.jsonl    what a term, a view or a credit cannot do, if one cannot (papo.training.callbacks.term_gradients)
 evaluations.jsonl  a line per evaluation on held-out problems: before, every so many rollouts, after
 faults.jsonl    what the terms, views and credits of the objective cannot do (docs/term_gradients.md)
 checkpoints/    the newest few, one per rollout boundary, and the best; best.json names that

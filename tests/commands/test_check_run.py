@@ -112,26 +112,33 @@ def test_faults_of_the_run_are_repeated(tmp_path, monkeypatch, capsys):
     assert "rollout 1: masking: the view changes nothing." in out
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "said"),
-    [
-        ("metrics.csv", "rollout_step,reward/mean\n1,0.5\n", "no measured gradients"),
-        (
-            "metrics.csv",
-            "rollout_step,gradient/perception_kl/norm\n1,much\n",
-            "metrics.csv is damaged",
-        ),
-        ("faults.jsonl", "{}\n", "faults.jsonl is damaged"),
-        ("metrics.csv", None, "metrics.csv"),
-    ],
-)
-def test_what_cannot_be_read_is_said_in_a_line(file, text, said, tmp_path, monkeypatch, capsys):
+def test_a_run_that_stopped_before_its_first_update_says_why(tmp_path, monkeypatch, capsys):
+    path = folder(tmp_path / "run", SOUND, [{"rollout_step": 1, "key": "masking", "says": "no"}])
+    (path / "metrics.csv").unlink()
+    code, out, _ = run(monkeypatch, capsys, path)
+    assert (code, out) == (1, "rollout 1: masking: no.\n")
+
+
+@pytest.mark.parametrize("text", ["rollout_step,reward/mean\n1,0.5\n", "", None])
+def test_a_run_that_measured_nothing_is_told_so(text, tmp_path, monkeypatch, capsys):
     path = folder(tmp_path / "run", SOUND)
-    (path / file).unlink() if text is None else (path / file).write_text(text, "utf-8")
-    code, _, err = run(monkeypatch, capsys, path)
-    assert code == 2
-    assert said in err
-    assert err.count("\n") == 1
+    file = path / "metrics.csv"
+    file.unlink() if text is None else file.write_text(text, "utf-8")
+    code, out, err = run(monkeypatch, capsys, path)
+    assert (code, out) == (2, "")
+    assert "no measured gradients" in err
+
+
+def test_damaged_lines_are_left_out_and_said(tmp_path, monkeypatch, capsys):
+    path = folder(tmp_path / "run", SOUND)
+    (path / "faults.jsonl").write_text("{}\n", "utf-8")
+    with (path / "metrics.csv").open("a") as file:
+        file.write("4,0.1")
+    code, out, err = run(monkeypatch, capsys, path)
+    assert code == 0
+    assert "of 2 measures" in out
+    assert "Damaged lines left out of faults.jsonl: 1." in err
+    assert "Damaged rows left out of metrics.csv: 1." in err
 
 
 def test_it_needs_no_torch(tmp_path):

@@ -1,8 +1,5 @@
 """The section of the run page about the terms: what each does to the weights, and what can do nothing."""
 
-import json
-from pathlib import Path
-
 from papo.analysis.pages.run_curves import steps_of
 from papo.reporting.charts import Series, line_chart
 from papo.reporting.html import Markup, details, grid, join, paragraph, table
@@ -19,8 +16,7 @@ def term_gradients(run: TrainingRun) -> Markup:
     if not terms:
         return Markup()
     accused = [f"{term.name}: {term.verdict}." for term in terms if not term.is_sound]
-    faults = _faults(run.folder / "faults.jsonl")
-    said = [paragraph(text, kind="notice") for text in (*faults, *accused)]
+    said = [paragraph(text, kind="notice") for text in (*run.faults, *accused)]
     return join(
         [
             *(said or [paragraph("Nothing speaks against a term.")]),
@@ -81,17 +77,3 @@ def _numbers(terms: list[TermGradient]) -> Markup:
             for measure in term.measures
         ],
     )
-
-
-def _faults(file: Path) -> list[str]:
-    """A line for each part of the objective that the run found to do nothing; what is damaged is left out and said."""
-    if not file.is_file():
-        return []
-    said = []
-    for line in file.read_text("utf-8", errors="replace").splitlines():
-        try:
-            fault = json.loads(line)
-            said.append(f"{fault['key']}: {fault['says']}.")
-        except (ValueError, KeyError, TypeError, RecursionError):
-            said.append("A line of faults.jsonl is damaged and was left out.")
-    return said

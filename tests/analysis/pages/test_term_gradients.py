@@ -63,7 +63,7 @@ def test_what_the_run_found_is_told_as_text_and_a_damaged_line_is_said(tmp_path)
     html = build_run_page(folder)
     assert "masking: &lt;/script&gt;" in html
     assert HOSTILE not in html
-    assert "A line of faults.jsonl is damaged and was left out." in html
+    assert "Damaged lines left out of faults.jsonl: 1." in html
 
 
 @pytest.mark.parametrize("metrics", [None, {"gradient/own/norm": lambda step: math.nan}])
