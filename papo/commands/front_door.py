@@ -85,7 +85,7 @@ def command(main: Callable[[], Any], *, on_ranks: bool = False) -> int:
         _print_failure(error)
         return 1
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(error, traceback=_shows_tracebacks())
         return 1
     except Interrupted as stop:
         # Outside a job: before the first, between two, or in a launcher that waits for their processes.
@@ -165,6 +165,10 @@ def _print_error(error: Exception, *, traceback: bool) -> None:
     print(f"error{whose}: {str(error) or type(error).__name__}", file=_stderr())
 
 
+def _shows_tracebacks() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
 def _stderr() -> Any:
     """Where an error is printed, also on ranks that are silent otherwise."""
     return sys.__stderr__ if _ranks and not _ranks[0].writes else sys.stderr
@@ -207,7 +211,7 @@ def clear_errors(
                 # A launcher that requeues the job does so on one rank; the code of another must not kill it.
                 raise SystemExit(0 if hand_over(stop.signal) else stop.exit_code) from None
             except USER_ERRORS as error:
-                if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                if _shows_tracebacks():
                     raise
                 message = str(error) or type(error).__name__
                 if isinstance(error, PeerFailed):

@@ -22,6 +22,10 @@ class Interval:
         """Reads back what `dataclasses.asdict` made of one."""
         return cls(value=plain["value"], low=plain["low"], high=plain["high"])
 
+    def negated(self) -> "Interval":
+        """Returns the same of the number with the other sign."""
+        return Interval(-self.value, -self.high, -self.low)
+
     def within(self, bounds: tuple[float, float]) -> "Interval":
         """Returns the part of it that is possible: no share is below 0 or above 1."""
         lowest, highest = bounds

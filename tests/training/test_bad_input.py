@@ -229,8 +229,12 @@ def test_a_run_folder_on_a_full_disk_or_read_only_is_one_line(tmp_path, no_model
 
 def test_the_whole_traceback_is_there_for_those_who_ask(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(ValueError, match=r"rollout\.num_responses"):
-        run_command("rollout.num_responses=1", f"run_dir={tmp_path / 'run'}")
+    outcome = run_command("rollout.num_responses=1", f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert "Traceback (most recent call last)" in outcome.stderr
+    *_, message = outcome.stderr.splitlines()
+    assert message.startswith("error: ")
+    assert "rollout.num_responses" in message
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,8 @@ def metrics(run):
 
     def table(name):
         read = csv.DictReader((run / name).read_text().splitlines())
-        return [{key: float(value) for key, value in row.items()} for row in read]
+        # A number that was not measured is no number for a tracker.
+        return [{key: float(value) for key, value in row.items() if value != "nan"} for row in read]
 
     timings = [
         {f"seconds/{name}": value for name, value in row.items() if name != "rollout_step"}

@@ -235,7 +235,7 @@ def transition_sentences(one: Transitions) -> list[str]:
         if reduction is None
         else f", {per_cent(reduction)} fewer"
         if reduction.value >= 0
-        else f", {per_cent(Interval(-reduction.value, -reduction.high, -reduction.low))} more"
+        else f", {per_cent(reduction.negated())} more"
     )
     sentences = [
         f"perception errors went from {perception.before} to {perception.after} of "

@@ -235,7 +235,9 @@ def _cells(one: ProbeSummary) -> tuple[str, ...]:
 def _mean(found: MeanOverProblems) -> str:
     if found.low is None or found.high is None:
         return f"{found.value:.3g} {no_interval()}"
-    return interval_text(Interval(found.value, found.low, found.high), "{:.3g}".format)
+    return interval_text(
+        {"value": found.value, "low": found.low, "high": found.high}, "{:.3g}".format
+    )
 
 
 def _quoted(token: str) -> str:

@@ -52,15 +52,14 @@ def _hidden_chart(sets: Sequence[SetDependency]) -> Chart:
     lines = []
     for name, curve in curves.items():
         found = dict(zip(curve.ratios, curve.accuracies, strict=True))
-        unknown = Interval(value=math.nan, low=math.nan, high=math.nan)
-        intervals = [found.get(ratio, unknown) for ratio in ratios]
-        lines.append(
-            Series(
-                name=name,
-                values=[one.value for one in intervals],
-                band=([one.low for one in intervals], [one.high for one in intervals]),
-            )
+        values, lows, highs = zip(
+            *(
+                (one.value, one.low, one.high) if (one := found.get(ratio)) else (math.nan,) * 3
+                for ratio in ratios
+            ),
+            strict=True,
         )
+        lines.append(Series(name=name, values=values, band=(lows, highs)))
     hidden = [round(100 * ratio) for ratio in ratios]
     title = "Accuracy by how much is hidden, 95 % intervals"
     return line_chart(title, hidden, lines, is_percent=True, top=1.0, along="% hidden")
