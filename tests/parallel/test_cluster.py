@@ -203,7 +203,7 @@ def test_a_run_is_saved_before_its_launcher_hears_of_the_warning(tmp_path, monke
     try:
         sent_on_call(monkeypatch, collect, "group_advantages", signal.SIGUSR2, call=1)
         rare = ("training.num_rollouts=3", "callbacks.checkpoint.every_rollouts=100")
-        outcome = run_command(*rare, f"run_dir={tmp_path}")
+        outcome = run_command(*rare, f"run_dir={tmp_path}", launched=True)
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert outcome.code == 255
@@ -224,7 +224,7 @@ def test_a_command_whose_processes_were_warned_hands_over_and_says_nothing_more(
     monkeypatch.setattr(on_ranks, "launch", lambda *_, **__: 128 + signal.SIGUSR2)
     before = signal.signal(signal.SIGUSR2, requeue)
     try:
-        outcome = run_command(f"run_dir={tmp_path}", "trainer.devices=2")
+        outcome = run_command(f"run_dir={tmp_path}", "trainer.devices=2", launched=True)
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert outcome.code == 255

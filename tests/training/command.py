@@ -31,8 +31,11 @@ class Outcome:
     stderr: str
 
 
-def run_command(*overrides, short=True, multirun=False):
-    """Returns exit code and output of `python train.py OVERRIDES`."""
+def run_command(*overrides, short=True, multirun=False, launched=False):
+    """Returns exit code and output of `python train.py OVERRIDES`.
+
+    `launched`: as in a process of a launcher (submitit), which calls the task, and has handlers of its own.
+    """
     from papo.commands import front_door, train
 
     flags = ("-m",) if multirun else ()
@@ -43,7 +46,11 @@ def run_command(*overrides, short=True, multirun=False):
         patch.setattr(sys, "argv", ["train.py", *flags, *(SHORT if short else ()), *overrides])
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
-                code = front_door.command(train.main, on_ranks=True)
+                if launched:
+                    train.main()
+                    code = front_door.exit_code()
+                else:
+                    code = front_door.command(train.main, on_ranks=True)
             except SystemExit as exit:
                 code = int(exit.code or 0)
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
