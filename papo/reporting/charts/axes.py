@@ -145,12 +145,12 @@ def percent(share: Number) -> str:
 
 def room_for(texts: Iterable[str], most: int = 150) -> int:
     """Returns the pixels that the longest of some texts needs, at most so many."""
-    return min(most, round(14 + _LETTER * max(map(len, texts), default=0)))
+    return min(most, round(20 + _LETTER * max(map(len, texts), default=0)))
 
 
 def fitting(text: str, pixels: int) -> str:
     """Returns a text, cut in its middle where it is longer than some pixels."""
-    letters = int((pixels - 10) / _LETTER) + 1
+    letters = int((pixels - 16) / _LETTER)
     return text if len(text) <= letters else f"{text[: letters // 2]}…{text[-(letters // 2 - 1) :]}"
 
 
