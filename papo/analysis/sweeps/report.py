@@ -1,5 +1,6 @@
 """Writes the report of a sweep: report.csv, runs.csv, report.md and report.html."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -185,14 +186,26 @@ def last_sections(
 
 
 def published_differences(summary: SweepSummary) -> dict[str, float]:
-    """Returns arm -> published overall accuracy minus the baseline's, in points; empty where either is unknown."""
-    overall = {
-        arm: value
-        for arm in summary.arms
-        for row in list(published_rows(summary, arm).values())[:1]
-        if (value := row["overall"]) is not None
-    }
-    baseline = overall.get(summary.baseline)
-    if baseline is None:
-        return {}
-    return {arm: value - baseline for arm, value in overall.items() if arm != summary.baseline}
+    """Returns arm -> published overall accuracy minus the baseline's, in points, where one table has both of one model."""
+    of_baseline = _published_overall(summary, summary.baseline)
+    found = {}
+    for arm in summary.arms:
+        common = [
+            value - of_baseline[model]
+            for model, value in _published_overall(summary, arm).items()
+            if model in of_baseline
+        ]
+        if common and arm != summary.baseline:
+            found[arm] = common[0]
+    return found
+
+
+def _published_overall(summary: SweepSummary, arm: str) -> dict[tuple[str, str], float]:
+    """Table and size of the model -> overall accuracy; only the names of rows say the size, "grpo_7b"."""
+    found = {}
+    for row, averages in published_rows(summary, arm).items():
+        table, _, name = row.rpartition(" ")
+        size = re.search(r"(_qwen3_vl)?_\d+b$", name)
+        if (value := averages["overall"]) is not None:
+            found[table, size[0] if size else ""] = value
+    return found

@@ -469,6 +469,25 @@ def test_the_page_marks_collapsed_runs_and_draws_what_was_published(tmp_path):
     assert "published: overall accuracy" in page
 
 
+def test_published_rows_are_compared_within_one_table_and_one_model(tmp_path):
+    """A 7B row beside a 3B baseline would show the model's size as the method's gain."""
+    published = {
+        "grpo": ["main/grpo_3b", "main/grpo_7b"],
+        "large": ["main/papo_g_7b"],
+        "small": ["main/papo_g_3b"],
+        "other_model": ["main/papo_g_qwen3_vl_2b"],
+        "other_table": ["ablations/gamma/0.02"],
+    }
+    for arm in published:
+        sweep = {"name": "s", "arm": arm, "published": published}
+        write_run(tmp_path / arm, sweep=sweep, arm=arm)
+    summary = summarize_sweep(read_sweep(tmp_path), baseline="grpo")
+    assert published_differences(summary) == {
+        "large": pytest.approx(61.66 - 58.78),
+        "small": pytest.approx(49.92 - 47.92),
+    }
+
+
 def test_the_page_fits_a_phone_in_light_and_dark(browser, summary, tmp_path):
     file = tmp_path / "page.html"
     file.write_text(html_report(summary))
