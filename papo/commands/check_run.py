@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from papo.statistics import TERM_RULE, TermGradient, first_median_last, judge_terms
-from papo.storage.tables import read_readable
+from papo.storage.tables import FAULTS, read_readable
 from papo.storage.training_run import read_faults
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     run = parser.parse_args().run
     notes: list[str] = []
     curves = read_readable(run / "metrics.csv", notes)
-    faults = read_faults(run / "faults.jsonl", notes)
+    faults = read_faults(run / FAULTS, notes)
     terms = judge_terms(curves)
     for note in notes:
         print(f"check_run: {note}", file=sys.stderr)

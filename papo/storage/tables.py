@@ -12,6 +12,9 @@ from typing import Any
 
 from papo.storage.files import CutLines, DamagedFile, cut_lines, to_disk
 
+FAULTS = "faults.jsonl"
+"""Of a run's folder: a line for each part of its objective that cannot do what its weight says."""
+
 
 def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
     """Appends a row; the first row decides the columns, `rollout_step` comes first.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from papo.storage.files import DamagedFile, read_object
-from papo.storage.tables import read_readable
+from papo.storage.tables import FAULTS, read_readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def read_training_run(folder: Path, *, groups_of_each_kind: int) -> TrainingRun:
         metrics=read_readable(folder / "metrics.csv", notes),
         timings=read_readable(folder / "timings.csv", notes),
         groups=choose_groups(_read_groups(folder / "rollouts.jsonl", notes), groups_of_each_kind),
-        faults=read_faults(folder / "faults.jsonl", notes),
+        faults=read_faults(folder / FAULTS, notes),
         notes=tuple(notes),
     )
 

@@ -26,7 +26,7 @@ from papo.rollout import SERVER_KEYS
 from papo.storage.files import DamagedFile, read_object, write_json
 from papo.storage.provenance import require_same_settings, start_facts, with_start
 from papo.storage.run_folder import begin_run, holds_run, write_config, write_result
-from papo.storage.tables import first_missing_row, last_row, truncate_csv, truncate_jsonl
+from papo.storage.tables import FAULTS, first_missing_row, last_row, truncate_csv, truncate_jsonl
 from papo.training.checkpoints import (
     DamagedCheckpoint,
     checkpoints,
@@ -37,7 +37,6 @@ from papo.training.checkpoints import (
 )
 from papo.training.data_fingerprint import DataFingerprint
 from papo.training.held_out import EVALUATIONS
-from papo.training.term_gradients import FAULTS
 
 # Settings that change where a run goes and who watches it, not what it computes.
 PROCESS_KEYS = (

@@ -19,9 +19,6 @@ from papo.types import IMAGE, RolloutBatch, TokenScores
 
 WHOLE = "norm"
 
-FAULTS = "faults.jsonl"
-"""Of a run's folder: a line for each part of its objective that cannot do what its weight says."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermMeasures:
@@ -174,6 +171,7 @@ class _Sink:
     def __init__(self, parts: Mapping[str, Sequence[nn.Parameter]]) -> None:
         self.parts = parts
         self.kept: dict[int, Tensor] = {}
+        self.kept_norm = 0.0
 
     def gradient_of(
         self, pull: TermPull, scores: TokenScores, *, keeps: bool
@@ -210,7 +208,9 @@ class _Sink:
                 handle.remove()
         by_part = {part: float(sum(found)) for part, found in squares.items()}
         norm = math.sqrt(sum(by_part.values()))
-        kept = math.sqrt(sum(float(one.norm()) ** 2 for one in self.kept.values()))
-        cosine = float(sum(products)) / (norm * kept) if norm and kept else math.nan
+        if keeps:
+            self.kept_norm = norm
+        sizes = norm * self.kept_norm
+        cosine = float(sum(products)) / sizes if sizes else math.nan
         norms = {f"{WHOLE}_{part}": math.sqrt(square) for part, square in by_part.items()}
         return {WHOLE: norm, **norms}, cosine

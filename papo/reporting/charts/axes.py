@@ -138,6 +138,11 @@ def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     )
 
 
+def filled_swatch(colour: int) -> Markup:
+    """Returns the patch of a legend that stands for an area or a segment; the colour is 1 to 7."""
+    return element("rect", width=30, height=12, style=f"fill:var(--series-{colour})")
+
+
 def percent(share: Number) -> str:
     """Returns a share of the width as SVG writes it."""
     return f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%"

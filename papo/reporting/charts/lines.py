@@ -11,6 +11,7 @@ from papo.reporting.charts.axes import (
     Number,
     Scale,
     element,
+    filled_swatch,
     percent,
     plain,
     room_for,
@@ -163,7 +164,6 @@ def area_chart(
         for number, (lower, upper) in enumerate(pairwise(stacked))
     ]
     spoken = "; ".join(f"{layer.name} {_summary(layer.values)}" for layer in series)
-    swatch = '<rect width="30" height="12" style="fill:var(--series-{})"/>'
     return Chart(
         title=title,
         spoken=f"{title}, from the bottom: {spoken}",
@@ -173,7 +173,7 @@ def area_chart(
         height=HEIGHT,
         margins=(room_for(map(axis.text, axis.ticks())), 10, _TOP, _BOTTOM),
         legend=[
-            (Markup(swatch).format(_colour(layer, number)), layer.name)
+            (filled_swatch(_colour(layer, number)), layer.name)
             for number, layer in reversed(list(enumerate(series)))
         ],
     )

@@ -9,6 +9,7 @@ from papo.reporting.charts.axes import (
     Number,
     Range,
     element,
+    filled_swatch,
     fitting,
     percent,
     plain,
@@ -156,7 +157,6 @@ def bar_chart(
     if reference is not None:
         parts.append(_upright(axis, reference, bottom, "limit"))
     used = [k for k in range(len(segments)) if any(lengths[k] > 0 for _, lengths in rows)]
-    swatch = '<rect width="30" height="12" style="fill:var(--series-{})"/>'
     return Chart(
         title=title,
         spoken=f"{title}, {along}: "
@@ -167,7 +167,7 @@ def bar_chart(
         drawing=join(parts),
         height=bottom,
         margins=(left, 14, 6, _BOTTOM),
-        legend=[(Markup(swatch).format(segments[k][1]), segments[k][0]) for k in used],
+        legend=[(filled_swatch(segments[k][1]), segments[k][0]) for k in used],
     )
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from papo.machine.out_of_memory import is_out_of_memory, release_memory
 from papo.objective import NonFiniteTermError, Objective
-from papo.storage.tables import append_jsonl, columns_of
+from papo.storage.tables import FAULTS, append_jsonl, columns_of
 from papo.training.callbacks.record import finished_step
 from papo.training.collect import Rollout
 from papo.training.draft import DrawnPrompt
-from papo.training.term_gradients import FAULTS, column_names, first_that_learn, measure_terms
+from papo.training.term_gradients import column_names, first_that_learn, measure_terms
 from papo.types import RolloutBatch
 
 _log = logging.getLogger(__name__)
