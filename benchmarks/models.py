@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from papo.models import VisionLanguagePolicy, build_policy
-from papo.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
+from papo.models.families.qwen_vl import QWEN2_5_VL, grid_thw
 from papo.types import Problem, PromptGroup
 
 VOCABULARY = 2048
@@ -35,7 +35,7 @@ _END_TOKEN = "<|vision_end|>"
 
 def build_word_tokenizer(vocab_size: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """One token per word (w0, w1, ...), so that a prompt has exactly the length one asks for."""
-    words = ["<unk>", "user", "assistant", *SPECIAL_TOKENS]
+    words = ["<unk>", "user", "assistant", *QWEN2_5_VL.special_tokens]
     words += [f"w{i}" for i in range(vocab_size - len(words))]
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -45,11 +45,13 @@ def build_word_tokenizer(vocab_size: int = VOCABULARY) -> PreTrainedTokenizerFas
         eos_token=_END_TOKEN,
         pad_token="<|endoftext|>",
         additional_special_tokens=[
-            token for token in SPECIAL_TOKENS if token not in (_END_TOKEN, "<|endoftext|>")
+            token
+            for token in QWEN2_5_VL.special_tokens
+            if token not in (_END_TOKEN, "<|endoftext|>")
         ],
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = QWEN2_5_VL.chat_template
     return tokenizer
 
 
@@ -222,7 +224,6 @@ def plain_logprobs(
     """
     num_responses, num_tokens = response_ids.shape
     assert group.patches is not None
-    assert group.image_grid_thw is not None
     prompt = group.prompt_ids.to(response_ids.device).expand(num_responses, -1)
     input_ids = torch.cat([prompt, response_ids], dim=1)
     types = torch.zeros_like(input_ids)
@@ -232,7 +233,7 @@ def plain_logprobs(
         attention_mask=torch.ones_like(input_ids),
         mm_token_type_ids=types,
         pixel_values=group.patches.to(response_ids.device).repeat(num_responses, 1),
-        image_grid_thw=group.image_grid_thw.to(response_ids.device).repeat(num_responses, 1),
+        image_grid_thw=grid_thw(group.pictures).to(response_ids.device).repeat(num_responses, 1),
         logits_to_keep=num_tokens + 1,
         use_cache=False,
     ).logits[:, :-1]
@@ -262,7 +263,7 @@ def generate_plain(
         attention_mask=torch.ones_like(ids),
         mm_token_type_ids=(ids == model.config.image_token_id).long(),
         pixel_values=repeated([group.patches for group in groups]).to(device),
-        image_grid_thw=repeated([group.image_grid_thw for group in groups]).to(device),
+        image_grid_thw=repeated([grid_thw(group.pictures) for group in groups]).to(device),
         max_new_tokens=num_tokens,
         do_sample=True,
         temperature=1.0,

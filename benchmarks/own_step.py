@@ -102,9 +102,7 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> TrainingMo
         reference=None,
         views={
             MASKED: MaskedView(
-                mask=RandomPatchMask(
-                    ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0
-                )
+                mask=RandomPatchMask(ratio=0.6, grid="patch", raw_square_pixels=14, seed=0)
             )
         },
         engine=SharedPrefillSampler(

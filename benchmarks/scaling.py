@@ -23,6 +23,7 @@ from benchmarks.step_model import (
 )
 from papo.models.flops import ScoringShape, shared_flops
 from papo.parallel import deal
+from papo.types import PictureLayout
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 # Prompts of an update (conf/training/published.yaml).
@@ -127,7 +128,7 @@ def group_flops(model: str, prompt: int, responses: Sequence[int]) -> int:
     shape = ScoringShape(
         prompt_lengths=(prompt,),
         response_lengths=(tuple(responses),),
-        image_grids=(((1, rows, columns),),),
+        pictures=((PictureLayout(rows=rows, columns=columns, token_side=2),),),
     )
     return shared_flops(configuration(model), shape).total
 

@@ -25,7 +25,7 @@ from benchmarks.models import (
 )
 from benchmarks.report import Row, row_of, run_alone
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
-from papo.types import IMAGE
+from papo.types import IMAGE, PictureLayout
 
 SHARED = "auto"
 """The setting of `model.scoring` under test: the default."""
@@ -122,7 +122,7 @@ def group_flops(config: Any, case: GroupCase) -> GroupFlops:
     shape = ScoringShape(
         prompt_lengths=(case.prompt_tokens,),
         response_lengths=((case.response_tokens,) * case.num_responses,),
-        image_grids=(((1, *case.grid),),),
+        pictures=((PictureLayout(rows=case.grid[0], columns=case.grid[1], token_side=2),),),
     )
     return GroupFlops(
         plain=padded_flops(config, shape, images_per_response=True).total,

@@ -19,6 +19,7 @@ import numpy as np
 from transformers import Qwen2_5_VLConfig
 
 from papo.models.flops import ScoringFlops, ScoringShape, shared_flops
+from papo.types import PictureLayout
 
 CONFIGS = Path(__file__).parent / "configs"
 MODELS = {"3B": "qwen2_5_vl_3b", "7B": "qwen2_5_vl_7b"}
@@ -86,7 +87,8 @@ class Workload:
         shape = ScoringShape(
             prompt_lengths=(self.prompt_tokens,) * len(self.responses),
             response_lengths=tuple(tuple(row) for row in self.responses.tolist()),
-            image_grids=(((1, *self.grid),),) * len(self.responses),
+            pictures=((PictureLayout(rows=self.grid[0], columns=self.grid[1], token_side=2),),)
+            * len(self.responses),
         )
         return shared_flops(configuration(self.model), shape)
 

@@ -61,9 +61,7 @@ def masked_problems(seed: int) -> Image.Image:
             for i, group in enumerate(groups)
         ],
     ]
-    pictures = [
-        [policy.pictures(one.patches, one.image_grid_thw)[0] for one in row] for row in rows
-    ]
+    pictures = [[policy.pictures(one.patches, one.pictures)[0] for one in row] for row in rows]
     side = SCALE * pictures[0][0].width
     step = side + GAP
     sheet = Image.new("RGB", (NUM_PROBLEMS * step - GAP, 2 * step - GAP), "white")

@@ -20,7 +20,7 @@ TRAINING = {
 
 NUM_RESPONSES = 4
 
-MASK = {"ratio": 0.6, "grid": "patch", "raw_square_pixels": 14, "merge_size": 2, "seed": 0}
+MASK = {"ratio": 0.6, "grid": "patch", "raw_square_pixels": 14, "seed": 0}
 
 
 @cache

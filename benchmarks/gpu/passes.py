@@ -47,7 +47,7 @@ def parts(setting: Setting) -> Iterator[Answer]:
     picture = setting.seconds(lambda: setting.groups(1), repetitions=5)
     yield {"what": "a picture becomes patches", "ms": 1e3 * picture, "rates": {"picture": picture}}
     [one] = group.groups
-    patches, grid = one.patches.to(setting.device), one.image_grid_thw.to(setting.device)
+    patches = one.patches.to(setting.device)
     weight = policy.adapter.head_weight.detach()
     hidden = torch.randn(group.ids.numel(), weight.shape[1], device=setting.device)
     head = partial(
@@ -62,7 +62,9 @@ def parts(setting: Setting) -> Iterator[Answer]:
     )
     with torch.no_grad(), setting.precision():
         seconds = {
-            "vision": setting.seconds(lambda: policy.adapter.vision_features(patches, grid)),
+            "vision": setting.seconds(
+                lambda: policy.adapter.vision_features(patches, one.pictures)
+            ),
             "head": setting.seconds(head),
             "whole": setting.seconds(lambda: group.score(policy)),
         }

@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 
-from papo.models import QwenVLAdapter, VisionLanguagePolicy, build_tiny_policy
+from papo.models import VisionLanguagePolicy, build_tiny_policy
+from papo.models.families import QwenVLAdapter
 
 
 class RoundedVision(QwenVLAdapter):
     """Hands on the vision features in 16 bits; the gradient passes through."""
 
-    def vision_features(self, patches, image_grid_thw):
-        features = super().vision_features(patches, image_grid_thw)
+    def vision_features(self, patches, pictures):
+        features = super().vision_features(patches, pictures)
         rounded = features.tokens.bfloat16().to(features.tokens.dtype)
         return replace(features, tokens=features.tokens + (rounded - features.tokens).detach())
 

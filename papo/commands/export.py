@@ -1,8 +1,8 @@
 """python -m papo export CHECKPOINT OUTPUT: a trained policy as a Hugging Face folder with a model card.
 
 CHECKPOINT is a file under RUN_DIR/checkpoints/, RUN_DIR itself for its newest one, or RUN_DIR/best. OUTPUT then
-loads with AutoModelForImageTextToText.from_pretrained and AutoTokenizer / Qwen2VLImageProcessor, and, where torchvision
-is installed, with AutoProcessor.
+loads with AutoModelForImageTextToText.from_pretrained, AutoTokenizer and the image processor of its family, and, where
+torchvision is installed, with AutoProcessor.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from papo.commands.building import instantiate
 from papo.commands.constructors import CONF
 from papo.models import check_model, meta_model
+from papo.models.families import family_of
 from papo.parallel import Ranks
 from papo.training import RunMemory, TrainingSettings, recomputes
 from papo.training.microbatches import (
@@ -125,9 +126,7 @@ def unloaded_run_memory(
             found, dtype=node.get("dtype", "float32"), lora=lora, freeze_vision=node.freeze_vision
         )
 
-    vision = found.vision_config
-    patches = (node.max_pixels or 0) // vision.patch_size**2
-    pictured = patches // vision.spatial_merge_size**2
+    patches, pictured = family_of(found).adapter.most_patches(found, node.max_pixels or 0)
     run = run_memory(
         config,
         settings,

@@ -53,7 +53,7 @@ def token_statistics(
 
     Args:
         hidden: the state that predicts each target, full image.
-        weight: the output embedding; no bias, as in the Qwen-VL families.
+        weight: the output embedding; no bias.
         target_ids: the sampled tokens.
         temperature: the sampling temperature; scoring must divide by the same one.
         banned_ids: tokens that cannot be sampled; their probability is exactly 0 and they add

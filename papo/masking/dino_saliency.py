@@ -12,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import Dinov2Model
 
 from papo.masking.black import image_patches
@@ -41,7 +42,6 @@ class DinoSaliency:
         revision: commit or tag on the hub; None for the default branch.
         layers: counted from 1.
         max_patches: of the grid DINOv2 sees; bounds time and memory.
-        merge_size: patches of the policy along each side of one image token.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class DinoSaliency:
         revision: str | None,
         layers: Sequence[int],
         max_patches: int,
-        merge_size: int,
     ) -> None:
         if not layers or min(layers) < 1:
             raise ValueError(
@@ -68,7 +67,6 @@ class DinoSaliency:
         self.revision = revision
         self.layers = tuple(layers)
         self.max_patches = max_patches
-        self.merge_size = merge_size
 
     def preflight(self) -> None:
         """Says whether the weights can be had; reads none.
@@ -89,21 +87,18 @@ class DinoSaliency:
 
     @torch.no_grad()
     def __call__(self, group: PromptGroup) -> Float[Tensor, " patch"]:
-        """Returns the attention each row of `group.patches` receives, on the CPU.
+        """Returns the attention each row of `group.patches` receives, on the CPU; 0 in thumbnails.
 
         Raises:
             FileNotFoundError: the weights cannot be had.
             ValueError: the prompt has no image, or the model has fewer layers.
         """
         image_patches(group)
-        assert group.image_grid_thw is not None, "a prompt with patches has their grids"
-        grids = group.image_grid_thw.tolist()
-        return torch.cat(
-            [
-                self._in_patch_order(self._attention_received(image, rows, columns))
-                for image, (_, rows, columns) in zip(group.problem.images, grids, strict=True)
-            ]
-        )
+        found = []
+        for image, picture in zip(group.problem.images, group.pictures, strict=True):
+            received = picture.in_rows(self._attention_received(image, *picture.grid))
+            found.append(pad(received, (0, picture.num_patches - picture.num_first)))
+        return torch.cat(found)
 
     def _attention_received(
         self, image: Image.Image, rows: int, columns: int
@@ -127,13 +122,6 @@ class DinoSaliency:
         pixels = torch.from_numpy(np.asarray(resized, dtype=np.float32) / 255.0)
         normalised = (pixels - torch.tensor(_MEAN)) / torch.tensor(_DEVIATION)
         return normalised.permute(2, 0, 1)[None].to(self._model.device)
-
-    def _in_patch_order(self, grid: Float[Tensor, "row column"]) -> Float[Tensor, " patch"]:
-        """Processors order patches token by token: the merged ones of a token stand together."""
-        rows, columns = grid.shape
-        merge = self.merge_size
-        cells = grid.reshape(rows // merge, merge, columns // merge, merge)
-        return cells.permute(0, 2, 1, 3).reshape(-1)
 
     @cached_property
     def _model(self) -> Dinov2Model:

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from papo.masking.black import black_patches, image_patches, like_patches
+from papo.masking.black import image_patches, like_patches
+from papo.masking.hidden import hide_patches
 from papo.types import ProcessImages, PromptGroup
 
 MASK_GRIDS = ("raw", "patch", "token")
@@ -20,23 +21,22 @@ class RandomPatchMask:
       from the top left corner, cut off at the right and bottom edge; the authors' code. Resizing
       moves and blurs the squares, so few image tokens are entirely black or entirely untouched.
     * "patch": one patch of the vision tower.
-    * "token": the `merge_size` x `merge_size` patches that become one image token of the language
-      model; at ratio p a share p of what the language model reads is hidden.
+    * "token": the square of patches that becomes one image token of the language model; at ratio p
+      a share p of what the language model reads is hidden.
+
+    A thumbnail, which shows the whole picture again, is black where it shows what is hidden.
 
     Args:
         ratio: probability of hiding a cell, 0 to 1; the hidden share varies around it.
         grid: what a cell is.
         raw_square_pixels: side of a cell of the "raw" grid, in pixels of the raw picture.
-        merge_size: patches along each side of a cell of the "token" grid.
         seed: of the masks alone; the caller mixes it into the generator it hands over.
 
     Raises:
         ValueError: a setting is outside its range.
     """
 
-    def __init__(
-        self, *, ratio: float, grid: str, raw_square_pixels: int, merge_size: int, seed: int
-    ) -> None:
+    def __init__(self, *, ratio: float, grid: str, raw_square_pixels: int, seed: int) -> None:
         if not 0.0 <= ratio <= 1.0:
             raise ValueError(
                 f"a mask ratio is a probability; got {ratio}. "
@@ -46,15 +46,13 @@ class RandomPatchMask:
             raise ValueError(
                 f"a mask grid is one of {', '.join(MASK_GRIDS)}; got {grid!r}. Set masking.grid."
             )
-        for name, size in (("raw_square_pixels", raw_square_pixels), ("merge_size", merge_size)):
-            if size < 1:
-                raise ValueError(
-                    f"a mask cell has at least one pixel; got {size}. Set masking.{name}."
-                )
+        if raw_square_pixels < 1:
+            raise ValueError(
+                f"a mask cell has at least one pixel; got {raw_square_pixels}. Set masking.raw_square_pixels."
+            )
         self.ratio = ratio
         self.grid = grid
         self.raw_square_pixels = raw_square_pixels
-        self.merge_size = merge_size
         self.seed = seed
 
     def __call__(
@@ -66,14 +64,20 @@ class RandomPatchMask:
         """Returns the patches of the masked images, shaped like `group.patches`.
 
         Raises:
-            ValueError: the prompt has no image, or its patches do not form whole tokens.
+            ValueError: the prompt has no image.
         """
-        patches = image_patches(group)
+        image_patches(group)
         if self.grid == "raw":
             masked = [self._blacken_squares(image, generator) for image in group.problem.images]
             return like_patches(group, process_images(masked))
-        hidden = self._hidden_patches(group, generator).to(patches.device)
-        return torch.where(hidden.unsqueeze(1), black_patches(group, process_images), patches)
+        # Processors order patches token by token: the rows of one token stand together.
+        per_cell = torch.tensor(
+            [each.patches_per_token if self.grid == "token" else 1 for each in group.pictures]
+        )
+        cells = torch.tensor([each.num_first for each in group.pictures]) // per_cell
+        hidden = self._draw((int(cells.sum()),), generator)
+        hidden = hidden.repeat_interleave(per_cell.repeat_interleave(cells))
+        return hide_patches(group, hidden, process_images)
 
     def _blacken_squares(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         side = self.raw_square_pixels
@@ -89,25 +93,6 @@ class RandomPatchMask:
         masked = image.copy() if image.mode in ("RGB", "RGBA", "L") else image.convert("RGB")
         masked.paste("black", mask=Image.fromarray(pixels.numpy()))
         return masked
-
-    def _hidden_patches(
-        self, group: PromptGroup, generator: torch.Generator
-    ) -> Bool[Tensor, " patch"]:
-        num_patches = image_patches(group).shape[0]
-        if self.grid == "patch":
-            return self._draw((num_patches,), generator)
-        grids = [] if group.image_grid_thw is None else group.image_grid_thw.tolist()
-        whole_tokens = all(h % self.merge_size == w % self.merge_size == 0 for _, h, w in grids)
-        if not whole_tokens or sum(t * h * w for t, h, w in grids) != num_patches:
-            raise ValueError(
-                f"the {num_patches} patches of problem {group.problem.id!r} on the grids {grids} do "
-                f"not form whole image tokens of {self.merge_size}x{self.merge_size} patches; set "
-                "masking.merge_size to the merge size of the model (Qwen-VL: 2)"
-            )
-        # Processors order patches token by token: the rows of one token stand together.
-        patches_per_token = self.merge_size**2
-        hidden = self._draw((num_patches // patches_per_token,), generator)
-        return hidden.repeat_interleave(patches_per_token)
 
     def _draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Bool[Tensor, "..."]:
         # rand is below 1, so ratio 1 hides every cell and ratio 0 none.

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from papo.masking.black import black_patches, image_patches
+from papo.masking.black import image_patches
+from papo.masking.hidden import hide_patches
 from papo.types import ProcessImages, PromptGroup
 
 Saliency = Callable[[PromptGroup], Float[Tensor, " patch"]]
@@ -57,12 +58,13 @@ class SemanticMask:
         Raises:
             ValueError: the prompt has no image.
         """
-        patches = image_patches(group)
-        grids = group.image_grid_thw
-        assert grids is not None, "a prompt with patches has their grids"
-        saliency = self.saliency(group).split(grids.prod(dim=1).tolist())
-        hidden = torch.cat([self._most_salient(each) for each in saliency]).to(patches.device)
-        return torch.where(hidden.unsqueeze(1), black_patches(group, process_images), patches)
+        image_patches(group)
+        saliency = self.saliency(group).split([each.num_patches for each in group.pictures])
+        hidden = [
+            self._most_salient(values[: picture.num_first])
+            for values, picture in zip(saliency, group.pictures, strict=True)
+        ]
+        return hide_patches(group, torch.cat(hidden), process_images)
 
     def _most_salient(self, saliency: Float[Tensor, " patch"]) -> Bool[Tensor, " patch"]:
         # floor(0.6 * 5) is 2 in floating point.

@@ -1,7 +1,7 @@
 """Policies: model families behind one adapter, loading, tiny random models, scoring."""
 
-from papo.models.adapter import QwenVLAdapter, VisionFeatures
 from papo.models.checkpoint_weights import checkpoint_weights
+from papo.models.families import FamilyAdapter, VisionFeatures
 from papo.models.loading import (
     build_policy,
     check_model,
@@ -15,8 +15,8 @@ from papo.models.tiny import build_byte_tokenizer, build_tiny_policy
 from papo.models.vision_saliency import VisionTowerSaliency
 
 __all__ = [
+    "FamilyAdapter",
     "PromptEncoder",
-    "QwenVLAdapter",
     "VisionFeatures",
     "VisionLanguagePolicy",
     "VisionTowerSaliency",

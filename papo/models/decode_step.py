@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, rms_norm
 
 from papo.models.cuda_graph import Replayed, can_replay
+from papo.models.families import FamilyAdapter
 from papo.models.shared_decoding import OwnTokens, SharedPrompts, shared_decoding_attention
 
 
@@ -53,7 +54,7 @@ class DecodeStep:
     """Reads one token per row on top of shared prompts.
 
     Args:
-        language_model: of a Qwen-VL model.
+        adapter: of the model.
         static: every step has the shape of the last one until room or rows change, as a replay on a GPU
             needs it; else attention reads no more keys than there are.
 
@@ -62,8 +63,9 @@ class DecodeStep:
             one are copied here, once; norms, embeddings and rotations stay as they are.
     """
 
-    def __init__(self, language_model: Any, *, static: bool) -> None:
-        self.model, self.static = language_model, static
+    def __init__(self, adapter: FamilyAdapter, *, static: bool) -> None:
+        language_model = adapter.language_model
+        self.adapter, self.model, self.static = adapter, language_model, static
         weight = language_model.embed_tokens.weight
         self.dtype = product_dtype(weight)
         self.layers = [_layer(layer, self.dtype) for layer in language_model.layers]
@@ -164,7 +166,9 @@ class DecodeStep:
     def _rotations_until(self, stop: int) -> Float[Tensor, "position channel"]:
         """cos and sin of every position; the sign of half a rotation is in its sine."""
         weight = self.model.embed_tokens.weight
-        positions = torch.arange(stop, device=weight.device).expand(3, 1, -1)
+        positions = torch.arange(stop, device=weight.device)
+        positions = positions.expand(self.adapter.position_axes, 1, -1)
+        positions = self.adapter.rotary_positions(positions)
         cos, sin = (table[0] for table in self.model.rotary_emb(weight[:1], positions))
         first, second = sin.chunk(2, dim=-1)
         return torch.cat([cos, -first, second], dim=-1)
@@ -178,15 +182,15 @@ class Decoding:
         head_operand: of HeadPrecision.
     """
 
-    def __init__(self, language_model: Any, *, static: bool) -> None:
-        self.language_model, self.static = language_model, static
+    def __init__(self, adapter: FamilyAdapter, *, static: bool) -> None:
+        self.adapter, self.static = adapter, static
         self.head_operand: Tensor | None = None
         self._step: DecodeStep | None = None
 
     @property
     def step(self) -> DecodeStep:
         if self._step is None:
-            self._step = DecodeStep(self.language_model, static=self.static)
+            self._step = DecodeStep(self.adapter, static=self.static)
         return self._step
 
 

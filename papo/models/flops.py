@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from papo.types import PromptGroup
+from papo.models.families import family_of
+from papo.types import PictureLayout, PromptGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +24,12 @@ class ScoringShape:
     Attributes:
         prompt_lengths: tokens of each prompt.
         response_lengths: tokens of each response, group by group.
-        image_grids: (time, height, width) in patches of each image, group by group.
+        pictures: how each image lies in patches, group by group.
     """
 
     prompt_lengths: tuple[int, ...]
     response_lengths: tuple[tuple[int, ...], ...]
-    image_grids: tuple[tuple[tuple[int, int, int], ...], ...]
+    pictures: tuple[tuple[PictureLayout, ...], ...]
 
     @classmethod
     def of(cls, groups: Sequence[PromptGroup], response_mask: Tensor) -> "ScoringShape":
@@ -41,12 +42,7 @@ class ScoringShape:
                 tuple(lengths[index * num_responses : (index + 1) * num_responses])
                 for index in range(len(groups))
             ),
-            image_grids=tuple(
-                ()
-                if group.image_grid_thw is None
-                else tuple((t, h, w) for t, h, w in group.image_grid_thw.tolist())
-                for group in groups
-            ),
+            pictures=tuple(group.pictures for group in groups),
         )
 
 
@@ -101,8 +97,8 @@ def padded_flops(
     prompt_part = token * prompt + pair * _causal_pairs(prompt)
     return ScoringFlops(
         vision=sum(
-            (len(lengths) if images_per_response else 1) * sum(map(_image_flops(config), grids))
-            for lengths, grids in zip(shape.response_lengths, shape.image_grids, strict=True)
+            (len(lengths) if images_per_response else 1) * _pictures_flops(config, pictures)
+            for lengths, pictures in zip(shape.response_lengths, shape.pictures, strict=True)
         ),
         prompts=num_rows * prompt_part,
         responses=num_rows * (row - prompt_part),
@@ -112,7 +108,12 @@ def padded_flops(
 
 def vision_flops(config: PreTrainedConfig, shape: ScoringShape) -> int:
     """One pass of the vision tower over every image."""
-    return sum(map(_image_flops(config), (grid for grids in shape.image_grids for grid in grids)))
+    return sum(_pictures_flops(config, pictures) for pictures in shape.pictures)
+
+
+def _pictures_flops(config: PreTrainedConfig, pictures: Sequence[PictureLayout]) -> int:
+    adapter = family_of(config).adapter
+    return sum(adapter.vision_flops(config, picture) for picture in pictures)
 
 
 def _causal_pairs(length: int) -> int:
@@ -139,45 +140,3 @@ def _pair_flops(text: Any) -> int:
     """Score and value of one query-key pair, all heads and layers."""
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return int(4 * text.num_attention_heads * head_dim * text.num_hidden_layers)
-
-
-def _image_flops(config: Any) -> Any:
-    """Returns the cost of one image as a function of its grid in patches."""
-    vision = config.vision_config
-    hidden, merge = vision.hidden_size, vision.spatial_merge_size
-    channels = getattr(vision, "in_channels", 3)
-    patch = 2 * hidden * channels * vision.temporal_patch_size * vision.patch_size**2
-    is_gated = config.model_type == "qwen2_5_vl"
-    block = 2 * (4 * hidden**2 + (3 if is_gated else 2) * hidden * vision.intermediate_size)
-    merged = hidden * merge**2
-    merger = 2 * merged * (merged + vision.out_hidden_size)
-    num_mergers = 1 + len(getattr(vision, "deepstack_visual_indexes", ()))
-    num_full = len(vision.fullatt_block_indexes) if is_gated else vision.depth
-
-    def cost(grid: tuple[int, int, int]) -> int:
-        frames, rows, columns = grid
-        patches = frames * rows * columns
-        linear = (
-            patches * (patch + vision.depth * block) + patches // merge**2 * num_mergers * merger
-        )
-        full = frames * (rows * columns) ** 2
-        attention = num_full * full
-        if num_full < vision.depth:
-            side = vision.window_size // vision.patch_size
-            attention += (
-                (vision.depth - num_full)
-                * frames
-                * sum(
-                    (height * width) ** 2
-                    for height in _window_sides(rows, side)
-                    for width in _window_sides(columns, side)
-                )
-            )
-        return int(linear + 4 * hidden * attention)
-
-    return cost
-
-
-def _window_sides(length: int, side: int) -> list[int]:
-    """Lengths of the windows along one side; the last one is cut."""
-    return [min(side, length - start) for start in range(0, length, side)]

@@ -19,9 +19,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from papo.models.adapter import SUPPORTED_FAMILIES, QwenVLAdapter
+from papo.models.families import FamilyAdapter, family_of
 from papo.models.lora import add_adapters, lora_parts
 from papo.models.meta_loading import model_in_files
 from papo.models.policy import VisionLanguagePolicy
@@ -61,11 +60,7 @@ def check_model(
         ValueError: no adapter for its family.
     """
     location, config = _find_config(path, hub_id, revision, trust_remote_code)
-    if config.model_type not in SUPPORTED_FAMILIES:
-        raise ValueError(
-            f"no adapter for model family {config.model_type!r} of {location}; supported: "
-            f"{', '.join(SUPPORTED_FAMILIES)}. Set model= or model.path= to one of these."
-        )
+    family_of(config, named=location).adapter.check(config)
     return ModelCheck(location=location, config=config)
 
 
@@ -86,9 +81,9 @@ def load_policy(
     trust_remote_code: bool,
     lora: Mapping[str, Any] | None = None,
     leave_in_files: bool = False,
-    adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
+    adapter: Callable[[PreTrainedModel], FamilyAdapter] | None = None,
 ) -> VisionLanguagePolicy:
-    """Loads weights, tokenizer and image processor of a Qwen-VL model.
+    """Loads weights, tokenizer and image processor of a model.
 
     Args:
         path: a local Hugging Face folder; wins over `hub_id`.
@@ -126,9 +121,8 @@ def load_policy(
     settings = {**source, "dtype": precision, "attn_implementation": attn_implementation}
     model, files = _model(location, config, settings, leave_in_files)
     tokenizer = AutoTokenizer.from_pretrained(location, **source)
-    image_processor = Qwen2VLImageProcessorPil.from_pretrained(
-        location, revision=source["revision"]
-    )
+    processor_class = family_of(config).pictures.processor_class
+    image_processor = processor_class.from_pretrained(location, revision=source["revision"])
     policy = build_policy(
         model=model,
         tokenizer=tokenizer,
@@ -162,7 +156,7 @@ def build_policy(
     *,
     model: PreTrainedModel,
     tokenizer: Any,
-    image_processor: Qwen2VLImageProcessorPil,
+    image_processor: Any,
     min_pixels: int | None,
     max_pixels: int | None,
     gradient_checkpointing: bool | Literal["auto"],
@@ -171,7 +165,7 @@ def build_policy(
     scoring: str,
     head_chunk_size: int,
     lora: Mapping[str, Any] | None = None,
-    adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
+    adapter: Callable[[PreTrainedModel], FamilyAdapter] | None = None,
 ) -> VisionLanguagePolicy:
     """Assembles a policy from parts already in memory; arguments as of `load_policy`."""
     if lora is not None:
@@ -214,28 +208,20 @@ def load_encoder(
     tokenizer = AutoTokenizer.from_pretrained(
         location, trust_remote_code=trust_remote_code, **source
     )
-    processor = Qwen2VLImageProcessorPil.from_pretrained(location, **source)
+    processor = family_of(config).pictures.processor_class.from_pretrained(location, **source)
     return _encoder(tokenizer, processor, config, min_pixels, max_pixels)
 
 
 def _encoder(
     tokenizer: Any,
-    image_processor: Qwen2VLImageProcessorPil,
+    image_processor: Any,
     config: PreTrainedConfig,
     min_pixels: int | None,
     max_pixels: int | None,
 ) -> PromptEncoder:
-    size = dict(image_processor.size)
-    if min_pixels is not None:
-        size["shortest_edge"] = min_pixels
-    if max_pixels is not None:
-        size["longest_edge"] = max_pixels
-    image_processor.size = size
-    return PromptEncoder(
-        tokenizer=tokenizer,
-        image_processor=image_processor,
-        image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
-    )
+    pictures = family_of(config).pictures(image_processor, tokenizer, config)
+    pictures.limit(min_pixels=min_pixels, max_pixels=max_pixels)
+    return PromptEncoder(tokenizer=tokenizer, family_pictures=pictures)
 
 
 def _find_config(

@@ -5,7 +5,7 @@ one the run began with, to the bit, so the reference policy needs no second copy
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-_FOLDERS = {"language": "model.language_model", "vision": "model.visual"}
+from papo.models.families import model_parts
+
+_PARTS = ("language", "vision")
 _ADAPTER = "default"
 
 
@@ -53,8 +55,8 @@ def lora_parts(settings: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Lo
     Raises:
         ValueError: another key, a missing one, or both parts null.
     """
-    if unknown := sorted(set(settings) - set(_FOLDERS)):
-        raise ValueError(f"model.lora has the keys {', '.join(_FOLDERS)}; got {unknown[0]!r}")
+    if unknown := sorted(set(settings) - set(_PARTS)):
+        raise ValueError(f"model.lora has the keys {', '.join(_PARTS)}; got {unknown[0]!r}")
     parts = {}
     for name, part in settings.items():
         if part is None:
@@ -84,17 +86,20 @@ def add_adapters(model: PreTrainedModel, parts: Mapping[str, LoraPart]) -> None:
         ValueError: peft is not installed or does not fit transformers, or a target names no linear layer.
     """
     peft = _import_peft()
+    patterns = {}
     for name, part in parts.items():
-        _check_targets(model, name, part)
+        folders = _folders(model, name)
+        _check_targets(model, folders, name, part)
+        patterns[name] = _pattern(folders, part)
     first, *others = parts
     config = peft.LoraConfig(
         r=parts[first].r,
         lora_alpha=parts[first].alpha,
         lora_dropout=0.0,
         base_model_name_or_path=model.name_or_path,
-        target_modules="|".join(_pattern(name, part) for name, part in parts.items()),
-        rank_pattern={_pattern(name, parts[name]): parts[name].r for name in others},
-        alpha_pattern={_pattern(name, parts[name]): parts[name].alpha for name in others},
+        target_modules="|".join(patterns.values()),
+        rank_pattern={patterns[name]: parts[name].r for name in others},
+        alpha_pattern={patterns[name]: parts[name].alpha for name in others},
     )
     with _stand_ins_for_unread_weights(model):
         # peft itself, not `model.add_adapter`: transformers 5.24 asks there for a peft nobody has released.
@@ -212,19 +217,29 @@ def _adapted_layers(model: nn.Module) -> list[tuple[str, Any]]:
     return [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
-def _pattern(name: str, part: LoraPart) -> str:
+def _folders(model: PreTrainedModel, name: str) -> tuple[str, ...]:
+    """The names of the modules of one part."""
+    parts = model_parts(model)
+    return (parts.language,) if name == "language" else parts.vision
+
+
+def _pattern(folders: Sequence[str], part: LoraPart) -> str:
     """Matches the full names of the target layers of one part, in the syntax of peft.
 
     The patch embedding is a convolution whose name ends like that of a linear layer.
     """
     targets = "|".join(map(re.escape, part.targets))
-    return rf"{re.escape(_FOLDERS[name])}\.(?!patch_embed).*\.({targets})"
+    inside = "|".join(map(re.escape, folders))
+    return rf"({inside})\.(?!(.*\.)?patch_embed)(.*\.)?({targets})"
 
 
-def _check_targets(model: PreTrainedModel, name: str, part: LoraPart) -> None:
+def _check_targets(
+    model: PreTrainedModel, folders: Sequence[str], name: str, part: LoraPart
+) -> None:
     linear = {
         full.rpartition(".")[2]
-        for full, module in model.get_submodule(_FOLDERS[name]).named_modules()
+        for folder in folders
+        for full, module in model.get_submodule(folder).named_modules()
         if isinstance(module, nn.Linear)
     }
     if unknown := sorted(set(part.targets) - linear):

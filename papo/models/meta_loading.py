@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from papo.models.families import model_parts
 from papo.models.lora import add_adapters, lora_parts
 from papo.models.weight_files import NotInRows, WeightFiles
 
@@ -94,7 +95,8 @@ def meta_model(
         if parts:
             add_adapters(model, parts)
     if not parts and freeze_vision:
-        model.model.visual.requires_grad_(False)
+        for module in model_parts(model).vision_modules(model):
+            module.requires_grad_(False)
     return model
 
 

@@ -29,7 +29,7 @@ class PackedPrompts:
 
     order: tuple[int, ...]
     ids: Int[Tensor, " token"]
-    positions: Int[Tensor, "3 token"]
+    positions: Int[Tensor, "axis token"]
     rows: Int[Tensor, "prompt prompt_token"]
     layout: SharedPrefixLayout
 

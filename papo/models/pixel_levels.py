@@ -5,12 +5,12 @@ the device that reads them unpacks them, which moves a quarter of the bytes as w
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 
 class PixelLevels:
@@ -20,7 +20,7 @@ class PixelLevels:
         image_processor: is asked for them, so that they are its own to the last bit.
     """
 
-    def __init__(self, image_processor: Qwen2VLImageProcessorPil) -> None:
+    def __init__(self, image_processor: Any) -> None:
         levels = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 1, 256))
         scaled = image_processor.rescale(levels, image_processor.rescale_factor)
         numbers = image_processor.normalize(

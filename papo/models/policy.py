@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from papo.functional import HeadPrecision, TokenStatistics, token_statistics
-from papo.models.adapter import QwenVLAdapter
+from papo.models.families import FamilyAdapter, family_of
 from papo.models.hidden_states import HIDDEN_QUANTITIES, ImageCosines
 from papo.models.measure import measured, views_to_read
 from papo.models.policy_weights import PolicyWeights
@@ -26,11 +26,11 @@ from papo.models.reader import Prefix, PromptReader
 from papo.models.response_rows import at_tokens, check_rows, read_together, shown_in
 from papo.models.scoring import BACKENDS, BackendChoice
 from papo.models.vision_cache import VisionFeatureCache
-from papo.types import IMAGE, Problem, PromptGroup, Quantity, TokenScores, ViewScores
+from papo.types import IMAGE, PictureLayout, Problem, PromptGroup, Quantity, TokenScores, ViewScores
 
 
 class VisionLanguagePolicy(PolicyWeights):
-    """A Qwen-VL model that encodes problems and scores responses (the Policy Protocol).
+    """A vision-language model that encodes problems and scores responses (the Policy Protocol).
 
     Args:
         model: the Hugging Face model; its parameters are the policy's.
@@ -44,7 +44,7 @@ class VisionLanguagePolicy(PolicyWeights):
             `recompute_activations` is called, by one who has counted memory.
         freeze_vision: leave the vision tower as it is; its features are then computed once per tensor
             of patches, and a copy of the policy shares them.
-        adapter: reads prompts with the model; a class of one's own derives from that of the family.
+        adapter: reads prompts with the model; a class of one's own derives from that of the family. None: that one.
 
     Raises:
         ValueError: an unsupported model family, a temperature that is not finite and above 0, or an impossible `scoring`.
@@ -60,7 +60,7 @@ class VisionLanguagePolicy(PolicyWeights):
         head_chunk_size: int,
         gradient_checkpointing: bool | Literal["auto"],
         freeze_vision: bool,
-        adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
+        adapter: Callable[[PreTrainedModel], FamilyAdapter] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < temperature < float("inf"):
@@ -68,12 +68,13 @@ class VisionLanguagePolicy(PolicyWeights):
                 f"sampling needs a finite temperature above 0; got {temperature}. Set rollout.temperature."
             )
         self.model = model
-        self.adapter = adapter(model)
+        self.adapter = (adapter or family_of(model.config).adapter)(model)
         self.freeze_vision = freeze_vision
         cache = None
         if freeze_vision:
-            self.adapter.vision_tower.requires_grad_(False)
-            cache = VisionFeatureCache(self.adapter.vision_tower)
+            for module in self.adapter.vision_modules:
+                module.requires_grad_(False)
+            cache = VisionFeatureCache(self.adapter.vision_modules)
         self.reader = PromptReader(self.adapter, cache, encoder.pixel_levels)
         self.choose_backend = BackendChoice(scoring=scoring, config=model.config)
         self.encoder = encoder
@@ -107,7 +108,7 @@ class VisionLanguagePolicy(PolicyWeights):
         # The adapter must point at the copied model, and the encoder holds nothing to copy. A frozen
         # tower is the same in both, so the copy shares it and the features it has computed.
         if self.freeze_vision:
-            memo[id(self.adapter.vision_tower)] = self.adapter.vision_tower
+            memo.update((id(module), module) for module in self.adapter.vision_modules)
         copied = VisionLanguagePolicy(
             model=deepcopy(self.model, memo),
             encoder=self.encoder,
@@ -151,19 +152,18 @@ class VisionLanguagePolicy(PolicyWeights):
 
     def _encode_one(self, problem: Problem) -> PromptGroup:
         rendered = self.encoder.render(problem)
-        patches, grid, counts = None, None, []
+        patches, pictures = None, tuple[PictureLayout, ...]()
         if problem.images:
-            patches, grid = self.encoder.process_images(problem.images)
-            counts = (grid.prod(dim=1) // self.adapter.merge_size**2).tolist()
-        prompt_ids = self.encoder.tokenize(problem, rendered, counts)
-        positions, next_position = self.adapter.positions(prompt_ids, grid)
+            patches, pictures = self.encoder.process_images(problem.images)
+        prompt_ids = self.encoder.tokenize(problem, rendered, pictures)
+        positions, next_position = self.adapter.positions(prompt_ids, pictures)
         return PromptGroup(
             problem=problem,
             prompt_ids=prompt_ids,
             position_ids=positions,
             next_position=next_position,
             patches=patches,
-            image_grid_thw=grid,
+            pictures=pictures,
         )
 
     def packed(self, group: PromptGroup) -> PromptGroup:
@@ -181,10 +181,10 @@ class VisionLanguagePolicy(PolicyWeights):
     def pictures(
         self,
         patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"],
-        image_grid_thw: Int[Tensor, "image 3"],
+        pictures: Sequence[PictureLayout],
     ) -> tuple[Image, ...]:
         """What the vision tower sees, as pictures."""
-        return self.encoder.pictures(patches, image_grid_thw)
+        return self.encoder.pictures(patches, pictures)
 
     def prompt_length(self, problem: Problem) -> int:
         """Exact number of prompt tokens of a problem, without processing its images."""

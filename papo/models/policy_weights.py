@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from papo.models.adapter import QwenVLAdapter
+from papo.models.families import FamilyAdapter
 from papo.models.lora import adapters_off, has_adapters, merged_copy, save_adapter
 from papo.models.prompt_encoder import PromptEncoder
 from papo.models.reader import PromptReader
@@ -30,7 +30,7 @@ class PolicyWeights(nn.Module):
     """
 
     model: PreTrainedModel
-    adapter: QwenVLAdapter
+    adapter: FamilyAdapter
     encoder: PromptEncoder
     reader: PromptReader
     freeze_vision: bool
@@ -80,16 +80,16 @@ class PolicyWeights(nn.Module):
 
     def shard_units(self) -> list[nn.Module]:
         """The layers, in the order of a pass; a frozen tower is not among them."""
-        towers = () if self.freeze_vision else self.adapter.vision_tower.blocks
-        return [*towers, *self.model.model.language_model.layers]
+        towers = () if self.freeze_vision else self.adapter.vision_layers
+        return [*towers, *self.adapter.language_model.layers]
 
-    def kept_whole(self) -> nn.Module | None:
-        """A frozen vision tower: whether a pass calls it depends on what is remembered of its pictures."""
-        return self.adapter.vision_tower if self.freeze_vision else None
+    def kept_whole(self) -> list[nn.Parameter]:
+        """Those of a frozen vision tower: whether a pass calls it depends on what is remembered of its pictures."""
+        return self.adapter.parts.vision_parameters(self.model) if self.freeze_vision else []
 
     def picture_parameters(self) -> list[nn.Parameter]:
         """The trained parameters that only prompts with pictures give a gradient."""
-        return [p for p in self.adapter.vision_tower.parameters() if p.requires_grad]
+        return [p for p in self.adapter.parts.vision_parameters(self.model) if p.requires_grad]
 
     @property
     def passes_alike(self) -> bool:

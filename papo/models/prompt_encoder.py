@@ -13,10 +13,10 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from papo.models.families import FamilyPictures
 from papo.models.pixel_levels import PixelLevels
-from papo.types import IMAGE_MARKER, Problem, shown
+from papo.types import IMAGE_MARKER, PictureLayout, Problem, shown
 
 # A chat template for reasoning models opens the thought in the prompt; graders want to see it.
 _OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
@@ -25,26 +25,19 @@ _OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
 class PromptEncoder:
     """Renders and tokenises prompts and turns pictures into patches.
 
-    Uses the image processor of the Qwen-VL family without torchvision, so that it gives the same
-    patches on every machine.
-
     Args:
         tokenizer: with a chat template that writes one image token per image.
-        image_processor: patch size, merge size, pixel limits and normalisation.
-        image_token: the text of the image slot, e.g. `<|image_pad|>`.
+        family_pictures: what the model's family makes of pictures, and of their places in a prompt.
     """
 
     def __init__(
-        self,
-        *,
-        tokenizer: PreTrainedTokenizerBase,
-        image_processor: Qwen2VLImageProcessorPil,
-        image_token: str,
+        self, *, tokenizer: PreTrainedTokenizerBase, family_pictures: FamilyPictures
     ) -> None:
         self.tokenizer = tokenizer
-        self.image_processor = image_processor
-        self.pixel_levels = PixelLevels(image_processor)
-        self.image_token_id = tokenizer.get_vocab()[image_token]
+        self.family_pictures = family_pictures
+        self.image_processor = family_pictures.processor
+        self.pixel_levels = PixelLevels(self.image_processor)
+        self.image_token_id = family_pictures.image_token_id
 
     def render(self, problem: Problem) -> str:
         """The prompt text, with one image token per image and the assistant's turn opened.
@@ -82,76 +75,49 @@ class PromptEncoder:
 
     def process_images(
         self, images: Sequence[Image.Image]
-    ) -> tuple[Float[Tensor, "patch pixel"], Int[Tensor, "image 3"]]:
-        """Normalised patches of all images, merged cells contiguous, and the grid of each image."""
-        processed = self.image_processor(
-            images=[image.convert("RGB") for image in images], return_tensors="pt"
-        )
-        return processed["pixel_values"], processed["image_grid_thw"]
+    ) -> tuple[Float[Tensor, "patch pixel"], tuple[PictureLayout, ...]]:
+        """Normalised patches of all images, one after another, and how each image lies in them."""
+        return self.family_pictures.process([image.convert("RGB") for image in images])
 
     def pictures(
         self,
         patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"],
-        image_grid_thw: Int[Tensor, "image 3"],
+        pictures: Sequence[PictureLayout],
     ) -> tuple[Image.Image, ...]:
-        """What the vision tower sees, as pictures: undoes the normalisation and the cutting."""
-        patches = self.pixel_levels.unpack(patches)
-        processor = self.image_processor
-        side, merge, frames = (
-            processor.patch_size,
-            processor.merge_size,
-            processor.temporal_patch_size,
-        )
-        mean, deviation = (
-            torch.tensor(values)[:, None, None]
-            for values in (processor.image_mean, processor.image_std)
-        )
-        pictures = []
-        sizes = image_grid_thw.prod(dim=1).tolist()
-        for part, (_, rows, columns) in zip(
-            patches.split(sizes), image_grid_thw.tolist(), strict=True
-        ):
-            cells = (rows // merge, columns // merge, merge, merge)
-            # A still picture is repeated along time; the first frame is the picture.
-            pixels = part.reshape(*cells, 3, frames, side, side)[..., 0, :, :]
-            pixels = pixels.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * side, columns * side)
-            levels = ((pixels * deviation + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-            pictures.append(Image.fromarray(levels.permute(1, 2, 0).numpy()))
-        return tuple(pictures)
+        """What the vision tower sees, as pictures."""
+        parts = self.pixel_levels.unpack(patches).split([each.num_patches for each in pictures])
+        return tuple(map(self.family_pictures.shown, parts, pictures))
 
-    def num_image_tokens(self, image: Image.Image) -> int:
-        """Image tokens a picture will take, without processing it."""
-        patches = self.image_processor.get_number_of_image_patches(image.height, image.width)
-        return int(patches) // self.image_processor.merge_size**2
+    def layouts(self, images: Sequence[Image.Image]) -> tuple[PictureLayout, ...]:
+        """How pictures will lie, without processing them."""
+        return tuple(self.family_pictures.layout(image.height, image.width) for image in images)
 
     def tokenize(
-        self, problem: Problem, rendered: str, num_image_tokens: Sequence[int]
+        self, problem: Problem, rendered: str, pictures: Sequence[PictureLayout]
     ) -> Int[Tensor, " prompt_token"]:
-        """Token ids with each image slot expanded to the number of tokens of its image.
+        """Token ids with each image token expanded to those of its image.
 
         Raises:
             ValueError: the text itself contains image tokens.
         """
         ids: list[int] = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        if ids.count(self.image_token_id) != len(num_image_tokens):
+        if ids.count(self.image_token_id) != len(pictures):
             raise ValueError(
                 f"problem {shown(problem.id)!r} of {problem.source!r}: the prompt must hold one image token per "
-                f"image; got {ids.count(self.image_token_id)} for {len(num_image_tokens)} images. Either the "
+                f"image; got {ids.count(self.image_token_id)} for {len(pictures)} images. Either the "
                 "question contains the text of the image token, or the chat template does not write it."
             )
-        counts = iter(num_image_tokens)
+        expansions = (self.family_pictures.prompt_ids(picture) for picture in pictures)
         expanded = [
-            token
-            for i in ids
-            for token in ([i] * next(counts) if i == self.image_token_id else [i])
+            token for i in ids for token in (next(expansions) if i == self.image_token_id else [i])
         ]
         return torch.tensor(expanded, dtype=torch.long)
 
     def tokens(self, problem: Problem) -> list[str]:
         """The prompt token by token, as text; the slots of a picture are one entry, with their number."""
-        counts = [self.num_image_tokens(image) for image in problem.images]
         found: list[tuple[int, int]] = []
-        for one in self.tokenize(problem, self.render(problem), counts).tolist():
+        ids = self.tokenize(problem, self.render(problem), self.layouts(problem.images))
+        for one in ids.tolist():
             repeats = found and found[-1][0] == one == self.image_token_id
             found[-1:] = [(one, found[-1][1] + 1)] if repeats else [*found[-1:], (one, 1)]
         return [
@@ -162,8 +128,8 @@ class PromptEncoder:
 
     def prompt_length(self, problem: Problem) -> int:
         """Exact number of prompt tokens, without processing any image."""
-        counts = [self.num_image_tokens(image) for image in problem.images]
-        return int(self.tokenize(problem, self.render(problem), counts).shape[0])
+        pictures = self.layouts(problem.images)
+        return int(self.tokenize(problem, self.render(problem), pictures).shape[0])
 
     def identity(self) -> str:
         """Returns a hash of all that decides how long a prompt is beside its problem."""

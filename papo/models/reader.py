@@ -12,8 +12,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from papo.functional import HeadPrecision
-from papo.models.adapter import QwenVLAdapter, VisionFeatures
 from papo.models.decode_step import Decoding, can_decode, product_dtype
+from papo.models.families import FamilyAdapter, VisionFeatures
 from papo.models.packed_prompts import PackedPrompts, side_by_side, worth_packing
 from papo.models.pixel_levels import PixelLevels
 from papo.models.shared_decoding import OwnTokens, SharedPrompts
@@ -29,7 +29,7 @@ class Prefix:
         cache: keys and values of what each row has read; None where prompts are shared.
         attention_mask: True where a prompt, or the cache of a row, holds a real token.
         last_hidden: hidden state that predicts the next token of each row.
-        next_positions: M-RoPE position of the next token of each row.
+        next_positions: position of the next token of each row.
         prompts: what several rows share, if they do.
         own: what each of these rows has read beyond it.
         can_share: whether rows may share prompts.
@@ -110,7 +110,7 @@ class PaddedPrompts:
     ids: Int[Tensor, "prompt prompt_token"]
     mask: Bool[Tensor, "prompt prompt_token"]
     image_slots: Bool[Tensor, "prompt prompt_token"]
-    positions: Int[Tensor, "3 prompt prompt_token"]
+    positions: Int[Tensor, "axis prompt prompt_token"]
     next_positions: Int[Tensor, " prompt"]
 
     def lengths(self) -> Int[Tensor, " prompt"]:
@@ -133,7 +133,7 @@ class PromptReader:
 
     def __init__(
         self,
-        adapter: QwenVLAdapter,
+        adapter: FamilyAdapter,
         vision_cache: VisionFeatureCache | None,
         levels: PixelLevels,
     ) -> None:
@@ -150,7 +150,7 @@ class PromptReader:
     @contextmanager
     def decode_many(self, static: bool) -> Iterator[None]:
         """Within, weights do not change: what single tokens are read with is prepared once."""
-        self.decoding = Decoding(self.adapter.language_model, static=static)
+        self.decoding = Decoding(self.adapter, static=static)
         try:
             yield
         finally:
@@ -175,7 +175,8 @@ class PromptReader:
         longest = max(group.prompt_ids.shape[0] for group in groups)
         ids = torch.zeros(len(groups), longest, dtype=torch.long)
         mask = torch.zeros(len(groups), longest, dtype=torch.bool)
-        positions = torch.zeros(3, len(groups), longest, dtype=torch.long)
+        axes = self.adapter.position_axes
+        positions = torch.zeros(axes, len(groups), longest, dtype=torch.long)
         for row, group in enumerate(groups):
             length = group.prompt_ids.shape[0]
             ids[row, :length] = group.prompt_ids
@@ -207,16 +208,16 @@ class PromptReader:
         pictured = [group for group in groups if group.patches is not None]
         if not pictured:
             return self._nothing_seen() if self.passes_alike else None
-        patches = [_require(group.patches) for group in pictured]
-        grids = [_require(group.image_grid_thw) for group in pictured]
+        patches = [group.patches for group in pictured if group.patches is not None]
 
         def compute(indices: list[int]) -> list[VisionFeatures]:
             features = self.adapter.vision_features(
                 self.levels.unpacked([patches[i] for i in indices], self.device),
-                torch.cat([grids[i] for i in indices]),
+                [picture for i in indices for picture in pictured[i].pictures],
             )
-            merged = self.adapter.merge_size**2
-            return features.split([patches[i].shape[0] // merged for i in indices])
+            return features.split(
+                [sum(each.num_tokens for each in pictured[i].pictures) for i in indices]
+            )
 
         if self.vision_cache is None:
             return VisionFeatures.concatenate(compute(list(range(len(patches)))))
@@ -226,13 +227,14 @@ class PromptReader:
         """No feature of a small picture: the tower computes, and each of its parameters has a gradient of 0."""
         if self.vision_cache is not None:
             return None
-        adapter = self.adapter
+        config = self.adapter.model.config
+        picture = self.adapter.smallest_picture(config)
+        channels = self.adapter.patch_channels(config)
         generator = torch.Generator().manual_seed(0)
         # Noise: a norm of rows that are all 0 has a gradient that explodes.
-        patches = torch.randn(adapter.merge_size**2, adapter.patch_channels, generator=generator)
-        grid = torch.tensor([[1, adapter.merge_size, adapter.merge_size]])
-        features = adapter.vision_features(patches.to(self.device), grid)
-        nothing, _ = features.split([0, 1])
+        patches = torch.randn(picture.num_patches, channels, generator=generator)
+        features = self.adapter.vision_features(patches.to(self.device), [picture])
+        nothing, _ = features.split([0, picture.num_tokens])
         return nothing
 
     def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
@@ -299,7 +301,7 @@ class PromptReader:
         One at a time where rows share prompts.
         """
         if prefix.own is not None and prefix.prompts is not None:
-            decoding = self.decoding or Decoding(self.adapter.language_model, static=False)
+            decoding = self.decoding or Decoding(self.adapter, static=False)
             prefix.last_hidden = decoding.step(
                 prefix.own,
                 prefix.prompts,
@@ -309,8 +311,7 @@ class PromptReader:
             )
             return prefix.last_hidden[:, None]
         num_tokens = token_ids.shape[1]
-        offsets = torch.arange(num_tokens, device=token_ids.device)
-        positions = (prefix.next_positions[:, None] + offsets).expand(3, -1, -1)
+        positions = self.positions_from(prefix.next_positions, num_tokens)
         prefix.attention_mask = torch.cat([prefix.attention_mask, token_mask], dim=1)
         hidden = self.adapter.backbone(
             self.adapter.token_embeddings(token_ids),
@@ -322,7 +323,9 @@ class PromptReader:
         prefix.next_positions = prefix.next_positions + num_tokens
         return hidden
 
-
-def _require(value: Tensor | None) -> Tensor:
-    assert value is not None, "a group with patches has a grid"
-    return value
+    def positions_from(
+        self, next_positions: Int[Tensor, " row"], num_tokens: int
+    ) -> Int[Tensor, "axis row token"]:
+        """Positions of so many tokens after those of each row, the same on all axes."""
+        offsets = torch.arange(num_tokens, device=next_positions.device)
+        return (next_positions[:, None] + offsets).expand(self.adapter.position_axes, -1, -1)

@@ -9,157 +9,55 @@ from typing import Any, Literal
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import (
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-)
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from papo.models.adapter import QwenVLAdapter
+from papo.models.families import FAMILIES, SUPPORTED_FAMILIES, Family, FamilyAdapter, TinySizes
 from papo.models.loading import build_policy
 from papo.models.policy import VisionLanguagePolicy
 
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""The chat format of Qwen-VL, without its default system message."""
-
-
-def build_byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer: one token per UTF-8 byte, plus the special tokens of Qwen-VL."""
+def build_byte_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: one token per UTF-8 byte, plus the special tokens of a model family."""
+    found = _family(family)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=found.end_token,
+        pad_token=found.pad_token,
         additional_special_tokens=[
-            token for token in SPECIAL_TOKENS if token not in ("<|im_end|>", "<|endoftext|>")
+            token
+            for token in found.special_tokens
+            if token not in (found.end_token, found.pad_token)
         ],
         clean_up_tokenization_spaces=False,
+        # None of them would take the others' place.
+        **({"extra_special_tokens": dict(found.named_tokens)} if found.named_tokens else {}),
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = found.chat_template
     return tokenizer
 
 
 def build_tiny_model(
-    *,
-    family: str,
-    tokenizer: PreTrainedTokenizerFast,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_key_value_heads: int,
-    intermediate_size: int,
-    vision_hidden_size: int,
-    vision_depth: int,
-    vision_num_heads: int,
-    initializer_range: float,
-    seed: int,
+    *, family: str, tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int
 ) -> PreTrainedModel:
     """A randomly initialised model of a real architecture, float32; equal seeds, equal weights.
 
     Raises:
-        ValueError: an unknown family, or a head dimension that M-RoPE cannot split in three.
+        ValueError: an unknown family, or a head dimension that is odd or below 8.
     """
-    head_dim = hidden_size // num_heads
-    if head_dim * num_heads != hidden_size or head_dim % 2 or head_dim < 8:
+    if sizes.head_channels * sizes.num_heads != sizes.hidden_size or (
+        sizes.head_channels % 2 or sizes.head_channels < 8
+    ):
         raise ValueError(
             "a head needs an even dimension of at least 8; got "
-            f"hidden_size={hidden_size} over num_heads={num_heads}"
+            f"hidden_size={sizes.hidden_size} over num_heads={sizes.num_heads}"
         )
-    half = head_dim // 2
-    section = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
-    text: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "hidden_size": hidden_size,
-        "intermediate_size": intermediate_size,
-        "num_hidden_layers": num_layers,
-        "num_attention_heads": num_heads,
-        "num_key_value_heads": num_key_value_heads,
-        "max_position_embeddings": 8192,
-        "initializer_range": initializer_range,
-        "tie_word_embeddings": True,
-    }
-    vision: dict[str, Any] = {
-        "depth": vision_depth,
-        "hidden_size": vision_hidden_size,
-        "intermediate_size": 2 * vision_hidden_size,
-        "num_heads": vision_num_heads,
-        "out_hidden_size": hidden_size,
-        "initializer_range": initializer_range,
-    }
-
-    token_ids = tokenizer.get_vocab()
-    special: dict[str, Any] = {
-        "image_token_id": token_ids["<|image_pad|>"],
-        "video_token_id": token_ids["<|video_pad|>"],
-        "vision_start_token_id": token_ids["<|vision_start|>"],
-        "vision_end_token_id": token_ids["<|vision_end|>"],
-        "tie_word_embeddings": True,
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: PreTrainedModel
-        if family == "qwen2_5_vl":
-            rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section}
-            model = Qwen2_5_VLForConditionalGeneration(
-                Qwen2_5_VLConfig(
-                    text_config={**text, "rope_parameters": rope},
-                    vision_config={
-                        **vision,
-                        "fullatt_block_indexes": list(range(vision_depth)),
-                        "patch_size": 14,
-                    },
-                    **special,
-                )
-            )
-        elif family == "qwen3_vl":
-            rope = {
-                "rope_type": "default",
-                "rope_theta": 1e4,
-                "mrope_section": section,
-                "mrope_interleaved": True,
-            }
-            model = Qwen3VLForConditionalGeneration(
-                Qwen3VLConfig(
-                    text_config={**text, "head_dim": head_dim, "rope_parameters": rope},
-                    vision_config={
-                        **vision,
-                        "patch_size": 16,
-                        "num_position_embeddings": 256,
-                        "deepstack_visual_indexes": list(range(min(vision_depth, num_layers))),
-                    },
-                    **special,
-                )
-            )
-        else:
-            raise ValueError(f"family is qwen2_5_vl or qwen3_vl; got {family!r}. Set model.family.")
+        model = _family(family).tiny_model(sizes, tokenizer)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
@@ -187,13 +85,11 @@ def build_tiny_policy(
     head_chunk_size: int,
     seed: int,
     lora: Mapping[str, Any] | None = None,
-    adapter: Callable[[PreTrainedModel], QwenVLAdapter] = QwenVLAdapter,
+    adapter: Callable[[PreTrainedModel], FamilyAdapter] | None = None,
 ) -> VisionLanguagePolicy:
     """A random tiny policy that reads real images and real text; it knows nothing."""
-    tokenizer = build_byte_tokenizer()
-    model = build_tiny_model(
-        family=family,
-        tokenizer=tokenizer,
+    tokenizer = build_byte_tokenizer(family)
+    sizes = TinySizes(
         hidden_size=hidden_size,
         num_layers=num_layers,
         num_heads=num_heads,
@@ -203,17 +99,12 @@ def build_tiny_policy(
         vision_depth=vision_depth,
         vision_num_heads=vision_num_heads,
         initializer_range=initializer_range,
-        seed=seed,
     )
-    vision_config = model.config.vision_config
+    model = build_tiny_model(family=family, tokenizer=tokenizer, sizes=sizes, seed=seed)
     return build_policy(
         model=model,
         tokenizer=tokenizer,
-        image_processor=Qwen2VLImageProcessorPil(
-            patch_size=vision_config.patch_size,
-            temporal_patch_size=vision_config.temporal_patch_size,
-            merge_size=vision_config.spatial_merge_size,
-        ),
+        image_processor=_family(family).tiny_processor(model.config),
         min_pixels=min_pixels,
         max_pixels=max_pixels,
         gradient_checkpointing=gradient_checkpointing,
@@ -224,3 +115,11 @@ def build_tiny_policy(
         lora=lora,
         adapter=adapter,
     )
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise ValueError(
+            f"family is one of {', '.join(SUPPORTED_FAMILIES)}; got {name!r}. Set model.family."
+        )
+    return FAMILIES[name]

@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from papo.models.adapter import VisionFeatures
+from papo.models.families import VisionFeatures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,19 +25,22 @@ class VisionFeatureCache:
     entry is not used after the tower, the patches, the device or the precision has changed.
 
     Args:
-        tower: the vision tower; while any of its parameters is trainable, nothing is kept.
+        modules: of the vision tower; while any of their parameters is trainable, nothing is kept.
     """
 
-    def __init__(self, tower: nn.Module) -> None:
-        self.tower = tower
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.modules = modules
         self.entries = WeakTensorKeyDictionary()
 
     def is_valid(self) -> bool:
-        return not any(p.requires_grad for p in self.tower.parameters())
+        return not any(p.requires_grad for p in self._parameters())
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for module in self.modules for p in module.parameters()]
 
     def copy(self) -> "VisionFeatureCache":
         """Knows the same, and learns apart from this one."""
-        copied = VisionFeatureCache(self.tower)
+        copied = VisionFeatureCache(self.modules)
         copied.entries = self.entries.copy()
         return copied
 
@@ -72,7 +75,7 @@ class VisionFeatureCache:
 
     def _tower_stamp(self) -> tuple[object, ...]:
         """What must be the same for features to be the same; loading weights raises `_version`."""
-        parameters = list(self.tower.parameters())
+        parameters = self._parameters()
         device, dtype = parameters[0].device, parameters[0].dtype
         autocast = (
             torch.get_autocast_dtype(device.type)

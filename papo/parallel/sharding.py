@@ -131,8 +131,7 @@ class Sharding:
         )
 
     def _shard(self, policy: Any, mesh: DeviceMesh, precision: MixedPrecisionPolicy) -> None:
-        part = policy.kept_whole()
-        ignored = set() if part is None else set(part.parameters())
+        ignored = set(policy.kept_whole())
         assert not any(p.requires_grad for p in ignored), "what is trained is in shards"
         _cast(ignored, torch.bfloat16 if self.half_precision else None)
         for unit in policy.shard_units():

@@ -1,13 +1,14 @@
 """What an engine behind a server needs of the policy whose weights it holds."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
 from papo.rollout.sampler import DecodingPolicy
-from papo.types import Policy
+from papo.types import PictureLayout, Policy
 
 
 @runtime_checkable
@@ -26,5 +27,5 @@ class ServedPolicy(DecodingPolicy, Policy, Protocol):
     def banned_token_ids(self) -> tuple[int, ...]: ...
 
     def pictures(
-        self, patches: Float[Tensor, "patch pixel"], image_grid_thw: Int[Tensor, "image 3"]
+        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
     ) -> tuple[Image, ...]: ...

@@ -68,11 +68,7 @@ def question(
         seed: of its draws. A server gives response j the seed `seed + j`, so seeds of prompts are hashes.
         drawing: how.
     """
-    pictures = (
-        ()
-        if group.patches is None or group.image_grid_thw is None
-        else policy.pictures(group.patches, group.image_grid_thw)
-    )
+    pictures = () if group.patches is None else policy.pictures(group.patches, group.pictures)
     return {
         "model": drawing.model,
         "token_ids": _one_token_per_picture(policy, group, len(pictures)),

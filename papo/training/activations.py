@@ -1,6 +1,6 @@
 """What passes over the data hold: a count of what autograd keeps, layer by layer, from shapes alone.
 
-The counts follow the layers of Qwen2.5-VL and Qwen3-VL as transformers computes them and the attention of
+The counts follow the layers of the model families as transformers computes them and the attention of
 papo.models.shared_prefix. `tests/training/test_memory_counted.py` compares them with every storage that is
 alive in a pass on a CPU, within 10 %. Not compared: other kernels of attention, CUDA's allocator (its blocks
 are rounded up and may lie idle) and the workspaces of cuBLAS.
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from papo.models.families import family_of, model_parts
 
 _FLOAT32 = 4
 
@@ -79,13 +81,13 @@ def activation_bytes(
     again. A layer is never alone: its backward pass holds gradients of what it kept.
 
     Args:
-        model: of a family that papo.models.adapter knows; it may be on the meta device.
+        model: of a family that papo.models.families knows; it may be on the meta device.
         sizes: of the pass.
         precision: of the pass.
         checkpointing: activations are computed again in the backward pass.
         second_gradient: bytes of the gradient of all that is trained, as a pass makes it.
     """
-    decoder = model.model.language_model
+    decoder = model_parts(model).language_model(model)
     config = model.config.get_text_config()
     layer = _decoder_layer(config, decoder.layers[0], sizes, precision)
     inputs = precision.residual * config.hidden_size * sizes.tokens
@@ -122,14 +124,16 @@ class _Stack:
 
 
 def _seen(model: Any, patches: int, precision: PassPrecision, *, checkpointing: bool) -> _Stack:
-    tower, config = model.model.visual, model.config.vision_config
-    if not any(p.requires_grad for p in tower.parameters()):
+    parts, config = model_parts(model), model.config.vision_config
+    if not any(p.requires_grad for p in parts.vision_parameters(model)):
         return _Stack(kept=0, again=0, working=0)
-    block = _tower_block(config, tower.blocks[0], patches, precision)
-    inputs = _tower_residual(tower, precision) * config.hidden_size * patches
-    kept = len(tower.blocks) * (inputs if checkpointing else block)
+    layers = parts.vision_stack(model)
+    block = _tower_block(config, layers[0], patches, precision)
+    inputs = _tower_residual(parts.vision_modules(model)[0], precision)
+    inputs *= config.hidden_size * patches
+    kept = len(layers) * (inputs if checkpointing else block)
     return _Stack(
-        kept=kept + _tower_ends(config, tower, patches, precision),
+        kept=kept + _tower_ends(model, patches, precision),
         again=block - inputs if checkpointing else 0,
         working=patches
         * max(2 * precision.width * config.intermediate_size, 7 * _FLOAT32 * config.hidden_size),
@@ -163,7 +167,7 @@ def _decoder_layer(
 
 def _tower_block(config: Any, block: nn.Module, patches: int, precision: PassPrecision) -> int:
     hidden, width = config.hidden_size, precision.width
-    norms = _norm(block.norm1, width) + _norm(block.norm2, width)
+    norms = sum(_norm(norm, width) for norm in _norms(block))
     gates = 3 if hasattr(block.mlp, "gate_proj") else 1
     per_patch = norms * hidden + _linear_inputs(block, precision)
     # Rotated queries and keys, the projection whose part the values are, and what was attended.
@@ -171,19 +175,29 @@ def _tower_block(config: Any, block: nn.Module, patches: int, precision: PassPre
     return per_patch * patches + _weight_casts(block, precision)
 
 
-def _tower_ends(config: Any, tower: Any, patches: int, precision: PassPrecision) -> int:
+def _tower_ends(model: Any, patches: int, precision: PassPrecision) -> int:
     """The pixels, and the mergers behind the blocks."""
-    mergers = [tower.merger, *getattr(tower, "deepstack_merger_list", ())]
-    pixels = config.in_channels * config.temporal_patch_size * config.patch_size**2
-    norm = _norm(getattr(tower.merger, "ln_q", None) or tower.merger.norm, precision.width)
-    per_patch = pixels * precision.width
-    per_patch += len(mergers) * config.hidden_size * (norm + 3 * precision.width)
+    adapter = family_of(model.config).adapter
+    mergers = adapter.parts.merger_modules(model)
+    per_patch = adapter.patch_channels(model.config) * precision.width
+    for merger in mergers:
+        norms = sum(_norm(norm, precision.width) for norm in _norms(merger))
+        per_patch += model.config.vision_config.hidden_size * (norms + 3 * precision.width)
     return per_patch * patches + sum(_weight_casts(merger, precision) for merger in mergers)
 
 
 def _tower_residual(tower: Any, precision: PassPrecision) -> int:
-    """Qwen3-VL adds positions, in float32, to what its convolution says of the pixels."""
-    return precision.residual if hasattr(tower, "pos_embed") else precision.width
+    """Learned positions are added, in float32, to what a convolution says of the pixels."""
+    adds_positions = any("pos" in name for name, _ in tower.named_parameters())
+    return precision.residual if adds_positions else precision.width
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    return [
+        each
+        for each in module.modules()
+        if isinstance(each, nn.LayerNorm) or type(each).__name__.endswith("RMSNorm")
+    ]
 
 
 def _norm(norm: Any, width: int) -> int:

@@ -1,13 +1,14 @@
 """How a run ends early: each failure says what was lost, what was kept and how to go on."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from papo.types import RolloutBatch, TokenScores, ViewScores
+from papo.types import PromptGroup, RolloutBatch, TokenScores, ViewScores
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -93,7 +94,10 @@ def write_batch(
     def of_view(seen: ViewScores) -> dict[str, Tensor]:
         return tensors(seen, tuple(field.name for field in fields(seen)))
 
-    prompt = ("prompt_ids", "patches", "image_grid_thw")
+    def of_prompt(group: PromptGroup) -> dict[str, Any]:
+        pictures = [asdict(picture) for picture in group.pictures]
+        return {**tensors(group, ("prompt_ids", "patches")), "pictures": pictures}
+
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
@@ -118,9 +122,9 @@ def write_batch(
                 {
                     "id": group.problem.id,
                     "question": group.problem.question,
-                    **tensors(group, prompt),
+                    **of_prompt(group),
                     "views": {
-                        view: [tensors(one, prompt) for one in shown]
+                        view: [of_prompt(one) for one in shown]
                         for view, shown in group.views.items()
                     },
                 }

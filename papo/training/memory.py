@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from papo.models.families import model_parts
 from papo.training.activations import (
     PassPrecision,
     PassSizes,
@@ -296,7 +297,7 @@ def _decoding_bytes(model: Any, precision: PassPrecision, *, on_gpu: bool) -> in
         return 0
     matrices = sum(
         parameter.numel()
-        for name, parameter in model.model.language_model.layers.named_parameters()
+        for name, parameter in model_parts(model).language_model(model).layers.named_parameters()
         if "norm" not in name
     )
     # A CPU adds up products of half precision in operands that are wide again.
@@ -306,9 +307,10 @@ def _decoding_bytes(model: Any, precision: PassPrecision, *, on_gpu: bool) -> in
 
 def _unsharded_bytes(model: Any, width: int) -> int:
     """A layer, the next one, the layer's gradient and its sum in float32; embeddings, head and their gradient."""
-    units = [*model.model.language_model.layers]
+    parts = model_parts(model)
+    units = [*parts.language_model(model).layers]
     if not _frozen_tower(model):
-        units += [*model.model.visual.blocks]
+        units += parts.vision_stack(model)
     numbers = [sum(p.numel() for p in unit.parameters()) for unit in units]
     frozen = sum(p.numel() for p in _frozen_tower(model) if isinstance(p, nn.Parameter))
     rest = sum(p.numel() for p in model.parameters()) - sum(numbers) - frozen
@@ -317,8 +319,10 @@ def _unsharded_bytes(model: Any, width: int) -> int:
 
 def _frozen_tower(model: Any) -> list[Tensor]:
     """Tensors of a vision tower that is not trained at all; none of one that is."""
-    tower = model.model.visual
-    return [] if any(p.requires_grad for p in tower.parameters()) else _tensors(tower)
+    parts = model_parts(model)
+    if any(p.requires_grad for p in parts.vision_parameters(model)):
+        return []
+    return [each for module in parts.vision_modules(model) for each in _tensors(module)]
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

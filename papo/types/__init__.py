@@ -10,6 +10,7 @@ from papo.types.records import GradedAnswer, ResponseRecord, StopReason
 from papo.types.seed import derive_seed, derive_seeds
 
 if TYPE_CHECKING:
+    from papo.types.picture import PictureLayout
     from papo.types.problem import IMAGE, IMAGE_MARKER, Problem, PromptGroup
     from papo.types.protocols import (
         AnnealedMask,
@@ -45,6 +46,7 @@ __all__ = [
     "MinibatchCounts",
     "Needs",
     "Objective",
+    "PictureLayout",
     "Policy",
     "Problem",
     "ProblemSource",

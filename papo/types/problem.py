@@ -8,6 +8,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL.Image import Image
 from torch import Tensor
 
+from papo.types.picture import PictureLayout
+
 IMAGE_MARKER = "<image>"
 """Stands in `Problem.question` where a picture belongs, once per picture."""
 
@@ -45,11 +47,12 @@ class PromptGroup:
     Attributes:
         problem: where it came from.
         prompt_ids: token ids of the prompt, image slots already expanded.
-        position_ids: M-RoPE positions (time, height, width) of the prompt tokens.
-        next_position: the position of the first response token on all three axes.
-        patches: processed image patches of all images, one after another; None without images. Levels of
-            256 where they are held packed (papo.models.pixel_levels), which masks do not read.
-        image_grid_thw: patches per image along time, height and width.
+        position_ids: of the prompt tokens, on as many axes as the model family counts positions.
+        next_position: the position of the first response token on all axes.
+        patches: what the family's processor made of all images, a row per patch, one image after another; None
+            without images. Levels of 256 where they are held packed (papo.models.pixel_levels), which masks do
+            not read.
+        pictures: of each image, where its patches and image tokens lie.
         views: the prompt as other views show it, by the name of the view: to all responses alike, or to each
             in its own way.
         salient_above: of a counterfactual view, how many standard deviations above their mean the attention weights
@@ -58,10 +61,10 @@ class PromptGroup:
 
     problem: Problem
     prompt_ids: Int[Tensor, " prompt_token"]
-    position_ids: Int[Tensor, "3 prompt_token"]
+    position_ids: Int[Tensor, "axis prompt_token"]
     next_position: int
     patches: Float[Tensor, "patch pixel"] | UInt8[Tensor, "patch pixel"] | None = None
-    image_grid_thw: Int[Tensor, "image 3"] | None = None
+    pictures: tuple[PictureLayout, ...] = ()
     views: Mapping[str, tuple["PromptGroup", ...]] = field(default_factory=dict)
     salient_above: float | None = None
 

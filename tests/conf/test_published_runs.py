@@ -117,7 +117,7 @@ def composed(name, *overrides):
 @pytest.fixture(scope="module")
 def checkpoints():
     """Configuration and meta model of each published checkpoint, with the byte tokenizer's ids."""
-    vocabulary = build_byte_tokenizer().get_vocab()
+    vocabulary = build_byte_tokenizer("qwen2_5_vl").get_vocab()
     built = {}
     for hub_id, (family, text, vision, tied, _) in CHECKPOINTS.items():
         config = family(
@@ -147,7 +147,7 @@ def hub(checkpoints, monkeypatch):
     class Tokenizers:
         @staticmethod
         def from_pretrained(hub_id, **_):
-            return build_byte_tokenizer()
+            return build_byte_tokenizer("qwen2_5_vl")
 
     def find_config(path, hub_id, revision, trust_remote_code):
         return hub_id, checkpoints[hub_id][0]

@@ -161,7 +161,7 @@ def test_the_batch_encoder_gives_what_the_policy_encodes(script, policy):
         assert torch.equal(one.prompt_ids, other.prompt_ids)
         assert torch.equal(one.position_ids, other.position_ids)
         assert torch.equal(one.patches, other.patches)
-        assert torch.equal(one.image_grid_thw, other.image_grid_thw)
+        assert one.pictures == other.pictures
         assert one.next_position == other.next_position
 
 

@@ -11,7 +11,7 @@ from papo.commands.training.preflight import preflight
 from papo.lab import PerceptionLabProblems, held_out_set, save_untrained_model, shape_named
 from papo.masking import EvidenceControlMask, EvidenceMask
 from papo.parallel import Ranks
-from papo.types import PromptGroup
+from papo.types import PictureLayout, PromptGroup
 
 
 def composed(*overrides):
@@ -83,7 +83,7 @@ def test_evidence_hides_four_boxes_and_its_control_finds_room_elsewhere():
             position_ids=torch.zeros(3, 1, dtype=torch.long),
             next_position=1,
             patches=whiteness(problem.images),
-            image_grid_thw=torch.tensor([[1, 1, 1]]),
+            pictures=(PictureLayout(rows=1, columns=1, token_side=1),),
         )
         boxes = problem.truth["boxes"].values()
         area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)

@@ -11,7 +11,7 @@ from papo.lab import PerceptionLabProblems
 from papo.lab.model import WARM_START
 from papo.masking import BlankMask, EvidenceControlMask, EvidenceMask, check_mask
 from papo.masking.evidence import evidence_boxes
-from papo.types import Problem, PromptGroup
+from papo.types import PictureLayout, Problem, PromptGroup
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def pixels_after(mask, problem, seed=0):
         position_ids=torch.zeros(3, 1, dtype=torch.long),
         next_position=1,
         patches=process_images(problem.images),
-        image_grid_thw=torch.tensor([[1, 1, 1]]),
+        pictures=(PictureLayout(rows=1, columns=1, token_side=1),),
     )
     masked = mask(group, torch.Generator().manual_seed(seed), process_images)
     return masked.reshape(*np.asarray(problem.images[0]).shape).numpy()

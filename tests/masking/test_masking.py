@@ -9,11 +9,11 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from papo.masking import BlankMask, RandomPatchMask, black_token_fraction
-from papo.types import Problem, PromptGroup
+from papo.types import PictureLayout, Problem, PromptGroup
 from papo.views import changed_fraction
 
 PROCESSOR = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=560 * 560)
-BLACK = {"raw_square_pixels": 14, "merge_size": 2, "seed": 0}
+BLACK = {"raw_square_pixels": 14, "seed": 0}
 
 
 def process_images(images):
@@ -39,7 +39,10 @@ def group_of(*images):
         position_ids=torch.zeros(3, 1, dtype=torch.long),
         next_position=1,
         patches=encoded.get("pixel_values"),
-        image_grid_thw=encoded.get("image_grid_thw"),
+        pictures=tuple(
+            PictureLayout(rows=rows, columns=columns, token_side=2)
+            for _, rows, columns in encoded.get("image_grid_thw", torch.empty(0, 3)).int().tolist()
+        ),
     )
 
 
@@ -177,8 +180,8 @@ def test_raw_squares_are_opaque_black_in_every_picture_mode(mode):
 def test_at_ratio_60_a_raw_grid_leaves_13_percent_of_tokens_black_and_a_token_grid_60():
     # Four raw squares per token when nothing is resized: 0.6^4 = 0.1296.
     group = group_of(picture(560, 560))
-    raw = black_token_fraction(masked(group, mask_with("raw")), process_images, merge_size=2)
-    token = black_token_fraction(masked(group, mask_with("token")), process_images, merge_size=2)
+    raw = black_token_fraction(masked(group, mask_with("raw")), process_images)
+    token = black_token_fraction(masked(group, mask_with("token")), process_images)
     assert raw == pytest.approx(0.1296, abs=0.08)
     assert token == pytest.approx(0.6, abs=0.12)
 
@@ -191,9 +194,9 @@ def test_the_measure_catches_masks_that_mask_nothing_or_single_pixels(two_images
     noise = torch.rand(black.shape, generator=generator()) < 0.6
     speckled = replace(two_images, patches=torch.where(noise, black, two_images.patches))
     assert changed_fraction(two_images, [speckled]) == 1.0
-    assert black_token_fraction(speckled, process_images, merge_size=2) == 0.0
+    assert black_token_fraction(speckled, process_images) == 0.0
     hidden = replace(two_images, patches=black)
-    assert black_token_fraction(hidden, process_images, merge_size=2) == 1.0
+    assert black_token_fraction(hidden, process_images) == 1.0
 
 
 @pytest.mark.parametrize("grid", ["raw", "patch", "token"])
@@ -226,18 +229,12 @@ def test_what_a_view_changes_is_counted_over_the_prompts_that_it_shows(two_image
         ({"ratio": 1.5}, "masking.ratio"),
         ({"ratio": float("nan")}, "masking.ratio"),
         ({"grid": "pixels"}, "masking.grid"),
-        ({"merge_size": 0}, "masking.merge_size"),
         ({"raw_square_pixels": 0}, "masking.raw_square_pixels"),
     ],
 )
 def test_impossible_settings_name_their_key(settings, key):
     with pytest.raises(ValueError, match=key):
         RandomPatchMask(**{"ratio": 0.6, "grid": "raw", **BLACK, **settings})
-
-
-def test_a_merge_size_that_does_not_fit_the_grid_is_refused(two_images):
-    with pytest.raises(ValueError, match=r"masking\.merge_size"):
-        mask_with("token", merge_size=3)(two_images, generator(), process_images)
 
 
 def test_a_processor_other_than_the_encoding_one_is_refused(two_images):

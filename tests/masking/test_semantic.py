@@ -11,7 +11,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from papo.masking import DinoSaliency, SemanticMask
 from papo.models import VisionTowerSaliency
-from papo.types import IMAGE_MARKER, Problem, PromptGroup
+from papo.models.families.qwen_vl import grid_thw
+from papo.types import IMAGE_MARKER, PictureLayout, Problem, PromptGroup
 
 LAYERS, HEADS, WIDTH = 3, 2, 16
 
@@ -40,7 +41,6 @@ def dino(folder, **changes):
         "revision": None,
         "layers": [2, 3],
         "max_patches": 576,
-        "merge_size": 2,
     }
     return DinoSaliency(**{**settings, **changes})
 
@@ -69,7 +69,9 @@ def group_with(num_patches, grid):
         position_ids=torch.zeros(3, 1, dtype=torch.long),
         next_position=1,
         patches=patches,
-        image_grid_thw=torch.tensor(grid),
+        pictures=tuple(
+            PictureLayout(rows=rows, columns=columns, token_side=1) for _, rows, columns in grid
+        ),
     )
 
 
@@ -111,7 +113,7 @@ def test_dino_gives_the_attention_each_patch_receives_in_the_order_of_the_patche
 ):
     image = noise_image(112, 56)  # 4 rows and 8 columns of patches, without resizing
     group = encoded(policy, image)
-    assert group.image_grid_thw.tolist() == [[1, 4, 8]]
+    assert [each.grid for each in group.pictures] == [(4, 8)]
     saliency = dino(dino_folder)
     expected = naive_attention_received(
         saliency._model, saliency._pixels(image, 4, 8), [2, 3]
@@ -178,7 +180,7 @@ def test_the_tower_gives_the_attention_it_pays_itself(family, monkeypatch):
     for block in tower.blocks:
         block.register_forward_pre_hook(lambda m, a: layer_starts.append(len(maps)))
     with torch.no_grad():
-        tower(group.patches, grid_thw=group.image_grid_thw)
+        tower(group.patches, grid_thw=grid_thw(group.pictures))
     received = torch.zeros(len(group.patches))
     full = getattr(tower, "fullatt_block_indexes", range(len(tower.blocks)))
     for layer in full:

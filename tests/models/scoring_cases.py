@@ -5,6 +5,8 @@ import sys
 import torch
 from model_fixtures import mixed_problems, noise_image, problem, with_noise_as_masked_view
 
+from papo.models.families.qwen_vl import grid_thw
+
 NUM_RESPONSES = 3
 
 
@@ -26,7 +28,7 @@ def plain_logprobs(policy, group, ids):
     if group.patches is not None:
         inputs = {
             "pixel_values": group.patches,
-            "image_grid_thw": group.image_grid_thw,
+            "image_grid_thw": grid_thw(group.pictures),
             "mm_token_type_ids": (sequence == policy.adapter.image_token_id).long(),
         }
     policy.model.model.rope_deltas = None  # cached state of an earlier call

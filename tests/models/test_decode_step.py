@@ -139,11 +139,11 @@ def test_no_weight_is_cast_per_token_and_nothing_is_kept(family):
 def test_the_weights_of_a_step_are_those_of_now_and_narrow_under_autocast_alone(family):
     policy = tiny_policy(family)
     language_model = policy.adapter.language_model
-    wide = decode_step.DecodeStep(language_model, static=False).layers[0]
+    wide = decode_step.DecodeStep(policy.adapter, static=False).layers[0]
     assert wide.down.weight.data_ptr() == language_model.layers[0].mlp.down_proj.weight.data_ptr()
     assert len(wide.qkv) == 3
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        step = decode_step.DecodeStep(language_model, static=False)
+        step = decode_step.DecodeStep(policy.adapter, static=False)
     assert step.layers[0].down.weight.dtype == torch.bfloat16
     assert len(step.layers[0].qkv) == len(step.layers[0].gate_up) == 1
     assert step._rotations_until(5).dtype == torch.float32

@@ -6,6 +6,8 @@ from model_fixtures import problem, tiny_policy
 from scoring_cases import NUM_RESPONSES, case, in_true_float64
 from torch.nn.functional import cosine_similarity
 
+from papo.models.families.qwen_vl import grid_thw
+
 BACKENDS = ("padded", "twopass", "split", "merged", "flex")
 WANTED = {("image", "image_cosine"), ("image", "image_cosine_layers")}
 
@@ -18,7 +20,7 @@ def plain_states(policy, group, ids):
     if group.patches is not None:
         inputs = {
             "pixel_values": group.patches,
-            "image_grid_thw": group.image_grid_thw,
+            "image_grid_thw": grid_thw(group.pictures),
             "mm_token_type_ids": is_image.long(),
         }
     policy.model.model.rope_deltas = None  # cached state of an earlier call

@@ -28,8 +28,8 @@ def test_every_level_of_a_picture_survives(family):
 
 
 MASKS = [
-    RandomPatchMask(ratio=0.6, grid="token", merge_size=2, raw_square_pixels=14, seed=1),
-    RandomPatchMask(ratio=0.6, grid="raw", merge_size=2, raw_square_pixels=14, seed=1),
+    RandomPatchMask(ratio=0.6, grid="token", raw_square_pixels=14, seed=1),
+    RandomPatchMask(ratio=0.6, grid="raw", raw_square_pixels=14, seed=1),
     GaussianNoiseMask(noise_std=40.0, seed=1),
     BlankMask(),
 ]
@@ -68,7 +68,7 @@ def test_scores_gradients_and_pictures_are_the_same_to_the_bit(family, freeze_vi
         scores = policy.score(held, ids, mask, views=("image", "masked"))
         value = loss(scores["image"].logprobs) - loss(scores["masked"].logprobs)
         results.append([scores["image"].logprobs.detach(), *gradients(policy, value).values()])
-        assert [p.tobytes() for p in policy.pictures(held[0].patches, held[0].image_grid_thw)] == [
-            p.tobytes() for p in policy.pictures(groups[0].patches, groups[0].image_grid_thw)
+        assert [p.tobytes() for p in policy.pictures(held[0].patches, held[0].pictures)] == [
+            p.tobytes() for p in policy.pictures(groups[0].patches, groups[0].pictures)
         ]
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

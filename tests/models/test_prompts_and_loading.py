@@ -14,6 +14,7 @@ from papo.models import (
     load_policy,
     meta_model,
 )
+from papo.models.families.qwen_vl import grid_thw
 
 LOAD = {
     "hub_id": None,
@@ -33,7 +34,7 @@ CHECK = {"revision": None, "trust_remote_code": False}
 
 
 def test_the_byte_tokenizer_returns_any_text():
-    tokenizer = build_byte_tokenizer()
+    tokenizer = build_byte_tokenizer("qwen2_5_vl")
     text = "∠ABC = 30°, 中文, \\frac{1}{2}\n\t€"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
@@ -43,8 +44,9 @@ def test_positions_are_those_of_the_hugging_face_model(family):
     policy = tiny_policy(family)
     for group in policy.encode(mixed_problems()):
         types = (group.prompt_ids == policy.adapter.image_token_id).long()[None]
+        grids = grid_thw(group.pictures) if group.pictures else None
         expected, delta = policy.model.model.get_rope_index(
-            group.prompt_ids[None], mm_token_type_ids=types, image_grid_thw=group.image_grid_thw
+            group.prompt_ids[None], mm_token_type_ids=types, image_grid_thw=grids
         )
         assert torch.equal(group.position_ids, expected[:, 0])
         assert group.next_position == group.prompt_ids.shape[0] + int(delta)
@@ -75,9 +77,8 @@ def test_a_system_prompt_is_a_turn_before_the_question(family):
         encoder.render(told)
         == f"<|im_start|>system\nLook twice.<|im_end|>\n{encoder.render(plain)}"
     )
-    assert encoder.prompt_length(told) == len(encoder.tokenize(told, encoder.render(told), [
-        encoder.num_image_tokens(image) for image in told.images
-    ]))  # fmt: skip
+    ids = encoder.tokenize(told, encoder.render(told), encoder.layouts(told.images))
+    assert encoder.prompt_length(told) == len(ids)
     assert encoder.prompt_length(told) > encoder.prompt_length(plain)
 
 
@@ -86,7 +87,7 @@ def test_the_tokens_of_a_prompt_are_its_text_with_one_entry_per_picture():
     each = problem("See <image> and <image>!", images=(noise_image(56, 56), noise_image(84, 56)))
     tokens = encoder.tokens(each)
     slots = [token for token in tokens if token.startswith("<|image_pad|>")]
-    counts = [encoder.num_image_tokens(image) for image in each.images]
+    counts = [picture.num_tokens for picture in encoder.layouts(each.images)]
     assert slots == [f"<|image_pad|> x {count}" for count in counts]
     joined = "".join(token.partition(" x ")[0] if token in slots else token for token in tokens)
     assert joined == encoder.render(each)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
+from papo.types import PictureLayout
 
 BACKENDS = ("padded", "twopass", "split", "merged")
 
@@ -160,12 +161,7 @@ def test_the_counted_operations_are_those_of_the_linear_layers(family, scoring):
     else:
         row = max(prompts) + max(lengths)
         pairs = len(lengths) * row * (row + 1) // 2
-    image_pairs = sum(
-        (t * h * w) ** 2
-        for g in groups
-        if g.patches is not None
-        for t, h, w in g.image_grid_thw.tolist()
-    )
+    image_pairs = sum(picture.num_patches**2 for g in groups for picture in g.pictures)
     attention = 4 * text.hidden_size * text.num_hidden_layers * pairs
     attention += 4 * vision.hidden_size * vision.depth * image_pairs
     counted = count(config, shape).total - attention
@@ -193,7 +189,7 @@ def test_sharing_saves_what_the_measurements_of_this_shape_say():
     shape = ScoringShape(
         prompt_lengths=(1024,),
         response_lengths=((512,) * 8,),
-        image_grids=(((1, 48, 64),),),
+        pictures=((PictureLayout(rows=48, columns=64, token_side=2),),),
     )
     shared = shared_flops(config, shape)
     plain = padded_flops(config, shape, images_per_response=True)

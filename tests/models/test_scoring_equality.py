@@ -140,10 +140,10 @@ def deviation_when(policy, monkeypatch, break_it):
 
 
 def plain_causal_mask(monkeypatch, groups):
-    from papo.models import adapter
+    from papo.models.families import QwenVLAdapter
 
     monkeypatch.setattr(
-        adapter.QwenVLAdapter,
+        QwenVLAdapter,
         "backbone",
         lambda self, embeddings, positions, mask, **kwargs: (
             self.model.model.language_model(
@@ -179,7 +179,7 @@ def one_dimensional_positions(monkeypatch, groups):
 
 
 def no_deepstack(monkeypatch, groups):
-    from papo.models.adapter import QwenVLAdapter
+    from papo.models.families import QwenVLAdapter
 
     correct = QwenVLAdapter.vision_features
     monkeypatch.setattr(

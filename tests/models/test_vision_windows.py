@@ -4,8 +4,13 @@ import pytest
 import torch
 from model_fixtures import noise_image, problem, tiny_policy
 
-from papo.models import QwenVLAdapter
-from papo.models.vision_windows import EqualWindows, install_batched_windows, windowed_attention
+from papo.models.families import QwenVLAdapter
+from papo.models.families.qwen_vl import grid_thw
+from papo.models.families.qwen_windows import (
+    EqualWindows,
+    install_batched_windows,
+    windowed_attention,
+)
 
 
 def policy_with_windows(family, depth=3, whole=(1,), **settings):
@@ -20,13 +25,13 @@ def policy_with_windows(family, depth=3, whole=(1,), **settings):
 
 def pictures(policy, sizes):
     """Patches and grid of pictures, given as (rows, columns) of image tokens."""
-    side = policy.adapter.vision_tower.patch_size * policy.adapter.merge_size
+    side = 2 * policy.adapter.vision_tower.patch_size
     images = tuple(
         noise_image(columns * side, rows * side, seed) for seed, (rows, columns) in enumerate(sizes)
     )
     [group] = policy.encode([problem("<image>" * len(images), images=images)])
-    assert group.image_grid_thw[:, 1:].tolist() == [[2 * r, 2 * c] for r, c in sizes]
-    return group.patches, group.image_grid_thw
+    assert [each.grid for each in group.pictures] == [(2 * r, 2 * c) for r, c in sizes]
+    return group.patches, group.pictures
 
 
 def features_and_gradients(policy, features):
@@ -40,11 +45,13 @@ def features_and_gradients(policy, features):
     return [part.detach() for part in parts] + [p.grad for p in tower.parameters()]
 
 
-def plain_features(policy, patches, grid):
+def plain_features(policy, patches, seen):
     """The tower as transformers runs it: window by window."""
     from papo.models import VisionFeatures
 
-    outputs = policy.model.model.get_image_features(patches, grid, return_dict=True)
+    outputs = policy.model.model.get_image_features(
+        patches, grid_thw(seen).to(patches.device), return_dict=True
+    )
     layers = outputs.get("deepstack_features") or ()
     return VisionFeatures(
         tokens=torch.cat(outputs.pooler_output),
@@ -60,9 +67,9 @@ def plain_features(policy, patches, grid):
 def test_features_and_gradients_are_those_of_one_window_at_a_time(family, sizes, implementation):
     policy = policy_with_windows(family)
     policy.adapter.vision_tower.set_attn_implementation(implementation)
-    patches, grid = pictures(policy, sizes)
-    got = features_and_gradients(policy, policy.adapter.vision_features(patches, grid))
-    expected = features_and_gradients(policy, plain_features(policy, patches, grid))
+    patches, seen = pictures(policy, sizes)
+    got = features_and_gradients(policy, policy.adapter.vision_features(patches, seen))
+    expected = features_and_gradients(policy, plain_features(policy, patches, seen))
     if implementation == "sdpa":
         assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
     for one, other in zip(got, expected, strict=True):
@@ -95,34 +102,34 @@ def count_attention_calls(monkeypatch):
 )
 def test_a_picture_takes_one_call_per_layer_and_size_of_window(monkeypatch, size, plain, batched):
     policy = policy_with_windows("qwen2_5_vl", depth=32, whole=(7, 15, 23, 31))
-    patches, grid = pictures(policy, [size])
+    patches, seen = pictures(policy, [size])
     calls = count_attention_calls(monkeypatch)
     with torch.no_grad():
-        plain_features(policy, patches, grid)
+        plain_features(policy, patches, seen)
         assert len(calls) == plain
         calls.clear()
-        policy.adapter.vision_features(patches, grid)
+        policy.adapter.vision_features(patches, seen)
     assert len(calls) == batched
 
 
 def test_pictures_of_one_size_take_one_call_per_layer(family, monkeypatch):
     policy = policy_with_windows(family, depth=2, whole=(0, 1))
-    patches, grid = pictures(policy, [(3, 5), (2, 2), (3, 5), (3, 5)])
+    patches, seen = pictures(policy, [(3, 5), (2, 2), (3, 5), (3, 5)])
     calls = count_attention_calls(monkeypatch)
     with torch.no_grad():
-        policy.adapter.vision_features(patches, grid)
+        policy.adapter.vision_features(patches, seen)
     assert [shape[0] for shape in calls] == [1, 3] * 2
 
 
 def test_nothing_of_a_pass_waits_for_the_device(family):
     # A tensor without data stands for one on a device: reading a value of it is an error.
     policy = policy_with_windows(family)
-    patches, grid = pictures(policy, [(5, 7), (2, 2)])
+    patches, seen = pictures(policy, [(5, 7), (2, 2)])
     policy.model.to("meta")
-    features = policy.adapter.vision_features(patches.to("meta"), grid)
+    features = policy.adapter.vision_features(patches.to("meta"), seen)
     assert features.tokens.shape[0] == 5 * 7 + 2 * 2
     with pytest.raises((RuntimeError, NotImplementedError)):
-        plain_features(policy, patches.to("meta"), grid.to("meta"))
+        plain_features(policy, patches.to("meta"), seen)
 
 
 def test_each_patch_attends_to_its_own_window():
@@ -160,8 +167,8 @@ def test_recomputed_layers_attend_the_same_way(family):
     results = []
     for gradient_checkpointing in (False, True):
         policy = policy_with_windows(family, gradient_checkpointing=gradient_checkpointing)
-        patches, grid = pictures(policy, [(5, 7), (3, 9)])
+        patches, seen = pictures(policy, [(5, 7), (3, 9)])
         policy.model.train(gradient_checkpointing)
-        features = policy.adapter.vision_features(patches, grid)
+        features = policy.adapter.vision_features(patches, seen)
         results.append(features_and_gradients(policy, features))
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

@@ -134,9 +134,7 @@ def probed(ranks, folder):
     problems.insert(1, problem("No picture.", images=(), answer="3", id="text"))
     run_probe(
         PerceptionProbe(
-            mask=RandomPatchMask(
-                ratio=0.6, grid="patch", raw_square_pixels=14, merge_size=2, seed=0
-            ),
+            mask=RandomPatchMask(ratio=0.6, grid="patch", raw_square_pixels=14, seed=0),
             num_masks=3,
             num_problems=None,
             num_responses=1,

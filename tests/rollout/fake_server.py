@@ -152,22 +152,21 @@ class FakeServer:
             Image.open(io.BytesIO(base64.b64decode(part["url"].partition(",")[2])))
             for part in parts
         ]
-        patches = grid = None
-        counts = []
+        patches, layouts = None, ()
         if pictures:
-            patches, grid = self.policy.encoder.process_images(pictures)
-            counts = (grid.prod(dim=1) // self.policy.adapter.merge_size**2).tolist()
-        token, left = self.policy.encoder.image_token_id, iter(counts)
+            patches, layouts = self.policy.encoder.process_images(pictures)
+        token = self.policy.encoder.image_token_id
+        left = (layout.num_tokens for layout in layouts)
         expanded = [i for one in ids for i in ([one] * next(left, 1) if one == token else [one])]
         prompt = torch.tensor(expanded)
-        positions, next_position = self.policy.adapter.positions(prompt, grid)
+        positions, next_position = self.policy.adapter.positions(prompt, layouts)
         return PromptGroup(
             problem=Problem(id="p", question="q", answer="a", images=(), source="server"),
             prompt_ids=prompt,
             position_ids=positions,
             next_position=next_position,
             patches=patches,
-            image_grid_thw=grid,
+            pictures=layouts,
         )
 
     def spoilt(self, answer):

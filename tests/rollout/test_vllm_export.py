@@ -13,6 +13,8 @@ import torch
 from model_fixtures import noise_image
 from vllm_server import ENVIRONMENT, REPOSITORY, VLLMServer, free_port, png
 
+from papo.models.families.qwen_vl import grid_thw
+
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
@@ -132,7 +134,7 @@ def by_transformers(folder, group, length):
         attention_mask=torch.ones_like(prompt),
         mm_token_type_ids=(prompt == image).int(),
         pixel_values=group.patches,
-        image_grid_thw=group.image_grid_thw,
+        image_grid_thw=grid_thw(group.pictures),
         do_sample=False,
         max_new_tokens=length,
         return_dict_in_generate=True,
@@ -157,7 +159,7 @@ def test_an_exported_policy_writes_in_vllm_and_in_transformers_what_it_does_in_i
         )
         [group] = policy.encode([one])
         # As the vision tower sees it, so that the server's own resizing is the identity.
-        [seen] = policy.pictures(group.patches, group.image_grid_thw)
+        [seen] = policy.pictures(group.patches, group.pictures)
         ids, logprobs = asked(server, group, policy, question, seen)
         hf_ids, hf_logprobs = by_transformers(exported / "policy", group, len(ids))
         assert ids.tolist() == hf_ids.tolist()
@@ -186,6 +188,6 @@ def test_what_is_served_is_what_was_trained_and_not_the_start(exported, server, 
         id="1", question="<image>What is 0?", answer="1", images=(picture,), source="test"
     )
     [group] = policy.encode([one])
-    [seen] = policy.pictures(group.patches, group.image_grid_thw)
+    [seen] = policy.pictures(group.patches, group.pictures)
     ids, logprobs = asked(server, group, policy, "What is 0?", seen)
     assert float((logprobs - own_logprobs(start, group, ids)).abs().max()) > 1e-2

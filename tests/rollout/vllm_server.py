@@ -161,9 +161,7 @@ class VLLMServer:
 
     def generate(self, policy, group, *, num_responses=4, seed=1, max_tokens=24):
         """The answer of /inference/v1/generate for one prompt."""
-        pictures = (
-            () if group.patches is None else policy.pictures(group.patches, group.image_grid_thw)
-        )
+        pictures = () if group.patches is None else policy.pictures(group.patches, group.pictures)
         return self.post(
             "/inference/v1/generate",
             {

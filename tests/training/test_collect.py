@@ -199,7 +199,7 @@ def test_a_mask_may_spare_some_pictures(tmp_path):
 def test_a_ratio_of_zero_hides_nothing_on_purpose(tmp_path):
     from papo.masking import RandomPatchMask
 
-    mask = RandomPatchMask(ratio=0.0, grid="patch", raw_square_pixels=14, merge_size=2, seed=0)
+    mask = RandomPatchMask(ratio=0.0, grid="patch", raw_square_pixels=14, seed=0)
     assert collector(tmp_path, image_mask=mask).collect(0, 0, progress=0.0).changed == {
         "masked": 0.0
     }

@@ -9,7 +9,7 @@ from papo.training.token_texts import token_texts
 
 @pytest.fixture(scope="module")
 def byte_tokenizer():
-    return build_byte_tokenizer()
+    return build_byte_tokenizer("qwen2_5_vl")
 
 
 @pytest.mark.parametrize("text", ["", "a", "aé€ x", "𝄞𝄞", "é", "two  spaces\n"])

@@ -32,7 +32,7 @@ def item(problems, index, seed=5):
 
 
 def masked_view(ratio, num_masks=4, grid="patch", seed=0):
-    make = partial(RandomPatchMask, grid=grid, raw_square_pixels=14, merge_size=2, seed=seed)
+    make = partial(RandomPatchMask, grid=grid, raw_square_pixels=14, seed=seed)
     return MaskBankView(ratio=ratio, num_masks=num_masks, make_mask=make)
 
 

@@ -216,7 +216,7 @@ def write_summary(plan: Plan, policy: Any, folder: EvaluationFolder, store: Resp
             "there is nothing to score: each is named above with its reason. Mend the data "
             "(benchmark.path=), or choose other views="
         )
-    config, size = plan.config, policy.encoder.image_processor.size
+    config, limits = plan.config, policy.encoder.family_pictures.limits
     folder.write_summary(
         summarize(
             scores,
@@ -229,8 +229,8 @@ def write_summary(plan: Plan, policy: Any, folder: EvaluationFolder, store: Resp
                     key: config.rollout[key]
                     for key in ("temperature", "top_p", "top_k", "max_response_tokens")
                 },
-                "min_pixels": size["shortest_edge"],
-                "max_pixels": size["longest_edge"],
+                "min_pixels": limits[0],
+                "max_pixels": limits[1],
                 "limit": config.benchmark.get("limit"),
                 "grader": config.benchmark.get("grader"),
                 "seed": plan.seed,

@@ -36,9 +36,7 @@ def pixels_of(image: Image.Image) -> list[Any]:
 
 def patch_mask(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     side, width, height = config["patch"], config["width"], config["height"]
-    mask = RandomPatchMask(
-        ratio=config["probability"], grid="raw", raw_square_pixels=side, merge_size=1, seed=0
-    )
+    mask = RandomPatchMask(ratio=config["probability"], grid="raw", raw_square_pixels=side, seed=0)
     shape = (-(-height // side), -(-width // side))
     hidden = torch.tensor(inputs["draws_row_major"]).reshape(shape) < config["probability"]
     white = Image.new(config["mode"], (width, height), "white")

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from papo.evaluation.probe.perception_probe import tokenize_response
 from papo.models import VisionLanguagePolicy
 from papo.reporting.csv_text import csv_text
 from papo.storage.files import write_atomically
-from papo.types import Problem, PromptGroup, ResponseRecord
+from papo.types import PictureLayout, Problem, PromptGroup, ResponseRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,8 @@ class ResponseAttention:
         image_share: per layer, share of the attention on image tokens, mean over heads and tokens.
         image_entropy: per layer, entropy in nats of the attention over the image tokens alone, of
             the mean of heads, mean over tokens; None where a layer pays them nothing.
-        grids: rows and columns of image tokens of each picture.
-        heat: the attention on each image token, pictures one after another, row by row; mean over
+        grids: rows and columns of image tokens over each picture.
+        heat: the attention on each of these places, pictures one after another, row by row; mean over
             layers, heads and tokens, so that it sums to the mean of `image_share`.
     """
 
@@ -106,8 +107,7 @@ def measure_attention(
     features = reader.vision_features([group])
     # The last token predicts nothing of the response.
     read = response_ids[None, :-1].to(policy.device)
-    offsets = torch.arange(read.shape[1], device=policy.device)
-    positions = (prompt.next_positions[:, None] + offsets).expand(3, -1, -1)
+    positions = reader.positions_from(prompt.next_positions, read.shape[1])
     slots = torch.cat([prompt.image_slots, torch.zeros_like(read, dtype=torch.bool)], dim=1)
     embeddings = adapter.embed(torch.cat([prompt.ids, read], dim=1), slots, features)
     found = []
@@ -116,7 +116,7 @@ def measure_attention(
         rows = outputs[1][0, :, -response_ids.shape[0] :]
         found.append(layer_attention(rows, slots[0]))
 
-    with _eager_attention(adapter.model.model.language_model, note):
+    with _eager_attention(adapter.language_model, note):
         adapter.backbone(
             embeddings,
             torch.cat([prompt.positions, positions], dim=2),
@@ -147,9 +147,9 @@ def response_attention(
         tokenize_response(policy, problem, record.response, ends=ends), dtype=torch.long
     )
     layers = measure_attention(policy, group, ids)
-    assert group.image_grid_thw is not None, "a group with patches has a grid"
-    grids = (group.image_grid_thw[:, 1:] // policy.adapter.merge_size).tolist()
     heat = torch.stack([layer.heat for layer in layers]).mean(dim=0)
+    parts = heat.split([picture.num_tokens for picture in group.pictures])
+    maps = [heat_map(part, one) for part, one in zip(parts, group.pictures, strict=True)]
     return ResponseAttention(
         evaluation=evaluation,
         benchmark=record.benchmark,
@@ -160,9 +160,24 @@ def response_attention(
         image_entropy=tuple(
             _rounded(layer.entropy) if layer.share > 0 else None for layer in layers
         ),
-        grids=tuple((rows, columns) for rows, columns in grids),
-        heat=tuple(map(_rounded, heat.tolist())),
+        grids=tuple((each.shape[0], each.shape[1]) for each in maps),
+        heat=tuple(_rounded(value) for each in maps for value in each.flatten().tolist()),
     )
+
+
+def heat_map(
+    heat: Float[Tensor, " image_token"], picture: PictureLayout
+) -> Float[Tensor, "row column"]:
+    """Returns the attention on image tokens at their places over a picture; what a thumbnail has is added to the
+    places that its tokens show, so that the sum stays."""
+    tokens = picture.as_tokens()
+    over = tokens.over_picture(heat)
+    if not picture.thumbnail:
+        return over
+    rows, columns = over.shape
+    of_thumbnail = heat[tokens.num_first :].view(1, 1, tokens.rows, tokens.columns)
+    spread = interpolate(of_thumbnail, size=(rows, columns), mode="nearest")[0, 0]
+    return over + spread * (tokens.rows * tokens.columns / (rows * columns))
 
 
 def write_attention(found: Sequence[ResponseAttention], folder: Path) -> None:

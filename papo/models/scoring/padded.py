@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from papo.models.adapter import VisionFeatures
 from papo.models.counterfactual import Intervention
+from papo.models.families import VisionFeatures
 from papo.models.hidden_states import ImageCosines, Places
 from papo.models.reader import PromptReader
 from papo.types import PromptGroup
@@ -29,8 +29,7 @@ def padded_hidden(
     prompts = reader.pad_prompts(groups)
     features = reader.vision_features(groups)
     embeddings = reader.adapter.embed(prompts.ids, prompts.image_slots, features)
-    offsets = torch.arange(num_tokens, device=reader.device)
-    positions = (prompts.next_positions[:, None] + offsets).expand(3, -1, -1)
+    positions = reader.positions_from(prompts.next_positions, num_tokens)
 
     def per_response(values: Tensor, dim: int = 0) -> Tensor:
         return values.repeat_interleave(num_responses, dim=dim)

@@ -186,7 +186,7 @@ class _PackedRow:
         ]
         self.positions += [
             *(group.position_ids for group in groups),
-            positions[is_read].expand(3, -1),
+            positions[is_read].expand(groups[0].position_ids.shape[0], -1),
         ]
         self.is_prompt += [
             torch.ones(len(groups) * prompt_length, dtype=torch.bool),

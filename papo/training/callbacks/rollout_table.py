@@ -88,14 +88,14 @@ class RolloutTable(Callback):
                 images = _save_pictures(
                     folder,
                     f"{step.rollout_step:06d}_{index}",
-                    policy.pictures(group.patches, group.image_grid_thw),
+                    policy.pictures(group.patches, group.pictures),
                 )
             if group.patches is not None and MASKED in group.views:
                 first, *_ = group.shown_in(MASKED)
                 masked_images = _save_pictures(
                     folder,
                     f"{step.rollout_step:06d}_{index}_masked",
-                    policy.pictures(first.patches, first.image_grid_thw),
+                    policy.pictures(first.patches, first.pictures),
                 )
                 scores = policy.score(
                     (group,),

@@ -14,6 +14,7 @@ from papo.evaluation.probe.attention import (
     response_attention,
     write_attention,
 )
+from papo.models.families.qwen_vl import grid_thw
 from papo.types import ResponseRecord
 
 NUM_TOKENS = 5
@@ -51,7 +52,7 @@ def weights_of_the_model(policy, group, ids):
     outputs = policy.model(
         input_ids=sequence,
         pixel_values=group.patches,
-        image_grid_thw=group.image_grid_thw,
+        image_grid_thw=grid_thw(group.pictures),
         mm_token_type_ids=(sequence == policy.adapter.image_token_id).long(),
         output_attentions=True,
     )
@@ -145,7 +146,7 @@ def test_a_record_has_a_cell_for_every_image_token_and_its_heat_is_the_share():
     policy = tiny_policy()
     found = response_attention(policy, two_pictures(), record(), evaluation="mine")
     (group,) = policy.encode([two_pictures()])
-    grids = [(h // 2, w // 2) for _, h, w in group.image_grid_thw.tolist()]
+    grids = [picture.token_grid for picture in group.pictures]
     assert list(found.grids) == grids
     assert len(found.heat) == sum(rows * columns for rows, columns in grids)
     assert sum(found.heat) == pytest.approx(sum(found.image_share) / 2, rel=1e-4)

@@ -33,7 +33,7 @@ def policy():
 
 
 def random_mask(ratio):
-    return RandomPatchMask(ratio=ratio, grid="patch", raw_square_pixels=14, merge_size=2, seed=0)
+    return RandomPatchMask(ratio=ratio, grid="patch", raw_square_pixels=14, seed=0)
 
 
 def some_problems():
