@@ -13,11 +13,15 @@ from papo.models.families.family import (
     TinySizes,
     VisionFeatures,
 )
+from papo.models.families.internvl import INTERNVL
 from papo.models.families.qwen_vl import QWEN2_5_VL, QWEN3_VL, QwenVLAdapter
+from papo.models.families.smolvlm import SMOLVLM
 
 FAMILIES: dict[str, Family] = {
     "qwen2_5_vl": QWEN2_5_VL,
     "qwen3_vl": QWEN3_VL,
+    "internvl": INTERNVL,
+    "smolvlm": SMOLVLM,
 }
 """By the `model_type` of their Hugging Face configurations."""
 

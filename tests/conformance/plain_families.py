@@ -1,0 +1,115 @@
+"""What each family is to Hugging Face: its processor, and the inputs of a plain forward pass. A family adds a class here.
+
+Not here: anything of papo's own way to read a prompt; that is what is compared with it.
+"""
+
+from unittest.mock import patch
+
+import torch
+from transformers import (
+    InternVLProcessor,
+    ProcessorMixin,
+    Qwen2_5_VLProcessor,
+    Qwen3VLProcessor,
+    SmolVLMProcessor,
+)
+from transformers.models.smolvlm import processing_smolvlm
+
+from papo.models.families.qwen_vl import grid_thw
+from papo.models.families.tiles import put_together
+
+
+class NoVideos:
+    """Stands where a processor wants one of videos, which needs torchvision; no prompt here has a video."""
+
+    model_input_names = ()
+    merge_size = temporal_patch_size = 2
+
+
+class Plain:
+    """As the Qwen families are.
+
+    Attributes:
+        settings: of its processor.
+        lora: linear layers of the vision tower.
+    """
+
+    processor_class = None
+    settings = ()
+    lora = ("qkv", "proj")
+
+    def processor(self, policy):
+        """The Hugging Face processor, of the policy's own tokenizer and image processor."""
+        with patch.object(
+            ProcessorMixin, "check_argument_for_proper_class", lambda self, name, value: type(value)
+        ):
+            return self.processor_class(
+                image_processor=policy.encoder.image_processor,
+                tokenizer=policy.encoder.tokenizer,
+                video_processor=NoVideos(),
+                chat_template=policy.encoder.tokenizer.chat_template,
+                **dict(self.settings),
+            )
+
+    def pixels(self, group):
+        """What a plain forward pass is given of the pictures."""
+        return {"pixel_values": group.patches, "image_grid_thw": grid_thw(group.pictures)}
+
+    def inputs(self, policy, group, sequence):
+        """All inputs of a plain forward pass beside the token ids."""
+        policy.model.model.rope_deltas = None  # cached state of an earlier call
+        if group.patches is None:
+            return {}
+        types = (sequence == policy.adapter.image_token_id).long()
+        return {**self.pixels(group), "mm_token_type_ids": types}
+
+
+class Qwen25(Plain):
+    processor_class = Qwen2_5_VLProcessor
+
+
+class Qwen3(Plain):
+    processor_class = Qwen3VLProcessor
+
+
+class InternVL(Plain):
+    processor_class = InternVLProcessor
+    settings = (("image_seq_length", 4),)
+    lora = ("q_proj", "linear_1")
+
+    def pixels(self, group):
+        return {"pixel_values": put_together(group.patches, group.pictures[0])}
+
+    def inputs(self, policy, group, sequence):
+        return {} if group.patches is None else self.pixels(group)
+
+
+class SmolVLM(InternVL):
+    processor_class = SmolVLMProcessor
+    settings = (("image_seq_len", 4),)
+    lora = ("q_proj", "proj")
+
+    def processor(self, policy):
+        with patch.object(processing_smolvlm, "num2words", str):  # for videos alone
+            return super().processor(policy)
+
+    def pixels(self, group):
+        return {"pixel_values": put_together(group.patches, group.pictures[0])[None]}
+
+
+PLAIN = {
+    "qwen2_5_vl": Qwen25(),
+    "qwen3_vl": Qwen3(),
+    "internvl": InternVL(),
+    "smolvlm": SmolVLM(),
+}
+
+
+def plain_logits(policy, group, ids):
+    """What a plain forward pass of the Hugging Face model says of a response, without tokens that are never written."""
+    plain = PLAIN[policy.model.config.model_type]
+    sequence = torch.cat([group.prompt_ids, ids])[None]
+    found = policy.model(input_ids=sequence, **plain.inputs(policy, group, sequence)).logits[0]
+    logits = found[group.prompt_ids.shape[0] - 1 : -1] / policy.temperature
+    logits[:, list(policy.banned_token_ids)] = -torch.inf
+    return logits.log_softmax(-1)
