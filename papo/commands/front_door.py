@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from papo.commands.constructors import CONF
 from papo.commands.overriding import quoted, shell_command, without
-from papo.commands.resolvers import CommandStart
+from papo.commands.resolvers import CommandStart, remove_empty_folders
 from papo.machine.signals import Interrupted, hand_over, interruptible
 from papo.machine.world import PeerFailed, require_one_process, world_of
 from papo.storage.files import write_atomically
@@ -81,6 +81,7 @@ def command(main: Callable[[], Any], *, on_ranks: bool = False) -> int:
             finally:
                 while _last_acts:
                     _last_acts.pop()()
+                remove_empty_folders()
     except PeerFailed as error:
         _print_failure(error)
         return 1

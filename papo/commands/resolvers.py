@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,33 @@ def lab_warm_start() -> str:
     return str(Path(__file__).resolve().parents[1] / "lab" / "warm_start")
 
 
+_new_folders: set[Path] = set()
+"""What was not there before Hydra made it for this command."""
+
+
 def makeable_folder(folder: str) -> str:
     """The folder; ends the command with one line where it is not there and cannot be made.
 
     Hydra makes it before anything of this project is asked, and would show a traceback.
     """
     path = Path(folder).absolute()
-    there = next(one for one in (path, *path.parents) if one.exists())
-    if there != path and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        reason = "cannot be written to" if there.is_dir() else "is no folder"
-        print(f"error: {path} cannot be made: {there} {reason}. Set run_dir=", file=sys.stderr)
-        raise SystemExit(1)
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    if missing:
+        there = missing[-1].parent
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            reason = "cannot be written to" if there.is_dir() else "is no folder"
+            print(f"error: {path} cannot be made: {there} {reason}. Set run_dir=", file=sys.stderr)
+            raise SystemExit(1)
+        _new_folders.update(missing)
     return folder
+
+
+def remove_empty_folders() -> None:
+    """Takes back the folders that Hydra made for this command, where nothing came to be in them."""
+    for folder in sorted(_new_folders, reverse=True):
+        with suppress(OSError):
+            folder.rmdir()
+    _new_folders.clear()
 
 
 OmegaConf.register_new_resolver("by_device", by_device, replace=True)

@@ -95,6 +95,14 @@ def test_an_impossible_setting_is_named_before_a_model_is_loaded(override, tmp_p
     assert IMPOSSIBLE[override] in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_command_takes_back_the_folders_it_made_and_no_other(tmp_path):
+    (tmp_path / "own").mkdir()
+    for folder in (tmp_path / "own", tmp_path / "new" / "run"):
+        assert run_command("+sweep=lab_gamma", f"run_dir={folder}").code == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["own"]
 
 
 def test_a_gpu_that_is_not_here_is_said_in_one_line(tmp_path, no_model, monkeypatch):
