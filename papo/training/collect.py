@@ -13,11 +13,12 @@ from torch import Tensor
 
 from papo.functional import group_advantages
 from papo.objective import Blocks
-from papo.parallel import NoSharding, Ranks, Sharding, deal
+from papo.parallel import NoSharding, Ranks, Sharding
 from papo.rollout import WeightSource
 from papo.training.agreement import Agreement, measure_agreement
 from papo.training.ahead import Ahead, response_seeds
 from papo.training.credit import CreditRule, credited
+from papo.training.division import Division, MinibatchShare, divide
 from papo.training.draft import Draft, DrawnPrompt, concatenate, from_plain, to_plain
 from papo.training.dynamic_sampling import draw_groups
 from papo.training.microbatches import (
@@ -33,31 +34,12 @@ from papo.training.sampling import sample_from
 from papo.training.second_look import SecondLook
 from papo.training.settings import TrainingSettings
 from papo.types import (
-    MinibatchCounts,
     Needs,
     RewardFunction,
     RolloutBatch,
     RolloutEngine,
 )
 from papo.views import MASKED, View
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MinibatchShare:
-    """What a rank computes of one minibatch.
-
-    Attributes:
-        start, stop: its groups, as places in the rank's batch.
-        counts: of the whole minibatch, on all ranks.
-        fillers: passes beyond its own that it takes part in, where passes are collective.
-        has_pictures: whether any prompt of the minibatch, on any rank, has one.
-    """
-
-    start: int
-    stop: int
-    counts: MinibatchCounts
-    fillers: int
-    has_pictures: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,7 +86,7 @@ class Collector:
     Every random choice is seeded by where it happens (seed, rollout, round, prompt), so a resumed
     run collects what the uninterrupted one would have, and any number of ranks what one would: each
     samples the responses to its share of the prompts, all learn of all responses, and each scores and
-    trains the groups that `papo.parallel.deal` gives it.
+    trains the groups that papo.training.division gives it.
 
     Args:
         policy: acts, and scores its own responses to the masked image.
@@ -238,10 +220,9 @@ class Collector:
             with _timed(seconds, "rollout"):
                 self.ahead.begin(self.engine, step, position + groups.prompts_drawn)
             draft = groups.draft
-            owners = self._deal(draft)
-            mine = [place for place, owner in enumerate(owners) if owner == self.ranks.rank]
+            division = self._division(draft)
             with _timed(seconds, "score"):
-                own = self._read_again(draft, mine, step, progress)
+                own = self._read_again(draft, division.mine, step, progress)
         advantages = group_advantages(
             draft.rewards.total,
             num_responses=self.num_responses,
@@ -250,14 +231,14 @@ class Collector:
         with _timed(seconds, "score"):
             batch = self.look_again(
                 own,
-                advantages.reshape(len(owners), -1)[mine].flatten(),
-                self._fillers(draft, owners, range(len(owners))),
+                advantages.reshape(-1, self.num_responses)[division.mine].flatten(),
+                division.fillers,
             )
         moved: dict[str, float] = {}
         if self.credit is not None:
             batch, moved = credited(
                 batch,
-                mine,
+                division.mine,
                 credit=self.credit,
                 blocks=self._blocks(draft),
                 ranks=self.ranks,
@@ -267,7 +248,7 @@ class Collector:
             draft=draft,
             advantages=advantages,
             batch=batch,
-            minibatches=self._minibatches(draft, owners),
+            minibatches=division.minibatches,
             seconds=seconds,
             prompts_drawn=groups.prompts_drawn,
             resample_rounds=groups.rounds,
@@ -362,45 +343,17 @@ class Collector:
                     "or, where the pictures are black, another data set."
                 )
 
-    def _deal(self, draft: Draft) -> list[int]:
-        """The rank that trains the group at each place: only responses travel, prompts are read again."""
-        ranks, per_minibatch = self.ranks.size, self.settings.prompts_per_minibatch
-        lengths, num_responses = draft.num_tokens(), self.num_responses
-        costs = [
-            self.microbatches.count_tokens(
-                [prompt.num_tokens], lengths[place * num_responses : (place + 1) * num_responses]
-            )
-            for place, prompt in enumerate(draft.prompts)
-        ]
-        return deal(
-            costs,
-            ranks=ranks,
-            groups_per_minibatch=per_minibatch,
-            # Where passes are collective, a rank with more prompts would have the others make empty passes.
-            most_per_rank=-(-per_minibatch // ranks)
-            if self.sharding.passes_are_collective and self.microbatches.prompts is not None
-            else None,
+    def _division(self, draft: Draft) -> Division:
+        return divide(
+            prompt_lengths=[prompt.num_tokens for prompt in draft.prompts],
+            response_lengths=draft.num_tokens(),
+            pictures=[prompt.has_picture for prompt in draft.prompts],
+            prompts_per_minibatch=self.settings.prompts_per_minibatch,
+            microbatches=self.microbatches,
+            rank=self.ranks.rank,
+            num_ranks=self.ranks.size,
+            collective=self.sharding.passes_are_collective,
         )
-
-    def _minibatches(self, draft: Draft, owners: list[int]) -> tuple[MinibatchShare, ...]:
-        per_minibatch, num_responses = self.settings.prompts_per_minibatch, self.num_responses
-        lengths, shares, stop = draft.num_tokens(), [], 0
-        for place in range(0, len(owners), per_minibatch):
-            places = range(place, min(place + per_minibatch, len(owners)))
-            rows = slice(places.start * num_responses, places.stop * num_responses)
-            start, stop = stop, stop + owners[places.start : places.stop].count(self.ranks.rank)
-            shares.append(
-                MinibatchShare(
-                    start=start,
-                    stop=stop,
-                    counts=MinibatchCounts(
-                        num_tokens=sum(lengths[rows]), num_rollouts=len(lengths[rows])
-                    ),
-                    fillers=self._fillers(draft, owners, places),
-                    has_pictures=any(draft.prompts[place].has_picture for place in places),
-                )
-            )
-        return tuple(shares)
 
     def _blocks(self, draft: Draft) -> Blocks:
         return Blocks(
@@ -409,25 +362,8 @@ class Collector:
             rollouts_per_minibatch=self.settings.prompts_per_minibatch * self.num_responses,
         )
 
-    def _fillers(self, draft: Draft, owners: Sequence[int], places: range) -> int:
-        """How many passes over its groups at some places this rank makes less than the one that makes most.
-
-        Every rank knows all lengths, so none has to ask.
-        """
-        if not self.sharding.passes_are_collective:
-            return 0
-        num_passes = self.microbatches.num_passes(
-            [prompt.num_tokens for prompt in draft.prompts[places.start : places.stop]],
-            draft.num_tokens()[
-                places.start * self.num_responses : places.stop * self.num_responses
-            ],
-            owners[places.start : places.stop],
-            self.ranks.size,
-        )
-        return max(num_passes) - num_passes[self.ranks.rank]
-
     def _read_again(self, draft: Draft, mine: Sequence[int], step: int, progress: float) -> Draft:
-        """The groups at this rank's places, with their prompts."""
+        """The groups at this rank's places: their responses travelled, their prompts are read again."""
         own = draft if self.ranks.size == 1 else draft.select(mine)
         self.reader.encoded.begin(each.position for each in own.prompts if each.group is None)
         prompts = (self.reader.here(prompt, step, progress=progress) for prompt in own.prompts)

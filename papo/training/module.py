@@ -16,7 +16,8 @@ from papo.objective import NonFiniteTermError, Objective
 from papo.parallel import RanksDiffer, Sharding, full_tensor, local_tensor
 from papo.training.base_weights import base_parameters, fingerprint, trained_parameters
 from papo.training.broken_passes import BrokenPasses
-from papo.training.collect import Collector, MinibatchShare, Rollout
+from papo.training.collect import Collector, Rollout
+from papo.training.division import MinibatchShare
 from papo.training.failures import PassDoesNotFit
 from papo.training.initial_weights import cut_into_shards
 from papo.training.metrics import MinibatchSums, UpdateMeans, rollout_metrics
