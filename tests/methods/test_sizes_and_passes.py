@@ -16,9 +16,19 @@ MOST_LINES, MOST_LINES_OF_CONF = 40, 15
 METHODS = {path.stem: path for path in (REPOSITORY / "papo" / "methods").glob("[!_]*.py")}
 
 
+def page():
+    return (REPOSITORY / "docs" / "methods.md").read_text("utf-8")
+
+
+def folds():
+    """objective -> what is folded below the table."""
+    found = re.findall(r"(?s)<summary><code>(\w+)</code>[^\n]*</summary>(.*?)</details>", page())
+    return dict(found)
+
+
 def rows():
     """objective -> the cells of its row."""
-    text = (REPOSITORY / "docs" / "methods.md").read_text("utf-8")
+    text = page()
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
     return {each[0].strip(" `"): each for each in cells}
@@ -52,12 +62,21 @@ def test_a_method_is_a_small_file(name):
 @pytest.mark.parametrize("name", sorted(METHODS.keys() & {*OBJECTIVES}))
 def test_its_configuration_is_small_too_and_its_lines_are_as_said(name):
     assert len((CONF / "objective" / f"{name}.yaml").read_text().splitlines()) <= MOST_LINES_OF_CONF
-    assert rows()[name][7] == str(code_lines(METHODS[name].read_text("utf-8")))
+    said = re.search(r"\* Source: .*; (\d+) lines\n", folds()[name])[1]
+    assert said == str(code_lines(METHODS[name].read_text("utf-8")))
 
 
 def test_every_objective_has_a_row_of_the_table():
     assert rows().keys() >= {*OBJECTIVES}
-    assert all(len(cells) == 8 for cells in rows().values())
+    assert all(len(cells) == 4 for cells in rows().values())
+
+
+def test_every_method_says_its_formula_and_its_source_below_the_table():
+    says_what_it_adds = {name for name, cells in rows().items() if ": " in cells[1].split("`")[0]}
+    assert folds().keys() == says_what_it_adds - {"entropy"} >= METHODS.keys() & {*OBJECTIVES}
+    for name, fold in folds().items():
+        assert "\n* Formula: " in fold, name
+        assert "\n* Source: " in fold, name
 
 
 def test_the_trainer_names_no_method():
