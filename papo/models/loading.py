@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from papo.models.checkpoint_parts import check_parts
 from papo.models.families import FamilyAdapter, family_of
 from papo.models.lora import add_adapters, lora_parts
 from papo.models.meta_loading import model_in_files
@@ -56,11 +57,12 @@ def check_model(
         trust_remote_code: as of `load_policy`.
 
     Raises:
-        FileNotFoundError: neither the folder nor the hub has it; names both and the override.
-        ValueError: no adapter for its family.
+        FileNotFoundError: neither the folder nor the hub has it, names both and the override; or the folder lacks its
+            tokenizer or image processor.
+        ValueError: as of `check_parts`.
     """
     location, config = _find_config(path, hub_id, revision, trust_remote_code)
-    family_of(config, named=location).adapter.check(config)
+    check_parts(config, location, None if path is None else Path(location))
     return ModelCheck(location=location, config=config)
 
 

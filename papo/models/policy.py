@@ -135,6 +135,11 @@ class VisionLanguagePolicy(PolicyWeights):
         return self.adapter.vision_token_ids
 
     @property
+    def can_be_served(self) -> bool:
+        """Whether a rollout server reads a picture that it is sent as this policy reads it."""
+        return self.encoder.family_pictures.served
+
+    @property
     def end_token_ids(self) -> tuple[int, ...]:
         """Tokens that end a response."""
         ids = self.model.generation_config.eos_token_id

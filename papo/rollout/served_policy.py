@@ -24,6 +24,9 @@ class ServedPolicy(DecodingPolicy, Policy, Protocol):
     adapter: Any
 
     @property
+    def can_be_served(self) -> bool: ...
+
+    @property
     def banned_token_ids(self) -> tuple[int, ...]: ...
 
     def pictures(

@@ -88,6 +88,11 @@ class ServerRollouts:
         on_failure: str,
         max_rows: int,
     ) -> None:
+        if not policy.can_be_served:
+            raise ValueError(
+                "rollout servers cut pictures of this model's family into tiles of their own, and would read other "
+                "prompts; set rollout=shared_prefill"
+            )
         self.local = SharedPrefillSampler(
             policy=policy,
             temperature=temperature,

@@ -180,14 +180,80 @@ def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
 
 
 def test_an_unsupported_family_is_named_with_the_supported_ones(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ValueError, match=r"'llama'.*qwen2_5_vl, qwen3_vl"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    with pytest.raises(ValueError, match=r"'llava'.*qwen2_5_vl, qwen3_vl"):
         check_model(path=str(tmp_path), hub_id=None, **CHECK)
+
+
+def changed(folder, name, **changes):
+    content = json.loads((folder / name).read_text("utf-8"))
+    (folder / name).write_text(json.dumps(content | changes))
+
+
+def text_alone(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+
+
+def quantised(folder):
+    changed(folder, "config.json", quantization_config={"quant_method": "awq"})
+
+
+def without_processor(folder):
+    (folder / "preprocessor_config.json").unlink()
+
+
+def without_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def other_processor(folder):
+    changed(folder, "preprocessor_config.json", image_processor_type="CLIPImageProcessorFast")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "family", "message"),
+    [
+        (text_alone, "qwen2_5_vl", "'qwen3' without a vision tower.*supported: qwen2_5_vl"),
+        (quantised, "qwen2_5_vl", "quantised weights .*awq.*model.path="),
+        (without_processor, "qwen3_vl", "has no image processor .preprocessor_config.json"),
+        (without_tokenizer, "internvl", "has no tokenizer .tokenizer_config.json"),
+        (other_processor, "internvl", "CLIPImageProcessorFast.*read with GotOcr2ImageProcessor"),
+    ],
+)
+def test_what_cannot_be_read_is_said_before_weights_are(spoil, family, message, tmp_path):
+    policy = tiny_policy(family)
+    policy.model.config.save_pretrained(tmp_path)  # no weights
+    policy.encoder.save_pretrained(tmp_path)
+    check_model(path=str(tmp_path), hub_id=None, **CHECK)
+    spoil(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        check_model(path=str(tmp_path), hub_id=None, **CHECK)
+
+
+def test_a_known_family_around_an_unknown_language_model_is_refused(tmp_path):
+    policy = tiny_policy("internvl")
+    policy.encoder.save_pretrained(tmp_path)
+    config = policy.model.config.to_dict()
+    config["text_config"] = {"model_type": "gpt_oss", "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"text_config.model_type of qwen2, qwen3; got 'gpt_oss'"):
+        check_model(path=str(tmp_path), hub_id=None, **CHECK)
+
+
+def test_tiles_of_another_size_than_the_model_reads_are_refused():
+    policy = tiny_policy("internvl")
+    policy.encoder.image_processor.size = {"height": 28, "width": 28}
+    with pytest.raises(ValueError, match=r"tiles of \(28, 28\) pixels.*\(56, 56\)"):
+        type(policy.encoder.family_pictures)(
+            policy.encoder.image_processor, policy.encoder.tokenizer, policy.model.config
+        )
 
 
 def test_the_check_reads_a_configuration_and_allocates_nothing(tmp_path):
     policy = tiny_policy()
     policy.model.config.save_pretrained(tmp_path)  # a configuration, no weights
+    policy.encoder.save_pretrained(tmp_path)
     found = check_model(path=str(tmp_path), hub_id=None, **CHECK)
     lora = {"language": {"r": 4, "alpha": 8, "targets": ["q_proj"]}}
     whole, frozen, adapted = (

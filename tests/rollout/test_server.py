@@ -335,6 +335,11 @@ def test_impossible_settings_are_refused(policy, tmp_path, overrides, message):
         engine(policy, ["http://127.0.0.1:1"], tmp_path, **overrides)
 
 
+def test_a_family_whose_tiles_a_server_would_cut_itself_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="rollout=shared_prefill"):
+        engine(tiny_policy("smolvlm"), ["http://localhost:1"], tmp_path)
+
+
 def test_pictures_are_sent_as_the_tower_sees_them_and_once(policy, server, tmp_path):
     rollouts = engine(policy, [server.url], tmp_path)
     rollouts.follow(source(policy), "0")

@@ -332,6 +332,10 @@ class FamilyPictures(ABC):
     """
 
     processor_class: ClassVar[Any]
+    processor_names: ClassVar[tuple[str, ...]]
+    """What checkpoints call it."""
+    served: ClassVar[bool] = False
+    """A rollout server makes the same patches and tokens of a picture that it is sent as `shown`."""
 
     def __init__(
         self, processor: Any, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig

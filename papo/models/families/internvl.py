@@ -111,6 +111,7 @@ class InternVLPictures(FamilyPictures):
     """
 
     processor_class = GotOcr2ImageProcessorPil
+    processor_names = ("GotOcr2ImageProcessor",)
 
     def __init__(self, processor: Any, tokenizer: Any, config: Any) -> None:
         super().__init__(processor, tokenizer, config)

@@ -170,6 +170,13 @@ class QwenVLPictures(FamilyPictures):
     """One tile per picture, whose size is near the picture's own."""
 
     processor_class = Qwen2VLImageProcessorPil
+    # Early checkpoints have names of their own for it.
+    processor_names = (
+        "Qwen2VLImageProcessor",
+        "Qwen2_5_VLImageProcessor",
+        "Qwen3VLImageProcessor",
+    )
+    served = True
 
     def limit(self, *, min_pixels: int | None, max_pixels: int | None) -> None:
         size = dict(self.processor.size)

@@ -113,6 +113,7 @@ class SmolVLMPictures(FamilyPictures):
     """
 
     processor_class = SmolVLMImageProcessorPil
+    processor_names = ("SmolVLMImageProcessor",)
 
     def __init__(self, processor: Any, tokenizer: Any, config: Any) -> None:
         super().__init__(processor, tokenizer, config)
