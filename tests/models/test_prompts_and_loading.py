@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from model_fixtures import mixed_problems, noise_image, problem, tiny_policy
-from transformers import AutoModelForImageTextToText
 
 from papo.models import (
     build_byte_tokenizer,
@@ -14,7 +13,6 @@ from papo.models import (
     load_policy,
     meta_model,
 )
-from papo.models.families.qwen_vl import grid_thw
 
 LOAD = {
     "hub_id": None,
@@ -38,24 +36,6 @@ def test_the_byte_tokenizer_returns_any_text():
     text = "∠ABC = 30°, 中文, \\frac{1}{2}\n\t€"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
-
-
-def test_positions_are_those_of_the_hugging_face_model(family):
-    policy = tiny_policy(family)
-    for group in policy.encode(mixed_problems()):
-        types = (group.prompt_ids == policy.adapter.image_token_id).long()[None]
-        grids = grid_thw(group.pictures) if group.pictures else None
-        expected, delta = policy.model.model.get_rope_index(
-            group.prompt_ids[None], mm_token_type_ids=types, image_grid_thw=grids
-        )
-        assert torch.equal(group.position_ids, expected[:, 0])
-        assert group.next_position == group.prompt_ids.shape[0] + int(delta)
-
-
-def test_the_prompt_length_is_exact_without_processing_images(family):
-    policy = tiny_policy(family)
-    for each in [*mixed_problems(), problem(images=(noise_image(500, 40),))]:
-        assert policy.prompt_length(each) == policy.encode([each])[0].prompt_ids.shape[0]
 
 
 @pytest.mark.parametrize("question", ["no marker", "<image><image>"])
@@ -119,25 +99,6 @@ def test_a_thought_opened_by_the_template_is_given_to_the_grader():
     ids = torch.tensor([tokenizer("</think> \\boxed{1}", add_special_tokens=False)["input_ids"]])
     mask = torch.ones_like(ids, dtype=torch.bool)
     assert policy.decode_responses(groups, ids, mask) == ("<think>\n</think> \\boxed{1}",)
-
-
-def test_a_saved_policy_loads_into_hugging_face_and_back(tmp_path, family):
-    policy = tiny_policy(family)
-    policy.save_pretrained(tmp_path)
-    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
-    for (name, mine), (other, theirs) in zip(
-        policy.model.state_dict().items(), loaded.state_dict().items(), strict=True
-    ):
-        assert name == other
-        assert torch.equal(mine, theirs), name
-    again = load_policy(path=str(tmp_path), **LOAD)
-    assert again.end_token_ids == policy.end_token_ids
-    for mine, theirs in zip(
-        policy.encode(mixed_problems()), again.encode(mixed_problems()), strict=True
-    ):
-        assert torch.equal(mine.prompt_ids, theirs.prompt_ids)
-        if mine.patches is not None:
-            assert torch.equal(mine.patches, theirs.patches)
 
 
 def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone():

@@ -7,75 +7,12 @@ import torch
 from model_fixtures import tiny_policy
 from scoring_cases import (
     all_plain_logprobs,
-    assert_equal_gradients,
     case,
     gradients,
-    in_true_float64,
     loss,
 )
 
 BACKENDS = ("padded", "twopass", "split", "merged")
-every_backend = pytest.mark.parametrize("scoring", BACKENDS)
-
-
-@every_backend
-def test_float64_equals_a_plain_forward(family, scoring, monkeypatch):
-    policy = in_true_float64(tiny_policy(family, scoring=scoring), monkeypatch)
-    groups, ids, mask = case(policy)
-    got = policy.score(groups, ids, mask)["image"].logprobs
-    expected = all_plain_logprobs(policy, groups, ids, mask)
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
-    assert_equal_gradients(
-        gradients(policy, loss(got)),
-        gradients(policy, loss(expected)),
-        language=1e-12,
-        vision=1e-7,
-    )
-
-
-@every_backend
-def test_float32_equals_a_plain_forward(family, scoring):
-    policy = tiny_policy(family, scoring=scoring)
-    groups, ids, mask = case(policy)
-    got = policy.score(groups, ids, mask)["image"].logprobs
-    expected = all_plain_logprobs(policy, groups, ids, mask)
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
-    assert_equal_gradients(
-        gradients(policy, loss(got)), gradients(policy, loss(expected)), language=1e-5, vision=1e-4
-    )
-
-
-@pytest.mark.parametrize("scoring", ["twopass", "split", "merged"])
-def test_both_views_and_exact_statistics_equal_the_padded_ones(family, scoring, monkeypatch):
-    results = {}
-    for name in (scoring, "padded"):
-        policy = in_true_float64(tiny_policy(family, scoring=name), monkeypatch)
-        groups, ids, mask = case(policy)
-        scores = policy.score(groups, ids, mask, views=("image", "masked"), full_vocabulary=True)
-        fields = (
-            scores["image"].logprobs,
-            scores["masked"].logprobs,
-            scores["image"].entropy,
-            scores["masked"].entropy,
-        )
-        fields = (*fields, scores["masked"].kl_from_image)
-        results[name] = fields, gradients(policy, sum(loss(field) for field in fields))
-    for got, expected in zip(results[scoring][0], results["padded"][0], strict=True):
-        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
-    assert_equal_gradients(results[scoring][1], results["padded"][1], language=1e-12, vision=1e-7)
-
-
-@pytest.mark.parametrize("scoring", ["auto", "padded", "split", "merged"])
-def test_gradient_checkpointing_changes_nothing(family, scoring, monkeypatch):
-    results = []
-    for checkpointing in (False, True):
-        policy = tiny_policy(family, scoring=scoring, gradient_checkpointing=checkpointing)
-        policy = in_true_float64(policy, monkeypatch).train()
-        groups, ids, mask = case(policy)
-        scores = policy.score(groups, ids, mask)["image"].logprobs
-        results.append((scores.detach(), gradients(policy, loss(scores))))
-    torch.testing.assert_close(results[1][0], results[0][0], rtol=0, atol=1e-12)
-    assert_equal_gradients(results[1][1], results[0][1], language=1e-12, vision=1e-7)
 
 
 def test_checkpointing_really_recomputes_the_layers(family):
