@@ -100,17 +100,19 @@ class PromptEncoder:
         Raises:
             ValueError: the text itself contains image tokens.
         """
-        ids: list[int] = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        if ids.count(self.image_token_id) != len(pictures):
+        text, placeholder = (
+            self.family_pictures.framed(rendered),
+            self.family_pictures.placeholder_id,
+        )
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ids.count(placeholder) != len(pictures):
             raise ValueError(
                 f"problem {shown(problem.id)!r} of {problem.source!r}: the prompt must hold one image token per "
-                f"image; got {ids.count(self.image_token_id)} for {len(pictures)} images. Either the "
+                f"image; got {ids.count(placeholder)} for {len(pictures)} images. Either the "
                 "question contains the text of the image token, or the chat template does not write it."
             )
         expansions = (self.family_pictures.prompt_ids(picture) for picture in pictures)
-        expanded = [
-            token for i in ids for token in (next(expansions) if i == self.image_token_id else [i])
-        ]
+        expanded = [token for i in ids for token in (next(expansions) if i == placeholder else [i])]
         return torch.tensor(expanded, dtype=torch.long)
 
     def tokens(self, problem: Problem) -> list[str]:

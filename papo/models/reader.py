@@ -239,12 +239,13 @@ class PromptReader:
 
     def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
         """Reads each prompt once: one row per group, right-padded to the longest."""
-        if torch.is_grad_enabled() or not worth_packing(groups, self.device):
+        packs = self.adapter.packs and worth_packing(groups, self.device)
+        if torch.is_grad_enabled() or not packs:
             return self._prefill_padded(groups)
         packed, device = PackedPrompts.of(groups), self.device
         image_slots = (packed.ids == self.adapter.image_token_id)[None].to(device)
         features = self.vision_features([groups[index] for index in packed.order])
-        cache = DynamicCache(config=self.adapter.model.config.get_text_config())
+        cache = self.adapter.new_cache()
         hidden = self.adapter.backbone(
             self.adapter.embed(packed.ids[None].to(device), image_slots, features),
             packed.positions[:, None].to(device),
@@ -265,14 +266,14 @@ class PromptReader:
             attention_mask=(torch.arange(rows.shape[1]) < lengths[:, None]).to(device),
             last_hidden=hidden[0].index_select(0, last.to(device)),
             next_positions=torch.tensor([group.next_position for group in groups], device=device),
-            can_share=can_decode(self.adapter.language_model),
+            can_share=self.adapter.packs and can_decode(self.adapter.language_model),
         )
 
     def _prefill_padded(self, groups: Sequence[PromptGroup]) -> Prefix:
         prompts = self.pad_prompts(groups)
         features = self.vision_features(groups)
         embeddings = self.adapter.embed(prompts.ids, prompts.image_slots, features)
-        cache = DynamicCache(config=self.adapter.model.config.get_text_config())
+        cache = self.adapter.new_cache()
         hidden = self.adapter.backbone(
             embeddings,
             prompts.positions,
@@ -287,7 +288,7 @@ class PromptReader:
             attention_mask=prompts.mask,
             last_hidden=last,
             next_positions=prompts.next_positions,
-            can_share=can_decode(self.adapter.language_model),
+            can_share=self.adapter.packs and can_decode(self.adapter.language_model),
         )
 
     def extend(

@@ -149,7 +149,7 @@ def _decoder_layer(
     attention: Any = layer.self_attn
     norms = sum(
         _norm(norm, precision.residual)
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        for norm in _norms(nn.ModuleList(m for m in layer.children() if not list(m.children())))
     )
     per_token = norms * config.hidden_size + _linear_inputs(layer, precision)
     per_token += 3 * config.intermediate_size * width

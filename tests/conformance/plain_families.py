@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import torch
 from transformers import (
+    Gemma3Processor,
     InternVLProcessor,
     ProcessorMixin,
     Qwen2_5_VLProcessor,
@@ -31,11 +32,13 @@ class Plain:
 
     Attributes:
         settings: of its processor.
+        videos: whether it asks for one of videos as well.
         lora: linear layers of the vision tower.
     """
 
     processor_class = None
     settings = ()
+    videos = True
     lora = ("qkv", "proj")
 
     def processor(self, policy):
@@ -46,7 +49,7 @@ class Plain:
             return self.processor_class(
                 image_processor=policy.encoder.image_processor,
                 tokenizer=policy.encoder.tokenizer,
-                video_processor=NoVideos(),
+                **({"video_processor": NoVideos()} if self.videos else {}),
                 chat_template=policy.encoder.tokenizer.chat_template,
                 **dict(self.settings),
             )
@@ -97,7 +100,21 @@ class SmolVLM(InternVL):
         return {"pixel_values": put_together(group.patches, group.pictures[0])[None]}
 
 
+class Gemma3(InternVL):
+    processor_class = Gemma3Processor
+    settings = (("image_seq_length", 4),)
+    lora = ("q_proj", "fc1")
+    videos = False
+
+    def inputs(self, policy, group, sequence):
+        if group.patches is None:
+            return {}
+        types = (sequence == policy.adapter.image_token_id).long()
+        return {**self.pixels(group), "token_type_ids": types}
+
+
 PLAIN = {
+    "gemma3": Gemma3(),
     "qwen2_5_vl": Qwen25(),
     "qwen3_vl": Qwen3(),
     "internvl": InternVL(),

@@ -13,6 +13,7 @@ from papo.models.families.family import (
     TinySizes,
     VisionFeatures,
 )
+from papo.models.families.gemma3 import GEMMA3
 from papo.models.families.internvl import INTERNVL
 from papo.models.families.qwen_vl import QWEN2_5_VL, QWEN3_VL, QwenVLAdapter
 from papo.models.families.smolvlm import SMOLVLM
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": QWEN3_VL,
     "internvl": INTERNVL,
     "smolvlm": SMOLVLM,
+    "gemma3": GEMMA3,
 }
 """By the `model_type` of their Hugging Face configurations."""
 

@@ -14,7 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    Cache,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from papo.models.counterfactual import Intervention
 from papo.models.shared_prefix import SharedPrefixLayout, install_shared_prefix_attention
@@ -248,6 +254,25 @@ class FamilyAdapter(ABC):
         assert self.position_axes == 1, "a family with several axes says where a token is"
         return torch.arange(prompt_ids.shape[0])[None], prompt_ids.shape[0]
 
+    @property
+    def packs(self) -> bool:
+        """Whether every layer sees all that was before, and nothing after: prompts and responses can stand in one row."""
+        layers = getattr(self.model.config.get_text_config(), "layer_types", None) or ()
+        return all(each == "full_attention" for each in layers)
+
+    def new_cache(self) -> DynamicCache:
+        """Keys and values of nothing yet."""
+        return DynamicCache(config=self.model.config.get_text_config())
+
+    def attention_masks(
+        self,
+        is_token: Bool[Tensor, "row key"],
+        positions: Int[Tensor, "axis row token"],
+        image_slots: Bool[Tensor, "row token"] | None,
+    ) -> Any:
+        """What the language model takes for a mask: of rows with padding, whose last keys are the tokens of the call."""
+        return is_token.long()
+
     def rotary_positions(self, positions: Int[Tensor, "axis row token"]) -> Int[Tensor, "..."]:
         """Positions as the language model takes them."""
         return positions[0] if self.position_axes == 1 else positions
@@ -298,8 +323,9 @@ class FamilyAdapter(ABC):
         if features is not None and features.deepstack:
             extra["visual_pos_masks"] = image_slots
             extra["deepstack_visual_embeds"] = list(features.deepstack)
+        mask: Any
         if attention_mask is not None:
-            mask = attention_mask.long()
+            mask = self.attention_masks(attention_mask, positions, image_slots)
         else:
             # transformers hands a four-dimensional mask through as it is; the layout replaces it.
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device)
@@ -328,6 +354,7 @@ class FamilyPictures(ABC):
         config: of the model.
 
     Attributes:
+        placeholder_id: what the chat template writes for an image.
         frames: how often a row of patches repeats a still picture along time.
     """
 
@@ -343,6 +370,7 @@ class FamilyPictures(ABC):
         self.processor, self.config = processor, config
         self.tokenizer = tokenizer
         self.image_token_id = int(config.image_token_id)
+        self.placeholder_id = self.image_token_id
         self.frames = int(getattr(processor, "temporal_patch_size", 1))
 
     @abstractmethod
@@ -363,6 +391,10 @@ class FamilyPictures(ABC):
         self, images: Sequence[Image.Image]
     ) -> tuple[Float[Tensor, "patch pixel"], tuple[PictureLayout, ...]]:
         """Normalised patches of RGB pictures, one after another, and how each lies."""
+
+    def framed(self, rendered: str) -> str:
+        """The text of a prompt with what the family writes around placeholders."""
+        return rendered
 
     @abstractmethod
     def prompt_ids(self, picture: PictureLayout) -> list[int]:
