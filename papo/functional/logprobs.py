@@ -2,6 +2,11 @@
 
 The logits of a minibatch, (tokens x vocabulary), are the largest tensor of the whole training step.
 Here they exist for `chunk_size` rows at a time and are recomputed in the backward pass.
+
+    forward, chunk by chunk      states[c] --head--> logits[c] --> log p(targets)[c], H[c], KL[c]
+    kept for the backward pass   states, targets, the head: no logits
+    backward, chunk by chunk     states[c] --head--> logits[c] again --> d loss / d logits[c] = D[c]
+                                 gradient of states[c] = D[c] head;  gradient of the head += D[c]^T states[c]
 """
 
 from collections.abc import Iterator

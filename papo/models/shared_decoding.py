@@ -1,7 +1,15 @@
-"""Attention while decoding: several rows continue one prompt, whose keys are held and read once.
+r"""Attention while decoding: several rows continue one prompt, whose keys are held and read once.
 
 A copy of the prompt for each of the G responses would make the cache G times as large, and reading
 it is what decoding waits for. What a row has read itself stands in buffers with spare room.
+
+    the queries of the rows of one prompt        its keys, once           own keys, a buffer a row
+    row 0 (head 0, head 1)  \                                              row 0: k0 k1 k2 . . .
+    row 1 (head 0, head 1)   >  one product  @  [prompt tokens]    and     row 1: k0 k1 k2 . . .
+    row 2 (head 0, head 1)  /                                              row 2: k0 k1 -  . . .
+
+    scores of both side by side, plus `bias` (-inf at padding, at `-` after an end, at spare room `.`),
+    one softmax; the weights then meet the prompt's values in one product, and a row's own in another
 """
 
 from collections.abc import Callable, Sequence

@@ -3,6 +3,17 @@
 The row holds each prompt once and the tokens of its responses after it, without padding. A response
 token attends to its own prompt and to the earlier tokens of its own response, nothing else; only the
 attention function knows that, every other layer of the model works token by token.
+
+    one block: prompts of one length, then their responses; who (row) sees whom (column)
+
+              prompt A   prompt B   A's 1   A's 2   B's 1
+    prompt A  causal     .          .       .       .
+    prompt B  .          causal     .       .       .
+    A's 1     all        .          causal  .       .
+    A's 2     all        .          .       causal  .
+    B's 1     .          all        .       .       causal
+
+    positions of A's 1 and of A's 2 both begin where those of prompt A end
 """
 
 from copy import copy
