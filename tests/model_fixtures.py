@@ -27,7 +27,9 @@ TINY = {
 def tiny_policy(family="qwen2_5_vl", **overrides):
     from papo.models import build_tiny_policy
 
-    return build_tiny_policy(family=family, **{**TINY, **overrides})
+    # Wide weights of states amplify the rounding of float32 beyond what tests allow.
+    width = {"initializer_range": 0.1} if family == "qwen3_5" else {}
+    return build_tiny_policy(family=family, **{**TINY, **width, **overrides})
 
 
 def noise_image(width, height, seed=0):

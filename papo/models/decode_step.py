@@ -12,42 +12,47 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, rms_norm
+from torch.nn.functional import embedding
 
 from papo.models.cuda_graph import Replayed, can_replay
+from papo.models.decode_weights import (
+    Projection,
+    all_of,
+    joined,
+    product_dtype,
+    projection,
+    root_mean_square,
+)
 from papo.models.families import FamilyAdapter
+from papo.models.recurrent_decoding import RecurrentStep
 from papo.models.shared_decoding import OwnTokens, SharedPrompts, shared_decoding_attention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Projection:
-    """A linear layer, and the low-rank adapters on top of it."""
+class _Layer:
+    """Weights of a decoder layer, which attends or is recurrent."""
 
-    weight: Tensor
-    bias: Tensor | None
-    adapters: tuple[tuple[Tensor, Tensor, float], ...] = ()
-
-    def __call__(self, values: Tensor) -> Tensor:
-        result = linear(values, self.weight, self.bias)
-        for down, up, scale in self.adapters:
-            added = linear(linear(values.to(down.dtype), down), up) * scale
-            result = (result + added).to(result.dtype)
-        return result
+    input_norm: nn.Module
+    mixer: "_Attention | RecurrentStep"
+    mlp_norm: nn.Module
+    gate_up: tuple[Projection, ...]
+    activation: nn.Module
+    down: Projection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Layer:
-    """Weights of a decoder layer; what reads the same input is one matrix where it was copied anyway."""
+class _Attention:
+    """What reads the same input is one matrix where it was copied anyway.
 
-    input_norm: nn.Module
-    qkv: tuple[_Projection, ...]
+    Attributes:
+        is_gated: beside each head of queries stands one that gates what it attended.
+    """
+
+    qkv: tuple[Projection, ...]
     query_norm: nn.Module | None
     key_norm: nn.Module | None
-    output: _Projection
-    mlp_norm: nn.Module
-    gate_up: tuple[_Projection, ...]
-    activation: nn.Module
-    down: _Projection
+    output: Projection
+    is_gated: bool
 
 
 class DecodeStep:
@@ -69,7 +74,9 @@ class DecodeStep:
         weight = language_model.embed_tokens.weight
         self.dtype = product_dtype(weight)
         self.layers = [_layer(layer, self.dtype) for layer in language_model.layers]
-        attention = language_model.layers[0].self_attn
+        attention = next(
+            layer.self_attn for layer in language_model.layers if hasattr(layer, "self_attn")
+        )
         self.channels, self.scaling = int(attention.head_dim), float(attention.scaling)
         config = language_model.config
         self.num_heads = int(config.num_attention_heads)
@@ -127,41 +134,53 @@ class DecodeStep:
             heard = heard.masked_fill_(~token_mask, -torch.inf)
             own.bias.index_copy_(1, own.position + num_prompt, heard[:, None])
             bias = own.bias[:, : num_prompt + width]
-            for index, layer in enumerate(self.layers):
-                query, key, value = self._heads(layer, hidden, rotation)
-                keys, values = own.keys[index], own.values[index]
-                keys.index_copy_(2, own.position, key[:, :, None])
-                values.index_copy_(2, own.position, value[:, :, None])
-                attended = shared_decoding_attention(
-                    query.unflatten(1, (self.num_kv_heads, -1)),
-                    keys[:, :, :width],
-                    values[:, :, :width],
-                    bias=bias,
-                    prompts=prompts,
-                    layer=index,
-                )
-                hidden += layer.output(attended)
-                values_in = _norm(layer.mlp_norm, hidden).to(self.dtype)
-                gate, up = _all(layer.gate_up, values_in).chunk(2, dim=-1)
-                hidden += layer.down(layer.activation(gate) * up)
+            states = iter(own.states)
+            buffers = enumerate(zip(own.keys, own.values, strict=True))
+            for layer in self.layers:
+                values_in = root_mean_square(layer.input_norm, hidden).to(self.dtype)
+                if isinstance(layer.mixer, RecurrentStep):
+                    hidden += layer.mixer(values_in, next(states))
+                else:
+                    index, (keys, values) = next(buffers)
+                    query, key, value, gate = self._heads(layer.mixer, values_in, rotation)
+                    keys.index_copy_(2, own.position, key[:, :, None])
+                    values.index_copy_(2, own.position, value[:, :, None])
+                    attended = shared_decoding_attention(
+                        query.unflatten(1, (self.num_kv_heads, -1)),
+                        keys[:, :, :width],
+                        values[:, :, :width],
+                        bias=bias,
+                        prompts=prompts,
+                        layer=index,
+                    )
+                    if gate is not None:
+                        attended = attended * gate.flatten(1).sigmoid()
+                    hidden += layer.mixer.output(attended)
+                values_in = root_mean_square(layer.mlp_norm, hidden).to(self.dtype)
+                gate_up = all_of(layer.gate_up, values_in).chunk(2, dim=-1)
+                hidden += layer.down(layer.activation(gate_up[0]) * gate_up[1])
             own.position += 1
             next_positions += 1
-            return _norm(self.model.norm, hidden)
+            return root_mean_square(self.model.norm, hidden)
 
     def _heads(
-        self, layer: _Layer, hidden: Tensor, rotation: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scaled queries, keys and values of one token, rotated. [row head channel]"""
-        projected = _all(layer.qkv, _norm(layer.input_norm, hidden).to(self.dtype))
-        heads = projected.unflatten(1, (-1, self.channels))
+        self, attention: _Attention, values_in: Tensor, rotation: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Scaled queries, keys and values of one token, rotated, and the gates. [row head channel]"""
+        heads = all_of(attention.qkv, values_in).unflatten(1, (-1, self.channels))
+        gate = None
+        if attention.is_gated:
+            query, heads = heads.tensor_split([2 * self.num_heads], dim=1)
+            query, gate = query.unflatten(1, (-1, 2)).unbind(dim=2)
+            heads = torch.cat([query, heads], dim=1)
         turned, value = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
-        if layer.query_norm is not None and layer.key_norm is not None:
+        if attention.query_norm is not None and attention.key_norm is not None:
             query, key = turned.split([self.num_heads, self.num_kv_heads], dim=1)
-            turned = torch.cat([_norm(layer.query_norm, query), _norm(layer.key_norm, key)], dim=1)
-        cos, sin = rotation
-        turned = (turned * cos).add_(turned.roll(self.channels // 2, dims=-1) * sin)
+            query = root_mean_square(attention.query_norm, query)
+            turned = torch.cat([query, root_mean_square(attention.key_norm, key)], dim=1)
+        turned = _rotated(turned, *rotation)
         query, key = turned.split([self.num_heads, self.num_kv_heads], dim=1)
-        return (query * self.scaling).to(self.dtype), key.to(self.dtype), value
+        return (query * self.scaling).to(self.dtype), key.to(self.dtype), value, gate
 
     def _rotations_until(self, stop: int) -> Float[Tensor, "position channel"]:
         """cos and sin of every position; the sign of half a rotation is in its sine."""
@@ -200,72 +219,34 @@ def can_decode(language_model: Any) -> bool:
     return rope not in ("dynamic", "longrope")
 
 
-def product_dtype(weight: Tensor) -> torch.dtype:
-    """What products with such a tensor are computed in: that of autocast where it is on."""
-    device = weight.device.type
-    if weight.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return weight.dtype
+def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The first channels of each head turned, as many as the rotation has; the rest as it is."""
+    width = cos.shape[-1]
+    first, rest = heads.tensor_split([width], dim=-1)
+    turned = (first * cos).add_(first.roll(width // 2, dims=-1) * sin)
+    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
 
 
 def _layer(layer: Any, dtype: torch.dtype) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
+    mlp = layer.mlp
     return _Layer(
         input_norm=layer.input_layernorm,
-        qkv=_joined((attention.q_proj, attention.k_proj, attention.v_proj), dtype),
+        mixer=_attention(layer.self_attn, dtype)
+        if hasattr(layer, "self_attn")
+        else RecurrentStep.of(layer.linear_attn, mlp.act_fn, dtype),
+        mlp_norm=layer.post_attention_layernorm,
+        gate_up=joined((mlp.gate_proj, mlp.up_proj), dtype),
+        activation=mlp.act_fn,
+        down=projection(mlp.down_proj, dtype),
+    )
+
+
+def _attention(attention: Any, dtype: torch.dtype) -> _Attention:
+    queries, outputs = attention.q_proj, attention.o_proj
+    return _Attention(
+        qkv=joined((queries, attention.k_proj, attention.v_proj), dtype),
         query_norm=getattr(attention, "q_norm", None),
         key_norm=getattr(attention, "k_norm", None),
-        output=_projection(attention.o_proj, dtype),
-        mlp_norm=layer.post_attention_layernorm,
-        gate_up=_joined((mlp.gate_proj, mlp.up_proj), dtype),
-        activation=mlp.act_fn,
-        down=_projection(mlp.down_proj, dtype),
+        output=projection(outputs, dtype),
+        is_gated=queries.out_features == 2 * outputs.in_features,
     )
-
-
-def _projection(module: Any, dtype: torch.dtype) -> _Projection:
-    """A linear layer, or one of peft around it; dropout of adapters is 0 here (papo.models.lora)."""
-    base = getattr(module, "base_layer", module)
-    adapters = []
-    if base is not module and not module.disable_adapters:
-        for name in module.active_adapters:
-            if name in module.lora_A:
-                down, up = module.lora_A[name].weight, module.lora_B[name].weight
-                if dtype != base.weight.dtype:  # autocast narrows them too
-                    down, up = down.to(dtype), up.to(dtype)
-                adapters.append((down, up, float(module.scaling[name])))
-    bias = None if base.bias is None else base.bias.to(dtype)
-    return _Projection(weight=base.weight.to(dtype), bias=bias, adapters=tuple(adapters))
-
-
-def _joined(modules: Sequence[Any], dtype: torch.dtype) -> tuple[_Projection, ...]:
-    """Layers of one input: one matrix where they were copied and have no adapters, else as they are."""
-    parts = tuple(_projection(module, dtype) for module in modules)
-    copied = all(
-        part.weight.data_ptr() != getattr(module, "base_layer", module).weight.data_ptr()
-        for part, module in zip(parts, modules, strict=True)
-    )
-    if not copied or any(part.adapters for part in parts):
-        return parts
-    biases = [part.bias for part in parts if part.bias is not None]
-    return (
-        _Projection(
-            weight=torch.cat([part.weight for part in parts]),
-            bias=torch.cat(biases) if biases else None,
-        ),
-    )
-
-
-def _all(parts: Sequence[_Projection], values: Tensor) -> Tensor:
-    if len(parts) == 1:
-        return parts[0](values)
-    return torch.cat([part(values) for part in parts], dim=-1)
-
-
-def _norm(norm: Any, values: Tensor) -> Tensor:
-    """Root mean square norm: the fused one where the model's own rounds nothing on the way."""
-    weight = norm.weight
-    if values.dtype == weight.dtype and values.dtype in (torch.float32, torch.float64):
-        return rms_norm(values, weight.shape, weight, norm.variance_epsilon)
-    result: Tensor = norm(values)
-    return result

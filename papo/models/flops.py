@@ -61,7 +61,10 @@ class ScoringFlops:
 
 
 def shared_flops(config: PreTrainedConfig, shape: ScoringShape) -> ScoringFlops:
-    """Each image and each prompt once, no padding: the least that exact scoring can cost."""
+    """Each image and each prompt once, no padding: the least that exact scoring can cost.
+
+    Linear attention reads responses side by side, those of prompts of one length padded to the longest.
+    """
     text = config.get_text_config()
     token, pair = _token_flops(text), _pair_flops(text)
     prompts = sum(token * p + pair * _causal_pairs(p) for p in shape.prompt_lengths)
@@ -69,6 +72,7 @@ def shared_flops(config: PreTrainedConfig, shape: ScoringShape) -> ScoringFlops:
     for prompt, lengths in zip(shape.prompt_lengths, shape.response_lengths, strict=True):
         for read in (max(length - 1, 0) for length in lengths):
             responses += token * read + pair * (_causal_pairs(read) + prompt * read)
+    responses += _recurrent_layers(text) * _padding_side_by_side(shape)
     return ScoringFlops(
         vision=vision_flops(config, shape),
         prompts=prompts,
@@ -126,17 +130,53 @@ def _head_flops(text: Any, shape: ScoringShape) -> int:
 
 
 def _token_flops(text: Any) -> int:
-    """All linear layers of the language model, for one token."""
+    """All linear layers of the language model, for one token, and the states of linear attention."""
+    types = _layer_types(text)
+    attention = (len(types) - types.count("linear_attention")) * _attention_flops(text)
+    mlps = len(types) * 6 * text.hidden_size * text.intermediate_size
+    return int(attention + _recurrent_layers(text) + mlps)
+
+
+def _attention_flops(text: Any) -> int:
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     query = text.num_attention_heads * head_dim
     key = text.num_key_value_heads * head_dim
-    attention = text.hidden_size * (2 * query + 2 * key)
-    return int(
-        2 * text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
-    )
+    gate = query if "linear_attention" in _layer_types(text) else 0  # of what was attended
+    return int(2 * text.hidden_size * (2 * query + gate + 2 * key))
+
+
+def _recurrent_layers(text: Any) -> int:
+    """A token through all layers of gated delta net, read as its definition says: no pair is looked at.
+
+    A state is decayed, asked for what it holds under the key, corrected, and asked by the query: one operation
+    and three times two per entry. Kernels read whole chunks, which costs more operations and less time.
+    """
+    num_layers = _layer_types(text).count("linear_attention")
+    if not num_layers:
+        return 0
+    key = text.linear_num_key_heads * text.linear_key_head_dim
+    value = text.linear_num_value_heads * text.linear_value_head_dim
+    mixed = 2 * key + value
+    linear = text.hidden_size * (mixed + 2 * value + 2 * text.linear_num_value_heads)
+    states = 7 * value * text.linear_key_head_dim
+    return int(num_layers * (2 * (linear + mixed * text.linear_conv_kernel_dim) + states))
+
+
+def _padding_side_by_side(shape: ScoringShape) -> int:
+    """Tokens of padding where the responses to all prompts of one length are padded to the longest of them."""
+    read: dict[int, list[int]] = {}
+    for prompt, lengths in zip(shape.prompt_lengths, shape.response_lengths, strict=True):
+        read.setdefault(prompt, []).extend(max(length - 1, 0) for length in lengths)
+    return sum(max(each) * len(each) - sum(each) for each in read.values())
 
 
 def _pair_flops(text: Any) -> int:
-    """Score and value of one query-key pair, all heads and layers."""
+    """Score and value of one query-key pair, all heads and layers that look at pairs."""
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(4 * text.num_attention_heads * head_dim * text.num_hidden_layers)
+    types = _layer_types(text)
+    num_layers = len(types) - types.count("linear_attention")
+    return int(4 * text.num_attention_heads * head_dim * num_layers)
+
+
+def _layer_types(text: Any) -> list[str]:
+    return list(getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers)

@@ -16,6 +16,8 @@ from papo.models.decode_step import Decoding, can_decode, product_dtype
 from papo.models.families import FamilyAdapter, VisionFeatures
 from papo.models.packed_prompts import PackedPrompts, side_by_side, worth_packing
 from papo.models.pixel_levels import PixelLevels
+from papo.models.recurrent_decoding import RowStates
+from papo.models.recurrent_state import RecurrentLayer, has_recurrence
 from papo.models.shared_decoding import OwnTokens, SharedPrompts
 from papo.models.vision_cache import VisionFeatureCache
 from papo.types import PromptGroup
@@ -57,14 +59,21 @@ class Prefix:
     def share(self, num_responses: int) -> "Prefix":
         """As `expand`, to be continued token by token, without a copy of the prompt per row. Uses this up.
 
-        Models whose layers see only a window are expanded: their cache forgets.
+        Models whose layers see only a window are expanded: their cache forgets. States of linear attention are
+        repeated: every row writes its own.
         """
         assert self.cache is not None
         layers = cast(list[Any], self.cache.layers)
-        if not self.can_share or not all(type(layer) is DynamicLayer for layer in layers):
+        if not self.can_share or any(
+            type(each) not in (DynamicLayer, RecurrentLayer) for each in layers
+        ):
             return self.expand(num_responses)
-        keys, values = [], []
+        keys, values, states = [], [], []
         for layer in layers:
+            if isinstance(layer, RecurrentLayer):
+                layer.batch_repeat_interleave(num_responses)
+                states.append(RowStates(conv=layer.conv, recurrent=layer.recurrent))
+                continue
             # Under autocast rotated keys are wide, and with transformers 5.23 values beside them; every product
             # would narrow all of them.
             dtype = product_dtype(layer.values)
@@ -79,7 +88,7 @@ class Prefix:
             last_hidden=self.last_hidden.repeat_interleave(num_responses, dim=0),
             next_positions=self.next_positions.repeat_interleave(num_responses),
             prompts=prompts,
-            own=OwnTokens.none_yet(prompts, mask),
+            own=OwnTokens.none_yet(prompts, mask, tuple(states)),
         )
 
     def select(self, rows: Int[Tensor, " kept"]) -> "Prefix":
@@ -95,6 +104,10 @@ class Prefix:
             own=None if self.own is None else self.own.select(rows),
         )
 
+    @property
+    def can_forget(self) -> bool:
+        return self.own is not None and self.own.can_forget
+
     def forget(self, num_tokens: int, last_hidden: Float[Tensor, "row hidden"]) -> None:
         """The last tokens of rows that share prompts were never read; `last_hidden` was before them."""
         assert self.own is not None
@@ -105,16 +118,18 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PaddedPrompts:
-    """Prompts side by side, padded on the right."""
+    """Prompts side by side, padded on the right; on the left where padding behind them would move a state.
+
+    Attributes:
+        ends: of each prompt, the place of its last token.
+    """
 
     ids: Int[Tensor, "prompt prompt_token"]
     mask: Bool[Tensor, "prompt prompt_token"]
     image_slots: Bool[Tensor, "prompt prompt_token"]
     positions: Int[Tensor, "axis prompt prompt_token"]
     next_positions: Int[Tensor, " prompt"]
-
-    def lengths(self) -> Int[Tensor, " prompt"]:
-        return self.mask.sum(dim=1)
+    ends: Int[Tensor, " prompt"]
 
 
 class PromptReader:
@@ -140,6 +155,7 @@ class PromptReader:
         self.adapter = adapter
         self.levels = levels
         self.vision_cache = vision_cache
+        self.is_recurrent = has_recurrence(adapter.model.config)
         self.passes_alike = False
         self.decoding: Decoding | None = None
 
@@ -177,11 +193,15 @@ class PromptReader:
         mask = torch.zeros(len(groups), longest, dtype=torch.bool)
         axes = self.adapter.position_axes
         positions = torch.zeros(axes, len(groups), longest, dtype=torch.long)
-        for row, group in enumerate(groups):
-            length = group.prompt_ids.shape[0]
-            ids[row, :length] = group.prompt_ids
-            mask[row, :length] = True
-            positions[:, row, :length] = group.position_ids
+        lengths = torch.tensor([group.prompt_ids.shape[0] for group in groups])
+        ends = torch.full_like(lengths, longest) if self.is_recurrent else lengths
+        for row, (group, length, end) in enumerate(
+            zip(groups, lengths.tolist(), ends.tolist(), strict=True)
+        ):
+            place = slice(end - length, end)
+            ids[row, place] = group.prompt_ids
+            mask[row, place] = True
+            positions[:, row, place] = group.position_ids
         next_positions = torch.tensor([group.next_position for group in groups])
         slots = (ids == self.adapter.image_token_id) & mask
         device = self.device
@@ -191,6 +211,7 @@ class PromptReader:
             image_slots=slots.to(device),
             positions=positions.to(device),
             next_positions=next_positions.to(device),
+            ends=ends.to(device) - 1,
         )
 
     @contextmanager
@@ -238,7 +259,7 @@ class PromptReader:
         return nothing
 
     def prefill(self, groups: Sequence[PromptGroup]) -> Prefix:
-        """Reads each prompt once: one row per group, right-padded to the longest."""
+        """Reads each prompt once: one row per group, padded to the longest."""
         packs = self.adapter.packs and worth_packing(groups, self.device)
         if torch.is_grad_enabled() or not packs:
             return self._prefill_padded(groups)
@@ -258,6 +279,9 @@ class PromptReader:
         lengths = torch.tensor([group.prompt_ids.shape[0] for group in groups])
         rows = packed.rows.to(device)
         for layer in cast(list[Any], cache.layers):
+            if isinstance(layer, RecurrentLayer):
+                layer.batch_select_indices(torch.tensor(packed.order, device=device).argsort())
+                continue
             layer.keys = side_by_side(layer.keys, rows)
             layer.values = side_by_side(layer.values, rows)
         last = packed.rows[torch.arange(len(groups)), lengths - 1]
@@ -282,7 +306,7 @@ class PromptReader:
             features=features,
             cache=cache,
         )
-        last = hidden[torch.arange(len(groups), device=hidden.device), prompts.lengths() - 1]
+        last = hidden[torch.arange(len(groups), device=hidden.device), prompts.ends]
         return Prefix(
             cache=cache,
             attention_mask=prompts.mask,

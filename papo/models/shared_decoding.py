@@ -20,6 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from papo.models.recurrent_decoding import RowStates
+
 SPARE_TOKENS = 128
 """Buffers grow by so many tokens."""
 
@@ -84,6 +86,7 @@ class OwnTokens:
         keys: per layer, with spare room behind `length` tokens; 0 there, so that nothing is NaN.
         values: likewise.
         bias: 0 where a row attends to a token of its prompt or of its own, -inf elsewhere.
+        states: of the layers that are recurrent, in their order; the prompt is in them.
         length: tokens read.
         position: the same number, on the device.
         replayed: a step recorded for these very buffers (papo.models.cuda_graph).
@@ -94,11 +97,15 @@ class OwnTokens:
     bias: Float[Tensor, "row key"]
     length: int
     position: Int[Tensor, "1"]
+    states: tuple[RowStates, ...] = ()
     replayed: Callable[..., Tensor] | None = None
 
     @classmethod
     def none_yet(
-        cls, prompts: SharedPrompts, mask: Bool[Tensor, "row prompt_token"]
+        cls,
+        prompts: SharedPrompts,
+        mask: Bool[Tensor, "row prompt_token"],
+        states: tuple[RowStates, ...] = (),
     ) -> "OwnTokens":
         """For rows whose prompts have a token where `mask` is True."""
         num_rows, some = mask.shape[0], prompts.values[0]
@@ -110,6 +117,7 @@ class OwnTokens:
             bias=bias.masked_fill_(~mask, -torch.inf),
             length=0,
             position=torch.zeros(1, dtype=torch.long, device=some.device),
+            states=states,
         )
 
     @property
@@ -131,10 +139,17 @@ class OwnTokens:
             bias=self.bias[rows],
             length=self.length,
             position=self.position,
+            states=tuple(each.select(rows) for each in self.states),
         )
+
+    @property
+    def can_forget(self) -> bool:
+        """A state does not say what it was before a token."""
+        return not self.states
 
     def forget(self, num_tokens: int) -> None:
         """The last tokens of every row were never read."""
+        assert self.can_forget
         self.length -= num_tokens
         self.position -= num_tokens
         self.bias[:, self.bias.shape[1] - self.room + self.length :] = -torch.inf

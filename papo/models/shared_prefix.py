@@ -84,8 +84,10 @@ def install_shared_prefix_attention(language_model: nn.Module) -> None:
     config = copy(plain_config)
     config._attn_implementation = _NAME
     for layer in cast(Any, language_model).layers:
-        layer.self_attn.config = config
-        layer.self_attn.plain_config = plain_config
+        attention = getattr(layer, "self_attn", None)
+        if attention is not None:
+            attention.config = config
+            attention.plain_config = plain_config
 
 
 def _attention(

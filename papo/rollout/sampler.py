@@ -277,8 +277,8 @@ class SharedPrefillSampler:
         prefix = self.policy.prefill(groups).share(num_responses)
         span = _Span(self, prefix, draws.flatten(0, 1).to(prefix.last_hidden.device))
         every = self.look_every or (1 if span.device.type == "cpu" else _TOKENS_BETWEEN_LOOKS)
-        if prefix.own is None:
-            every = 1  # other caches cannot forget a token again
+        if not prefix.can_forget:
+            every = 1  # a token that was read cannot be taken back
         start = 0
         while True:
             stop = min(start + every, self.max_response_tokens)

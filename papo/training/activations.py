@@ -12,11 +12,14 @@ from typing import Any
 from torch import nn
 
 from papo.models.families import family_of, model_parts
+from papo.models.recurrent_state import CPU_CHUNK
+from papo.training.recurrent_activations import GPU_CHUNK, recurrent_bytes
 
 _FLOAT32 = 4
 
 # Linear layers that read one tensor; any other reads a tensor of its own.
 _READS = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
+_READS |= {f"in_proj_{name}": "in_proj_qkv" for name in "zba"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ def activation_bytes(
     *,
     checkpointing: bool,
     second_gradient: int,
+    on_gpu: bool,
 ) -> int:
     """The most that the activations of all views take, from their forward to the end of their backward pass.
 
@@ -86,18 +90,20 @@ def activation_bytes(
         precision: of the pass.
         checkpointing: activations are computed again in the backward pass.
         second_gradient: bytes of the gradient of all that is trained, as a pass makes it.
+        on_gpu: where the pass is made.
     """
     decoder = model_parts(model).language_model(model)
     config = model.config.get_text_config()
-    layer = _decoder_layer(config, decoder.layers[0], sizes, precision)
+    chunk = GPU_CHUNK if on_gpu else CPU_CHUNK
+    layers = [_decoder_layer(config, layer, sizes, precision, chunk) for layer in decoder.layers]
     inputs = precision.residual * config.hidden_size * sizes.tokens
     norm = config.hidden_size * _norm(decoder.norm, precision.residual) * sizes.tokens
     read = 2 * _FLOAT32 * config.hidden_size * sizes.response_tokens
     # A product's gradient is there beside both factors'; adapters read float32, so theirs is cast to and fro.
     wide = 2 * precision.width + (8 if precision.casts and _has_adapters(decoder) else 0)
     stack = _Stack(
-        kept=len(decoder.layers) * (inputs if checkpointing else layer),
-        again=layer - inputs if checkpointing else 0,
+        kept=len(layers) * inputs if checkpointing else sum(layers),
+        again=max(layers) - inputs if checkpointing else 0,
         working=wide * config.intermediate_size * sizes.tokens + inputs,
     )
     # Four such tensors, in float32, are there in the backward pass of a norm.
@@ -116,7 +122,7 @@ def activation_bytes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stack:
-    """Bytes of equal layers: kept by all, kept of the one that is computed again, and made by its backward pass."""
+    """Bytes of layers: kept by all, kept of the one that is computed again, and made by its backward pass."""
 
     kept: int
     again: int
@@ -141,20 +147,27 @@ def _seen(model: Any, patches: int, precision: PassPrecision, *, checkpointing: 
 
 
 def _decoder_layer(
-    config: Any, layer: nn.Module, sizes: PassSizes, precision: PassPrecision
+    config: Any, layer: Any, sizes: PassSizes, precision: PassPrecision, chunk: int
 ) -> int:
-    channels = head_channels(config)
-    query, key = config.num_attention_heads * channels, config.num_key_value_heads * channels
     width, tokens = precision.width, sizes.tokens
-    attention: Any = layer.self_attn
     norms = sum(
         _norm(norm, precision.residual)
         for norm in _norms(nn.ModuleList(m for m in layer.children() if not list(m.children())))
     )
     per_token = norms * config.hidden_size + _linear_inputs(layer, precision)
     per_token += 3 * config.intermediate_size * width
+    kept = per_token * tokens + _weight_casts(layer, precision)
+    if hasattr(layer, "linear_attn"):
+        return kept + recurrent_bytes(layer.linear_attn, sizes, precision, chunk)
+    return kept + _attention(config, layer.self_attn, sizes, precision)
+
+
+def _attention(config: Any, attention: Any, sizes: PassSizes, precision: PassPrecision) -> int:
+    channels, width, tokens = head_channels(config), precision.width, sizes.tokens
+    query, key = config.num_attention_heads * channels, config.num_key_value_heads * channels
+    normalised = 0
     if hasattr(attention, "q_norm"):
-        per_token += _norm(attention.q_norm, width) * query + _norm(attention.k_norm, width) * key
+        normalised = _norm(attention.q_norm, width) * query + _norm(attention.k_norm, width) * key
     # Queries and keys are rotated in the precision of the embeddings, and cast block by block.
     rotated = sizes.prompt_tokens if precision.casts else tokens
     attended = rotated * (query + key) + tokens * key + sizes.prompt_tokens * query
@@ -162,7 +175,9 @@ def _decoder_layer(
         longest = sizes.response_tokens // sizes.rows
         attended += 2 * sizes.response_tokens * query + 2 * sizes.rows * sizes.row_tokens * key
         attended += query // key * longest * sizes.row_tokens
-    return per_token * tokens + attended * width + _weight_casts(layer, precision)
+    if attention.q_proj.out_features == 2 * query:  # a gate, and what it multiplies
+        attended += 2 * tokens * query
+    return normalised * tokens + attended * width
 
 
 def _tower_block(config: Any, block: nn.Module, patches: int, precision: PassPrecision) -> int:

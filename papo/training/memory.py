@@ -199,6 +199,7 @@ def estimate_memory(
             precision,
             checkpointing=checkpointing,
             second_gradient=gradient if shards == 1 else gradient * width // stored,
+            on_gpu=on_gpu,
         ),
         head=_head_bytes(
             model, sizes, head_chunk_size, narrow=width < _FLOAT32 and not precision.casts
@@ -285,10 +286,16 @@ def _head_bytes(model: Any, sizes: PassSizes, chunk_size: int, *, narrow: bool) 
 
 
 def _cache_bytes(model: Any, sizes: PassSizes, precision: PassPrecision) -> int:
-    """Keys and values of every layer."""
+    """Keys and values of every layer that attends, and a state per row of every other."""
     text = model.config.get_text_config()
-    row = text.num_hidden_layers * text.num_key_value_heads * head_channels(text)
-    return int(sizes.cached_tokens * row * 2 * precision.width)
+    types = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    num_recurrent = types.count("linear_attention")
+    row = (len(types) - num_recurrent) * text.num_key_value_heads * head_channels(text)
+    state = 0
+    if num_recurrent:
+        values = text.linear_num_value_heads * text.linear_value_head_dim
+        state = num_recurrent * _FLOAT32 * values * text.linear_key_head_dim
+    return int(sizes.cached_tokens * row * 2 * precision.width + sizes.sampled_rows * state)
 
 
 def _decoding_bytes(model: Any, precision: PassPrecision, *, on_gpu: bool) -> int:

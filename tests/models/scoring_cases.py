@@ -84,6 +84,18 @@ def assert_equal_gradients(got, expected, *, language, vision):
 def in_true_float64(policy, monkeypatch):
     """The policy in float64 throughout: the norms and rotations of transformers compute in float32."""
     policy.double()
+    if policy.model.config.model_type == "qwen3_5":
+        # It computes states, norms and rotations in float32, by these names.
+        for name in ("float32", "float"):
+            monkeypatch.setattr(torch, name, torch.float64)
+        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        for part, method in (
+            ("language_model.rotary_emb", "default"),
+            ("visual.rotary_pos_emb", "axial"),
+        ):
+            rotary = policy.model.model.get_submodule(part)
+            rotary.inv_freq, _ = getattr(rotary, f"compute_{method}_rope_parameters")(rotary.config)
+        return policy
     module = sys.modules[type(policy.model).__module__]
 
     def norm(self, hidden):

@@ -16,6 +16,12 @@ from papo.views import CounterfactualView, Item
 SCORINGS = ("padded", "split")
 
 
+@pytest.fixture(params=["qwen2_5_vl", "qwen3_vl"])
+def family(request):
+    """Of those whose every layer attends."""
+    return request.param
+
+
 def with_counterfactual(policy, groups, deviations=1.0):
     view = CounterfactualView(deviations=deviations)
 
@@ -168,6 +174,13 @@ def test_a_model_with_windows_is_refused():
     groups, ids, mask = case(policy)
     policy.choose_backend.can_split = False
     with pytest.raises(ValueError, match="sliding windows"):
+        policy.score(with_counterfactual(policy, groups), ids, mask, views=("counterfactual",))
+
+
+def test_a_model_with_linear_attention_is_refused():
+    policy = tiny_policy("qwen3_5")
+    groups, ids, mask = case(policy)
+    with pytest.raises(ValueError, match=r"linear attention.*model="):
         policy.score(with_counterfactual(policy, groups), ids, mask, views=("counterfactual",))
 
 

@@ -129,11 +129,17 @@ def test_no_weight_is_cast_per_token_and_nothing_is_kept(family):
     assert cost["weight_casts"] == 0
     layers = len(policy.adapter.language_model.layers)
     # Per layer what goes into its products: both inputs, query, key, weights of attention; mask.
-    more = 4 if family == "qwen3_vl" else 0  # its norms of queries and keys
+    # Norms of queries and keys; linear attention is computed in float32.
+    more = {"qwen2_5_vl": 0, "qwen3_vl": 4, "qwen3_5": 10}[family]
     assert (
         cost["casts"] <= (5 + more) * layers + 4
     )  # twice for the head, once each for sums and ends
     assert policy.reader.decoding is None
+
+
+def projections(layer):
+    """What reads the input of the layer."""
+    return getattr(layer.mixer, "qkv", None) or layer.mixer.inputs
 
 
 def test_the_weights_of_a_step_are_those_of_now_and_narrow_under_autocast_alone(family):
@@ -141,11 +147,11 @@ def test_the_weights_of_a_step_are_those_of_now_and_narrow_under_autocast_alone(
     language_model = policy.adapter.language_model
     wide = decode_step.DecodeStep(policy.adapter, static=False).layers[0]
     assert wide.down.weight.data_ptr() == language_model.layers[0].mlp.down_proj.weight.data_ptr()
-    assert len(wide.qkv) == 3
+    assert len(projections(wide)) == (4 if family == "qwen3_5" else 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         step = decode_step.DecodeStep(policy.adapter, static=False)
     assert step.layers[0].down.weight.dtype == torch.bfloat16
-    assert len(step.layers[0].qkv) == len(step.layers[0].gate_up) == 1
+    assert len(projections(step.layers[0])) == len(step.layers[0].gate_up) == 1
     assert step._rotations_until(5).dtype == torch.float32
 
 
@@ -183,8 +189,9 @@ class PretendedGraph:
         self.output.copy_(self.function())
 
 
-def test_a_recorded_step_reads_and_writes_the_same_places(monkeypatch):
-    policy = with_many_ends("qwen2_5_vl", monkeypatch)
+@pytest.mark.parametrize("family_", ["qwen2_5_vl", "qwen3_5"])
+def test_a_recorded_step_reads_and_writes_the_same_places(family_, monkeypatch):
+    policy = with_many_ends(family_, monkeypatch)
     expected = sample(policy)
 
     def record(self):
@@ -216,6 +223,8 @@ def test_adapters_are_read_as_scoring_reads_them(family, half):
     policy = tiny_policy(family)
     torch.manual_seed(0)
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    if family == "qwen3_5":
+        targets += ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj")
     add_adapters(policy.model, {"language": LoraPart(r=4, alpha=8, targets=targets)})
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:

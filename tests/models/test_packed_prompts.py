@@ -8,6 +8,7 @@ from test_scoring_counts import record_backbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from papo.models.packed_prompts import PackedPrompts, worth_packing
+from papo.models.recurrent_state import RecurrentLayer
 
 
 class LargestMask(TorchDispatchMode):
@@ -44,12 +45,24 @@ def test_it_reads_what_padded_prompts_say(family, monkeypatch):
     groups = policy.encode([*mixed_problems(), problem(id="again")])
     got, expected = policy.prefill(groups), policy.reader._prefill_padded(groups)
     torch.testing.assert_close(got.last_hidden, expected.last_hidden, rtol=0, atol=1e-12)
-    assert torch.equal(got.attention_mask, expected.attention_mask)
     assert torch.equal(got.next_positions, expected.next_positions)
-    kept = got.attention_mask[:, None, :, None]
-    for layer, other in zip(got.cache.layers, expected.cache.layers, strict=True):
-        for some, same in ((layer.keys, other.keys), (layer.values, other.values)):
-            torch.testing.assert_close(some * kept, same * kept, rtol=0, atol=1e-12)
+
+    def held(prefix):  # of real tokens, on whichever side the padding is; and states
+        return [
+            part
+            for layer in prefix.cache.layers
+            for part in (
+                (layer.conv, layer.recurrent)
+                if isinstance(layer, RecurrentLayer)
+                else (
+                    each.transpose(1, 2)[prefix.attention_mask]
+                    for each in (layer.keys, layer.values)
+                )
+            )
+        ]
+
+    for some, same in zip(held(got), held(expected), strict=True):
+        torch.testing.assert_close(some, same, rtol=0, atol=1e-12)
 
 
 def test_prompts_stand_by_length_and_are_found_in_the_order_of_the_call():

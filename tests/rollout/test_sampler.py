@@ -14,7 +14,7 @@ def sampler(policy, **overrides):
     return SharedPrefillSampler(policy=policy, **{**settings, **overrides})
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_sampled_logprobs_equal_scored_ones(family, top_p):
     policy = tiny_policy(family)

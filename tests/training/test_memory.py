@@ -118,7 +118,7 @@ def test_what_tokens_are_read_with_is_counted_as_it_is_held():
         decoding = policy.reader.decoding
         copies = [decoding.head_operand]
         for layer in decoding.step.layers:
-            for part in (*layer.qkv, layer.output, *layer.gate_up, layer.down):
+            for part in (*layer.mixer.qkv, layer.mixer.output, *layer.gate_up, layer.down):
                 copies += [part.weight, *([] if part.bias is None else [part.bias])]
     assert estimate(policy, half_precision=True).decoding == sum(one.nbytes for one in copies)
     assert estimate(policy).decoding == 0

@@ -95,6 +95,18 @@ def counted_and_told(family, *, half, views=1, responses=4, tokens=50, side=112,
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("changed", [{}, {"views": 2, "freeze_vision": True}], ids=["plain", "two"])
+def test_a_pass_through_linear_attention_holds_what_is_told_within_a_tenth(
+    checkpointing, half, changed
+):
+    counted, told = counted_and_told(
+        "qwen3_5", half=half, gradient_checkpointing=checkpointing, num_layers=4, **changed
+    )
+    assert told == pytest.approx(counted, rel=0.1), told / counted
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(
     "changed",

@@ -206,7 +206,9 @@ def _eager_attention(language_model: Any, note: Any) -> Iterator[None]:
     """Lets the language model compute its attention weights, which other implementations never do."""
     before = language_model.config._attn_implementation
     language_model.set_attn_implementation("eager")
-    handles = [layer.self_attn.register_forward_hook(note) for layer in language_model.layers]
+    # Linear attention looks at no token, so its layers have nothing to note.
+    attending = [layer.self_attn for layer in language_model.layers if hasattr(layer, "self_attn")]
+    handles = [attention.register_forward_hook(note) for attention in attending]
     try:
         yield
     finally:

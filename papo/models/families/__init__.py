@@ -15,12 +15,14 @@ from papo.models.families.family import (
 )
 from papo.models.families.gemma3 import GEMMA3
 from papo.models.families.internvl import INTERNVL
+from papo.models.families.qwen3_5 import QWEN3_5
 from papo.models.families.qwen_vl import QWEN2_5_VL, QWEN3_VL, QwenVLAdapter
 from papo.models.families.smolvlm import SMOLVLM
 
 FAMILIES: dict[str, Family] = {
     "qwen2_5_vl": QWEN2_5_VL,
     "qwen3_vl": QWEN3_VL,
+    "qwen3_5": QWEN3_5,
     "internvl": INTERNVL,
     "smolvlm": SMOLVLM,
     "gemma3": GEMMA3,

@@ -203,7 +203,8 @@ class FamilyAdapter(ABC):
     @property
     def head_channels(self) -> int:
         """Numbers of a key of one head of the language model."""
-        return int(self.language_model.layers[0].self_attn.head_dim)
+        attention = (getattr(layer, "self_attn", None) for layer in self.language_model.layers)
+        return int(next(each for each in attention if each is not None).head_dim)
 
     @property
     def image_token_id(self) -> int:

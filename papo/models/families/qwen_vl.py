@@ -211,7 +211,7 @@ class QwenVLPictures(FamilyPictures):
         return [self.image_token_id] * picture.num_tokens
 
 
-def _tiny_settings(sizes: TinySizes, tokenizer: Any) -> tuple[dict[str, Any], ...]:
+def tiny_settings(sizes: TinySizes, tokenizer: Any) -> tuple[dict[str, Any], ...]:
     """What the configurations of both families share: of text, of rotations, of vision, and the tokens."""
     half = sizes.head_channels // 2
     vision = {
@@ -239,7 +239,7 @@ def _tiny_settings(sizes: TinySizes, tokenizer: Any) -> tuple[dict[str, Any], ..
 
 
 def _tiny_qwen2_5_vl(sizes: TinySizes, tokenizer: Any) -> PreTrainedModel:
-    text, rope, vision, tokens = _tiny_settings(sizes, tokenizer)
+    text, rope, vision, tokens = tiny_settings(sizes, tokenizer)
     vision |= {"fullatt_block_indexes": list(range(sizes.vision_depth)), "patch_size": 14}
     return Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
@@ -249,7 +249,7 @@ def _tiny_qwen2_5_vl(sizes: TinySizes, tokenizer: Any) -> PreTrainedModel:
 
 
 def _tiny_qwen3_vl(sizes: TinySizes, tokenizer: Any) -> PreTrainedModel:
-    text, rope, vision, tokens = _tiny_settings(sizes, tokenizer)
+    text, rope, vision, tokens = tiny_settings(sizes, tokenizer)
     vision |= {
         "patch_size": 16,
         "num_position_embeddings": 256,
@@ -264,7 +264,7 @@ def _tiny_qwen3_vl(sizes: TinySizes, tokenizer: Any) -> PreTrainedModel:
     )
 
 
-def _tiny_processor(config: Any) -> Qwen2VLImageProcessorPil:
+def tiny_processor(config: Any) -> Qwen2VLImageProcessorPil:
     vision = config.vision_config
     return Qwen2VLImageProcessorPil(
         patch_size=vision.patch_size,
@@ -298,7 +298,7 @@ QWEN2_5_VL, QWEN3_VL = (
             "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
         ),
         tiny_model=tiny_model,
-        tiny_processor=_tiny_processor,
+        tiny_processor=tiny_processor,
     )
     for tiny_model in (_tiny_qwen2_5_vl, _tiny_qwen3_vl)
 )

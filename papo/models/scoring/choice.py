@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 from papo.models.flops import ScoringShape, padded_flops, shared_flops
 from papo.models.hidden_states import ImageCosines
 from papo.models.reader import PromptReader
+from papo.models.recurrent_state import has_recurrence
 from papo.models.scoring.merged_check import merged_is_exact
 from papo.types import PromptGroup
 
@@ -58,7 +59,8 @@ class BackendChoice:
                 f"scoring is one of {', '.join(SCORING_SETTINGS)}; got {scoring!r}. Set model.scoring."
             )
         layer_types = getattr(config.get_text_config(), "layer_types", None) or ()
-        self.can_split = all(each == "full_attention" for each in layer_types)
+        self.is_recurrent = has_recurrence(config)
+        self.can_split = all(each in ("full_attention", "linear_attention") for each in layer_types)
         if scoring in ("split", "merged", "flex") and not self.can_split:
             raise ValueError(
                 f"{scoring} scoring knows full attention only, and this model has sliding windows. Set "
@@ -77,9 +79,14 @@ class BackendChoice:
         """Returns the name of the backend for these groups and responses, read by this reader.
 
         Raises:
-            ValueError: a counterfactual view of a model whose layers see only a window.
+            ValueError: a counterfactual view of a model whose layers see only a window, or are linear attention.
         """
         if any(group.salient_above is not None for group in groups):
+            if self.is_recurrent:
+                raise ValueError(
+                    "a counterfactual view replaces what attention says of a picture; got a model with linear "
+                    "attention, which looks at no token again. Choose another model=, or an objective without that view."
+                )
             if not self.can_split:
                 raise ValueError(
                     "a counterfactual view changes attention to all that came before; got a model with "

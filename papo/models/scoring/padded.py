@@ -48,9 +48,7 @@ def padded_hidden(
             [group.salient_above for group in groups for _ in range(num_responses)], slots, is_token
         ),
     )
-    first = hidden[
-        torch.arange(hidden.shape[0], device=hidden.device), per_response(prompts.lengths()) - 1
-    ]
+    first = hidden[torch.arange(hidden.shape[0], device=hidden.device), per_response(prompts.ends)]
     rest = hidden[:, prompts.ids.shape[1] : prompts.ids.shape[1] + num_tokens - 1]
     return torch.cat([first[:, None], rest], dim=1)[response_mask]
 

@@ -94,6 +94,13 @@ def test_equals_the_models_own_weights_counted_one_by_one(family):
         assert one.heat.tolist() == pytest.approx(heat, rel=1e-3)
 
 
+def test_linear_attention_looks_at_nothing_and_the_layers_that_attend_are_told():
+    policy = tiny_policy("qwen3_5", num_layers=4)
+    (group,) = policy.encode([two_pictures()])
+    (layer,) = measure_attention(policy, group, torch.arange(40, 40 + NUM_TOKENS))
+    assert 0 < layer.share < 1
+
+
 def test_the_policy_scores_as_before_and_keeps_its_way_of_attending():
     policy = tiny_policy()
     (group,) = policy.encode([problem()])
