@@ -71,7 +71,7 @@ def encoder_of(model: DictConfig) -> Any:
     if "hub_id" not in model:
         return building.instantiate(model).encoder
     keys = ("path", "hub_id", "revision", "min_pixels", "max_pixels", "trust_remote_code")
-    return load_encoder(**{key: model[key] for key in keys})
+    return load_encoder(**{key: model[key] for key in keys}, thinking=model.get("thinking"))
 
 
 def with_defaults(arguments: list[str]) -> list[str]:

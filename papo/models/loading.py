@@ -82,6 +82,7 @@ def load_policy(
     head_chunk_size: int,
     trust_remote_code: bool,
     lora: Mapping[str, Any] | None = None,
+    thinking: bool | None = None,
     leave_in_files: bool = False,
     adapter: Callable[[PreTrainedModel], FamilyAdapter] | None = None,
 ) -> VisionLanguagePolicy:
@@ -102,6 +103,7 @@ def load_policy(
         head_chunk_size: see VisionLanguagePolicy.
         trust_remote_code: run code that comes with the model. Off unless you trust its author.
         lora: see papo.models.lora.lora_parts; None trains all weights.
+        thinking: see PromptEncoder.
         leave_in_files: load no weights, but say where they lie (`VisionLanguagePolicy.unread_weights`), for one
             who reads a part of each. Not where transformers alone can load them, which is logged.
         adapter: see VisionLanguagePolicy.
@@ -137,6 +139,7 @@ def load_policy(
         scoring=scoring,
         head_chunk_size=head_chunk_size,
         lora=lora,
+        thinking=thinking,
         adapter=adapter,
     )
     policy.unread_weights = files
@@ -167,6 +170,7 @@ def build_policy(
     scoring: str,
     head_chunk_size: int,
     lora: Mapping[str, Any] | None = None,
+    thinking: bool | None = None,
     adapter: Callable[[PreTrainedModel], FamilyAdapter] | None = None,
 ) -> VisionLanguagePolicy:
     """Assembles a policy from parts already in memory; arguments as of `load_policy`."""
@@ -181,7 +185,9 @@ def build_policy(
         freeze_vision = "vision" not in parts
     return VisionLanguagePolicy(
         model=model,
-        encoder=_encoder(tokenizer, image_processor, model.config, min_pixels, max_pixels),
+        encoder=_encoder(
+            tokenizer, image_processor, model.config, min_pixels, max_pixels, thinking
+        ),
         temperature=temperature,
         scoring=scoring,
         head_chunk_size=head_chunk_size,
@@ -199,6 +205,7 @@ def load_encoder(
     min_pixels: int | None,
     max_pixels: int | None,
     trust_remote_code: bool,
+    thinking: bool | None = None,
 ) -> PromptEncoder:
     """Loads what makes a model's prompts, and no weights; arguments as of `load_policy`.
 
@@ -211,7 +218,7 @@ def load_encoder(
         location, trust_remote_code=trust_remote_code, **source
     )
     processor = family_of(config).pictures.processor_class.from_pretrained(location, **source)
-    return _encoder(tokenizer, processor, config, min_pixels, max_pixels)
+    return _encoder(tokenizer, processor, config, min_pixels, max_pixels, thinking)
 
 
 def _encoder(
@@ -220,10 +227,11 @@ def _encoder(
     config: PreTrainedConfig,
     min_pixels: int | None,
     max_pixels: int | None,
+    thinking: bool | None,
 ) -> PromptEncoder:
     pictures = family_of(config).pictures(image_processor, tokenizer, config)
     pictures.limit(min_pixels=min_pixels, max_pixels=max_pixels)
-    return PromptEncoder(tokenizer=tokenizer, family_pictures=pictures)
+    return PromptEncoder(tokenizer=tokenizer, family_pictures=pictures, thinking=thinking)
 
 
 def _find_config(

@@ -211,12 +211,7 @@ class VisionLanguagePolicy(PolicyWeights):
             self.encoder.response_prefix(self.encoder.render(group.problem)) for group in groups
         ]
         return tuple(
-            prefixes[row // num_responses]
-            + str(
-                self.encoder.tokenizer.decode(
-                    ids[row][mask[row]].tolist(), skip_special_tokens=True
-                )
-            )
+            prefixes[row // num_responses] + self.encoder.text_of(ids[row][mask[row]].tolist())
             for row in range(ids.shape[0])
         )
 

@@ -19,7 +19,9 @@ from papo.models.pixel_levels import PixelLevels
 from papo.types import IMAGE_MARKER, PictureLayout, Problem, shown
 
 # A chat template for reasoning models opens the thought in the prompt; graders want to see it.
-_OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
+# That of one who does not think closes it again.
+_OPENED_THOUGHT = re.compile(r"<think>\s*(</think>\s*)?\Z")
+_THINK_TAGS = ("<think>", "</think>")
 
 
 class PromptEncoder:
@@ -28,12 +30,32 @@ class PromptEncoder:
     Args:
         tokenizer: with a chat template that writes one image token per image.
         family_pictures: what the model's family makes of pictures, and of their places in a prompt.
+        thinking: whether the chat template opens a thought, for those that can do either; None: as it does
+            unless told.
+
+    Raises:
+        ValueError: `thinking` for a template that does not ask.
     """
 
     def __init__(
-        self, *, tokenizer: PreTrainedTokenizerBase, family_pictures: FamilyPictures
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        family_pictures: FamilyPictures,
+        thinking: bool | None = None,
     ) -> None:
+        if thinking is not None and "enable_thinking" not in str(tokenizer.chat_template):
+            raise ValueError(
+                f"the chat template of this model thinks or not, whatever it is told; got model.thinking={thinking}. "
+                "Set model.thinking=null."
+            )
+        self.told: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
         self.tokenizer = tokenizer
+        # Tags that are special tokens are left out where text is decoded; graders and format rules want to see them.
+        ids = {tag: tokenizer.get_vocab().get(tag) for tag in _THINK_TAGS}
+        self._unshown_tags = {
+            i: tag for tag, i in ids.items() if i is not None and not self._decoded([i])
+        }
         self.family_pictures = family_pictures
         self.image_processor = family_pictures.processor
         self.pixel_levels = PixelLevels(self.image_processor)
@@ -65,11 +87,25 @@ class PromptEncoder:
             cast(Any, turns),
             tokenize=False,
             add_generation_prompt=True,
+            **self.told,
         )
         return str(rendered)
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """What the policy wrote: without special tokens, think tags excepted."""
+        parts, start = [], 0
+        for place, one in enumerate(ids):
+            if one in self._unshown_tags:
+                parts += [self._decoded(ids[start:place]), self._unshown_tags[one]]
+                start = place + 1
+        return "".join([*parts, self._decoded(ids[start:])])
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def response_prefix(self, rendered: str) -> str:
-        """What the template already wrote of the response: `<think>` for reasoning models, or ''."""
+        """What the template already wrote of the response: `<think>` for reasoning models, an empty thought for
+        those told not to think, or ''."""
         match = _OPENED_THOUGHT.search(rendered)
         return match.group() if match else ""
 
@@ -141,6 +177,7 @@ class PromptEncoder:
             type(self.tokenizer).__name__,
             backend.to_str() if backend else sorted(self.tokenizer.get_vocab().items()),
             self.tokenizer.chat_template,
+            *self.told.items(),
             self.image_processor.to_json_string(),
             self.image_token_id,
         ]

@@ -85,6 +85,7 @@ def build_tiny_policy(
     head_chunk_size: int,
     seed: int,
     lora: Mapping[str, Any] | None = None,
+    thinking: bool | None = None,
     adapter: Callable[[PreTrainedModel], FamilyAdapter] | None = None,
 ) -> VisionLanguagePolicy:
     """A random tiny policy that reads real images and real text; it knows nothing."""
@@ -113,6 +114,7 @@ def build_tiny_policy(
         scoring=scoring,
         head_chunk_size=head_chunk_size,
         lora=lora,
+        thinking=thinking,
         adapter=adapter,
     )
 
