@@ -2,6 +2,7 @@
 
     python scripts/warm_start_lab.py --output outputs/warm_start [--seed 1] [--sloppiness 0.95]
     python scripts/warm_start_lab.py --output outputs/warm_start_quadrilateral --shape quadrilateral
+    python scripts/warm_start_lab.py --output outputs/warm_start_qwen3_5 --family qwen3_5
 
 Three stages of imitation (negative log-likelihood of demonstrations, fresh scenes at every step):
 read clean drawings, read hard ones, then imitate sloppy transcripts that often guess a reading from
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,15 @@ from papo.lab import (
     shape_named,
     weights_sha256,
 )
+from papo.lab.model import lab_model
+from papo.lab.scene import IMAGE_SIZE
 from papo.models import VisionLanguagePolicy, load_policy
+from papo.models.families import FAMILIES, SUPPORTED_FAMILIES, Family, TinySizes
 from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
 from papo.types import IMAGE, Problem, PromptGroup, derive_seed
 
+SHIPPED_FAMILY = "qwen2_5_vl"
 ZIPF_EXPONENT = 1.0
 BATCH_SIZE = 64
 MAX_GRAD_NORM = 1.0
@@ -118,6 +124,31 @@ _QUADRILATERAL_STAGES = (
     replace(_RECTANGLE_STAGES[2], sloppiness=0.5),
 )
 STAGES = {"rectangle": _RECTANGLE_STAGES, "quadrilateral": _QUADRILATERAL_STAGES}
+
+
+def model_of(family: Family, tokenizer: Any) -> tuple[Any, Any]:
+    """A random model of a family as large as the shipped one, and its image processor: pictures fill whole tokens."""
+    # Four layers are the fewest of those that repeat one kind of layer thrice (Qwen3.5).
+    sizes = TinySizes(
+        hidden_size=64,
+        num_layers=4 if family is FAMILIES["qwen3_5"] else 2,
+        num_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=192,
+        vision_hidden_size=64,
+        vision_depth=2,
+        vision_num_heads=4,
+        initializer_range=0.05,
+    )
+    model = family.tiny_model(sizes, tokenizer)
+    processor = family.tiny_processor(model.config)
+    token = (
+        family.adapter.smallest_picture(model.config).rows * model.config.vision_config.patch_size
+    )
+    pixels = (-(-IMAGE_SIZE // token) * token) ** 2
+    pictures = family.pictures(processor, tokenizer, model.config)
+    pictures.limit(min_pixels=pixels, max_pixels=pixels)
+    return model, processor
 
 
 def load(folder: Path) -> VisionLanguagePolicy:
@@ -197,6 +228,7 @@ def make_warm_start(
     *,
     shape: Shape,
     seed: int,
+    family: str,
     sloppiness: float | None,
     max_steps: int | None,
     num_measured: int,
@@ -208,6 +240,7 @@ def make_warm_start(
         output: an empty or new folder.
         shape: of the world whose scenes it reads.
         seed: of weights, scenes and demonstrations.
+        family: of the model; the shipped one is of SHIPPED_FAMILY.
         sloppiness: of the last stage's demonstrations: how much the policy leaves to guessing; None
             for the shape's own.
         max_steps: cuts every stage to at most this many steps (a smoke run); None for the recipe.
@@ -228,7 +261,8 @@ def make_warm_start(
         raise ValueError(f"every stage needs at least 1 step; got {max_steps}. Set --steps.")
     torch.set_num_threads(1)
     start = time.perf_counter()
-    save_untrained_model(output, seed=seed, shape=shape)
+    make = lab_model if family == SHIPPED_FAMILY else partial(model_of, FAMILIES[family])
+    save_untrained_model(output, seed=seed, shape=shape, make=make)
     policy = load(output)
     last = replace(last, sloppiness=sloppiness)
     stages = [replace(s, steps=min(s.steps, max_steps or s.steps)) for s in (*first, last)]
@@ -272,6 +306,8 @@ def make_warm_start(
     command = f"python scripts/warm_start_lab.py --output DIR --seed {seed}"
     if shape.name != "rectangle":
         command += f" --shape {shape.name}"
+    if family != SHIPPED_FAMILY:
+        command += f" --family {family}"
     if sloppiness != default:
         command += f" --sloppiness {sloppiness}"
     if max_steps is not None:
@@ -315,6 +351,12 @@ def main(arguments: Sequence[str]) -> None:
         help=f"of the scenes: {', '.join(SHAPES)} (default: %(default)s)",
     )
     parser.add_argument(
+        "--family",
+        default=SHIPPED_FAMILY,
+        choices=SUPPORTED_FAMILIES,
+        help="of the model (default: %(default)s)",
+    )
+    parser.add_argument(
         "--sloppiness",
         type=float,
         help="probability that a reading of the last stage is a guess (shipped: 0.7; quadrilateral: 0.5)",
@@ -328,6 +370,7 @@ def main(arguments: Sequence[str]) -> None:
             options.output,
             shape=shape_named(options.shape),
             seed=options.seed,
+            family=options.family,
             sloppiness=options.sloppiness,
             max_steps=options.steps,
             num_measured=NUM_MEASURED_PROBLEMS,

@@ -5,11 +5,14 @@ the 3B model from a folder loads this one.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
     GenerationConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -72,29 +75,42 @@ def lab_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     )
 
 
-def save_untrained_model(folder: Path, *, seed: int, shape: Shape = RECTANGLE) -> None:
+def lab_model(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Any]:
+    """Returns the shipped model before it was trained, and its image processor."""
+    pixels = IMAGE_SIZE * IMAGE_SIZE
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": pixels, "longest_edge": pixels},
+        patch_size=14,
+        merge_size=2,
+        temporal_patch_size=2,
+    )
+    return Qwen2_5_VLForConditionalGeneration(lab_config(tokenizer)), processor
+
+
+def save_untrained_model(
+    folder: Path,
+    *,
+    seed: int,
+    shape: Shape = RECTANGLE,
+    make: Callable[[PreTrainedTokenizerFast], tuple[PreTrainedModel, Any]] = lab_model,
+) -> None:
     """Writes a model with random weights and its whole processor into `folder`.
 
     Files: config.json, generation_config.json, model.safetensors, tokenizer.json,
     tokenizer_config.json, chat_template.jinja, preprocessor_config.json. It knows the words of
     `shape`. The weights depend on `seed` and the number of words alone; the global random state is left as it was.
+    `make` gives a random model of another architecture, and its image processor.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = write_tokenizer(folder, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(lab_config(tokenizer))
+        model, processor = make(tokenizer)
     model.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, do_sample=True
     )
     model.save_pretrained(folder)
-    pixels = IMAGE_SIZE * IMAGE_SIZE
-    Qwen2VLImageProcessorPil(
-        size={"shortest_edge": pixels, "longest_edge": pixels},
-        patch_size=14,
-        merge_size=2,
-        temporal_patch_size=2,
-    ).save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def weights_sha256(folder: Path) -> str:

@@ -194,6 +194,7 @@ def test_the_script_makes_a_loadable_folder_and_repeats_itself(script, tmp_path,
             tmp_path / name,
             shape=shape_named("rectangle"),
             seed=7,
+            family=script.SHIPPED_FAMILY,
             sloppiness=sloppiness,
             max_steps=2,
             num_measured=4,
@@ -216,11 +217,35 @@ def test_the_script_makes_a_loadable_folder_and_repeats_itself(script, tmp_path,
     assert any("language_model" in name for name in moved)
 
 
+def test_the_script_makes_a_policy_of_another_family(script, tmp_path, one_thread):
+    recipe = script.make_warm_start(
+        tmp_path / "new",
+        shape=shape_named("rectangle"),
+        seed=7,
+        family="qwen3_5",
+        sloppiness=None,
+        max_steps=2,
+        num_measured=4,
+        console=Console(quiet=True),
+    )
+    assert recipe["command"].endswith("--seed 7 --family qwen3_5 --steps 2")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == FILES
+    policy = script.load(tmp_path / "new")
+    types = policy.model.config.text_config.layer_types
+    assert types == [*["linear_attention"] * 3, "full_attention"]
+    problems = PerceptionLabProblems(
+        seed=1, prior="training", zipf_exponent=1.0, difficulty=1.0, size=1
+    )
+    (group,) = policy.encode([problems[0]])
+    assert [picture.num_tokens for picture in group.pictures] == [4]  # as of the shipped model
+
+
 def test_the_script_makes_a_policy_of_the_other_world(script, tmp_path, one_thread):
     recipe = script.make_warm_start(
         tmp_path / "new",
         shape=shape_named("quadrilateral"),
         seed=7,
+        family=script.SHIPPED_FAMILY,
         sloppiness=None,
         max_steps=2,
         num_measured=4,
