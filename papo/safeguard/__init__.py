@@ -1,5 +1,5 @@
 """What sees a collapse while a run goes on, and what is done about it."""
 
-from papo.safeguard.detector import Alarm, CollapseDetector, Signal
+from papo.safeguard.detector import Alarm, CollapseDetector, Signal, replay
 
-__all__ = ["Alarm", "CollapseDetector", "Signal"]
+__all__ = ["Alarm", "CollapseDetector", "Signal", "replay"]

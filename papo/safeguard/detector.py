@@ -1,19 +1,22 @@
-"""Sees a collapse while a run goes on: a bank of Page's cumulative sums on standardised signals.
+"""Sees a collapse while a run goes on: the sum of Page's cumulative sums of a few standardised signals.
 
 A policy can raise the perception KL without looking, by breaking what it writes when the picture is masked; or
-the form of its answers breaks all at once while the KL stands still (docs/results/lab_collapse.md and
-lab_safeguard.md). Each signal is compared with the run's own first rollouts, so that one limit holds for all runs.
-`papo.statistics.judge_collapse` is the offline sibling: it judges a whole run, this one each rollout as it comes.
+its answers lose their form within a few rollouts while the KL stands still (docs/results/lab_safeguard.md). Each
+signal is compared with the run's own recent rollouts in units of its own scatter, so that one limit holds for all runs.
+`papo.statistics.judge_collapse` is the offline sibling: it judges a run by its whole, this one each rollout as it comes.
 """
 
 import math
+from bisect import insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 NORMAL_MAD = 1.4826
 """Times the median of absolute deviations: the standard deviation of a normal distribution."""
+FEW = 6.0
+"""The median of n distances is raised by a share of FEW / n: of few it may be far too small, and noise would ring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +25,8 @@ class Alarm:
 
     Attributes:
         rollout: counted from 1, at whose end it rang.
-        signals: names of the signals above the limit, the largest first.
-        statistic: the largest of them, in scales.
+        signals: those in excess, the largest first.
+        statistic: the sum of their excesses, in scales.
         limit: that it passed.
     """
 
@@ -35,17 +38,15 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """How a signal is read.
+    """How a signal is read; it speaks of a collapse where it rises.
 
     Attributes:
-        columns: of metrics.csv, of which the first with a number counts; "-" before one: 1 minus its value.
-        allowance: scales above the baseline that are no excess.
+        columns: of metrics.csv, of which the first with a number counts; "-NAME": 1 minus its value.
         floor: the least scale, in the units of the signal (nats of its logarithm where `logarithm`).
         logarithm: whether ratios count, not differences.
     """
 
     columns: Sequence[str]
-    allowance: float
     floor: float
     logarithm: bool = False
 
@@ -62,17 +63,40 @@ class Signal:
         return math.nan
 
 
-class CollapseDetector:
-    """Rings where the cumulative excess of a signal passes the limit.
+@dataclass(slots=True, kw_only=True)
+class _Watched:
+    """One signal so far.
 
-    Per signal x with location m and scale s of the baseline, S <- max(0, S + min((x - m) / s - allowance, cap))
-    (Page 1954, Biometrika 41). A value that is no number leaves S as it is.
+    Attributes:
+        distances: of its values from the reference, each when it came; sorted.
+        reference: an average of its values that forgets; None before the baseline is full.
+        excess: the cumulative sum, in scales.
+    """
+
+    distances: list[float] = field(default_factory=list)
+    reference: float | None = None
+    excess: float = 0.0
+
+
+class CollapseDetector:
+    """Rings where the cumulative excesses of all signals together pass the limit.
+
+    Per signal with reference m and scale s, S <- max(0, S + min((x - m) / s - allowance, cap)) (Page 1954, Biometrika
+    41); the statistic is the sum of these S over the signals that a run has (Mei 2010, Biometrika 97). m is the median of the
+    baseline, then follows the values with weight 1 / memory; s is the median distance of all values so far from what
+    m then was, as the standard deviation of a normal distribution (`NORMAL_MAD`, `FEW`), and at least the floor. A
+    value that is no number changes nothing; what creeps, by less than allowance * s / memory a rollout, is no excess.
 
     Args:
         signals: name -> how it is read; a mapping of the fields of `Signal` will do.
-        limit: of S, in scales.
-        baseline_rollouts: of the first values, whose median and scatter are the location and the scale.
-        excess_cap: of one rollout, in scales.
+        limit: of the statistic, in scales.
+        allowance: of a rollout, in scales.
+        excess_cap: the most of one rollout and signal, in scales.
+        baseline_rollouts: first values of a signal that give the first m and s.
+        memory_rollouts: what m remembers.
+
+    Raises:
+        ValueError: a number is out of its range; names the key.
     """
 
     def __init__(
@@ -80,65 +104,106 @@ class CollapseDetector:
         *,
         signals: Mapping[str, Signal | Mapping[str, Any]],
         limit: float,
-        baseline_rollouts: int,
+        allowance: float,
         excess_cap: float,
+        baseline_rollouts: int,
+        memory_rollouts: int,
     ) -> None:
         self.signals = {
-            name: signal if isinstance(signal, Signal) else Signal(**signal)
-            for name, signal in signals.items()
+            name: one if isinstance(one, Signal) else Signal(**one) for name, one in signals.items()
         }
-        self.limit, self.baseline_rollouts, self.excess_cap = limit, baseline_rollouts, excess_cap
+        self.limit, self.allowance, self.excess_cap = limit, allowance, excess_cap
+        self.baseline_rollouts, self.memory_rollouts = baseline_rollouts, memory_rollouts
+        floors = {f"signals.{name}.floor": one.floor for name, one in self.signals.items()}
+        for key, value in {"limit": limit, "excess_cap": excess_cap, **floors}.items():
+            if not value > 0:
+                raise ValueError(f"the detector's {key} is above 0; got {value}")
+        if baseline_rollouts < 2 or memory_rollouts < 1 or allowance < 0:
+            raise ValueError(
+                "the detector needs baseline_rollouts of at least 2, memory_rollouts of at least 1 and an allowance of at "
+                f"least 0; got {baseline_rollouts}, {memory_rollouts} and {allowance}"
+            )
         self.rollout = 0
-        self._baselines: dict[str, list[float]] = {name: [] for name in self.signals}
-        self._sums: dict[str, float] = dict.fromkeys(self.signals, 0.0)
+        self._watched = {name: _Watched() for name in self.signals}
 
     @property
     def statistics(self) -> dict[str, float]:
-        """Where each signal stands, in scales."""
-        return dict(self._sums)
+        """The cumulative excess of each signal, in scales; 0 without evidence."""
+        return {name: one.excess for name, one in self._watched.items()}
+
+    @property
+    def statistic(self) -> float:
+        """Their sum: an alarm above the limit."""
+        return math.fsum(self.statistics.values())
 
     def update(self, signals: Mapping[str, float]) -> Alarm | None:
-        """Returns an alarm where a signal is above the limit.
+        """Returns an alarm where the statistic is above the limit; it may ring again in the next rollout.
 
         Args:
             signals: one rollout's row of metrics.csv; what is absent or no number is no evidence.
         """
         self.rollout += 1
         for name, signal in self.signals.items():
-            value = signal.read(signals)
-            if math.isnan(value):
-                continue
-            baseline = self._baselines[name]
-            if len(baseline) < self.baseline_rollouts:
-                baseline.append(value)
-                continue
-            location = median(baseline)
-            scatter = NORMAL_MAD * median(abs(known - location) for known in baseline)
-            excess = (value - location) / max(scatter, signal.floor) - signal.allowance
-            self._sums[name] = max(0.0, self._sums[name] + min(excess, self.excess_cap))
-        above = sorted(
-            (name for name, total in self._sums.items() if total > self.limit),
-            key=lambda name: -self._sums[name],
-        )
-        if not above:
+            if not math.isnan(value := signal.read(signals)):
+                self._watch(self._watched[name], value, signal.floor)
+        if self.statistic <= self.limit:
             return None
+        excesses = {name: excess for name, excess in self.statistics.items() if excess > 0}
         return Alarm(
             rollout=self.rollout,
-            signals=tuple(above),
-            statistic=self._sums[above[0]],
+            signals=tuple(sorted(excesses, key=lambda name: -excesses[name])),
+            statistic=self.statistic,
             limit=self.limit,
         )
 
+    def _watch(self, one: _Watched, value: float, floor: float) -> None:
+        if one.reference is None:
+            one.distances.append(value)  # values, until there is a reference to take distances from
+            if len(one.distances) == self.baseline_rollouts:
+                one.reference = median(one.distances)
+                one.distances = sorted(abs(known - one.reference) for known in one.distances)
+            return
+        scatter = NORMAL_MAD * (1 + FEW / len(one.distances)) * median(one.distances)
+        scale = max(floor, scatter)
+        distance = value - one.reference
+        step = min(distance / scale - self.allowance, self.excess_cap)
+        one.excess = max(0.0, one.excess + step)
+        insort(one.distances, abs(distance))
+        most = self.excess_cap * scale
+        one.reference += max(-most, min(distance, most)) / self.memory_rollouts
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what `load_state_dict` continues from, in plain numbers."""
-        return {
-            "rollout": self.rollout,
-            "baselines": {name: list(values) for name, values in self._baselines.items()},
-            "sums": dict(self._sums),
-        }
+        watched = {name: asdict(one) for name, one in self._watched.items()}
+        return {"rollout": self.rollout, "watched": watched}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues exactly where `state_dict` was taken."""
+        """Continues exactly where `state_dict` was taken.
+
+        Raises:
+            ValueError: it is of a detector with other signals.
+        """
+        if set(state["watched"]) != set(self.signals):
+            raise ValueError(
+                f"a detector continues with the signals it began with, {sorted(state['watched'])}; got "
+                f"{sorted(self.signals)}. Set safeguard.detector.signals to those"
+            )
         self.rollout = int(state["rollout"])
-        self._baselines = {name: list(state["baselines"][name]) for name in self.signals}
-        self._sums = {name: float(state["sums"][name]) for name in self.signals}
+        self._watched = {
+            name: _Watched(**{**known, "distances": list(known["distances"])})
+            for name, known in state["watched"].items()
+        }
+
+
+def replay(detector: CollapseDetector, curves: Mapping[str, Sequence[float]]) -> list[Alarm | None]:
+    """Returns what a new detector would have said after each rollout of a recorded run.
+
+    Args:
+        detector: that has seen nothing.
+        curves: column of metrics.csv -> a value per rollout.
+    """
+    rollouts = max(map(len, curves.values()), default=0)
+    return [
+        detector.update({name: values[place] for name, values in curves.items()})
+        for place in range(rollouts)
+    ]
