@@ -16,7 +16,7 @@ from typing import Any
 NORMAL_MAD = 1.4826
 """Times the median of absolute deviations: the standard deviation of a normal distribution."""
 FEW = 6.0
-"""The median of n distances is raised by a share of FEW / n: of few it may be far too small, and noise would ring."""
+"""The median of n moves is raised by a share of FEW / n: of few it may be far too small, and noise would ring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,13 @@ class Signal:
     Attributes:
         columns: of metrics.csv, of which the first with a number counts; "-NAME": 1 minus its value.
         floor: the least scale, in the units of the signal (nats of its logarithm where `logarithm`).
+        memory: rollouts that its reference remembers: what changes more slowly is no excess.
         logarithm: whether ratios count, not differences.
     """
 
     columns: Sequence[str]
     floor: float
+    memory: int
     logarithm: bool = False
 
     def read(self, row: Mapping[str, float]) -> float:
@@ -68,12 +70,16 @@ class _Watched:
     """One signal so far.
 
     Attributes:
-        distances: of its values from the reference, each when it came; sorted.
+        first: its values until the baseline is full.
+        last: its last value.
+        moves: how far it moved from one value to the next, sorted.
         reference: an average of its values that forgets; None before the baseline is full.
         excess: the cumulative sum, in scales.
     """
 
-    distances: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    last: float | None = None
+    moves: list[float] = field(default_factory=list)
     reference: float | None = None
     excess: float = 0.0
 
@@ -82,18 +88,17 @@ class CollapseDetector:
     """Rings where the cumulative excesses of all signals together pass the limit.
 
     Per signal with reference m and scale s, S <- max(0, S + min((x - m) / s - allowance, cap)) (Page 1954, Biometrika
-    41); the statistic is the sum of these S over the signals that a run has (Mei 2010, Biometrika 97). m is the median of the
-    baseline, then follows the values with weight 1 / memory; s is the median distance of all values so far from what
-    m then was, as the standard deviation of a normal distribution (`NORMAL_MAD`, `FEW`), and at least the floor. A
-    value that is no number changes nothing; what creeps, by less than allowance * s / memory a rollout, is no excess.
+    41); the statistic is the sum of these S over the signals that a run has (Mei 2010, Biometrika 97). m is the median of
+    the baseline, then follows the values with weight 1 / memory. s is at least the floor, else the scatter of
+    successive values so far, since the signal itself is meant to move (von Neumann 1941, Annals of Mathematical
+    Statistics 12), from their median (`NORMAL_MAD`, `FEW`). A value that is no number changes nothing.
 
     Args:
         signals: name -> how it is read; a mapping of the fields of `Signal` will do.
         limit: of the statistic, in scales.
         allowance: of a rollout, in scales.
         excess_cap: the most of one rollout and signal, in scales.
-        baseline_rollouts: first values of a signal that give the first m and s.
-        memory_rollouts: what m remembers.
+        baseline_rollouts: first values of a signal, whose median is the first m.
 
     Raises:
         ValueError: a number is out of its range; names the key.
@@ -107,22 +112,23 @@ class CollapseDetector:
         allowance: float,
         excess_cap: float,
         baseline_rollouts: int,
-        memory_rollouts: int,
     ) -> None:
         self.signals = {
             name: one if isinstance(one, Signal) else Signal(**one) for name, one in signals.items()
         }
         self.limit, self.allowance, self.excess_cap = limit, allowance, excess_cap
-        self.baseline_rollouts, self.memory_rollouts = baseline_rollouts, memory_rollouts
-        floors = {f"signals.{name}.floor": one.floor for name, one in self.signals.items()}
-        for key, value in {"limit": limit, "excess_cap": excess_cap, **floors}.items():
+        self.baseline_rollouts = baseline_rollouts
+        above = {"limit": limit, "excess_cap": excess_cap}
+        least = {"allowance": (allowance, 0), "baseline_rollouts": (baseline_rollouts, 1)}
+        for name, one in self.signals.items():
+            above[f"signals.{name}.floor"] = one.floor
+            least[f"signals.{name}.memory"] = (one.memory, 1)
+        for key, value in above.items():
             if not value > 0:
-                raise ValueError(f"the detector's {key} is above 0; got {value}")
-        if baseline_rollouts < 2 or memory_rollouts < 1 or allowance < 0:
-            raise ValueError(
-                "the detector needs baseline_rollouts of at least 2, memory_rollouts of at least 1 and an allowance of at "
-                f"least 0; got {baseline_rollouts}, {memory_rollouts} and {allowance}"
-            )
+                raise ValueError(f"safeguard.detector.{key} is above 0; got {value}")
+        for key, (value, lowest) in least.items():
+            if not value >= lowest:
+                raise ValueError(f"safeguard.detector.{key} is at least {lowest}; got {value}")
         self.rollout = 0
         self._watched = {name: _Watched() for name in self.signals}
 
@@ -145,7 +151,7 @@ class CollapseDetector:
         self.rollout += 1
         for name, signal in self.signals.items():
             if not math.isnan(value := signal.read(signals)):
-                self._watch(self._watched[name], value, signal.floor)
+                self._watch(self._watched[name], value, signal)
         if self.statistic <= self.limit:
             return None
         excesses = {name: excess for name, excess in self.statistics.items() if excess > 0}
@@ -156,21 +162,21 @@ class CollapseDetector:
             limit=self.limit,
         )
 
-    def _watch(self, one: _Watched, value: float, floor: float) -> None:
+    def _watch(self, one: _Watched, value: float, signal: Signal) -> None:
+        scale = max(signal.floor, _scatter(one.moves))
+        if one.last is not None:
+            insort(one.moves, abs(value - one.last))
+        one.last = value
         if one.reference is None:
-            one.distances.append(value)  # values, until there is a reference to take distances from
-            if len(one.distances) == self.baseline_rollouts:
-                one.reference = median(one.distances)
-                one.distances = sorted(abs(known - one.reference) for known in one.distances)
+            one.first.append(value)
+            if len(one.first) == self.baseline_rollouts:
+                one.reference = median(one.first)
             return
-        scatter = NORMAL_MAD * (1 + FEW / len(one.distances)) * median(one.distances)
-        scale = max(floor, scatter)
         distance = value - one.reference
         step = min(distance / scale - self.allowance, self.excess_cap)
         one.excess = max(0.0, one.excess + step)
-        insort(one.distances, abs(distance))
         most = self.excess_cap * scale
-        one.reference += max(-most, min(distance, most)) / self.memory_rollouts
+        one.reference += max(-most, min(distance, most)) / signal.memory
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what `load_state_dict` continues from, in plain numbers."""
@@ -190,9 +196,16 @@ class CollapseDetector:
             )
         self.rollout = int(state["rollout"])
         self._watched = {
-            name: _Watched(**{**known, "distances": list(known["distances"])})
+            name: _Watched(**{**known, "first": [*known["first"]], "moves": [*known["moves"]]})
             for name, known in state["watched"].items()
         }
+
+
+def _scatter(moves: Sequence[float]) -> float:
+    """The standard deviation of values that moved so far one after another; 0 without any."""
+    if not moves:
+        return 0.0
+    return NORMAL_MAD * (1 + FEW / len(moves)) * median(moves) / math.sqrt(2)
 
 
 def replay(detector: CollapseDetector, curves: Mapping[str, Sequence[float]]) -> list[Alarm | None]:

@@ -26,10 +26,9 @@ RECORDED = json.loads((ROOT / "tests" / "golden" / "collapse_curves.json").read_
 
 def small(**changes) -> CollapseDetector:
     """Numbers that a hand can follow."""
-    signals = {"badly formatted": Signal(columns=(FORM, "-reward/format"), floor=0.01)}
+    signals = {"badly formatted": Signal(columns=(FORM, "-reward/format"), floor=0.01, memory=10)}
     numbers = {"limit": 8.0, "allowance": 1.0, "excess_cap": 5.0}
-    memories = {"baseline_rollouts": 4, "memory_rollouts": 10}
-    return CollapseDetector(**{"signals": signals, **numbers, **memories, **changes})
+    return CollapseDetector(**{"signals": signals, "baseline_rollouts": 4, **numbers, **changes})
 
 
 def shipped(**changes) -> CollapseDetector:
@@ -55,15 +54,13 @@ def naive(values, *, floor, allowance, cap, baseline, memory):
     values = [value for value in values if math.isfinite(value)]
     if len(values) <= baseline:
         return 0.0
-    reference = median(values[:baseline])
-    distances = [abs(value - reference) for value in values[:baseline]]
-    total = 0.0
-    for value in values[baseline:]:
-        scale = max(floor, 1.4826 * (1 + 6 / len(distances)) * median(distances))
-        total = max(0.0, total + min((value - reference) / scale - allowance, cap))
-        distances.append(abs(value - reference))
-        moved = min(max(value - reference, -cap * scale), cap * scale)
-        reference += moved / memory
+    reference, total = median(values[:baseline]), 0.0
+    for place in range(baseline, len(values)):
+        moves = [abs(values[step] - values[step - 1]) for step in range(1, place)]
+        scale = max(floor, 1.4826 * (1 + 6 / len(moves)) * median(moves) / math.sqrt(2))
+        distance = values[place] - reference
+        total = max(0.0, total + min(distance / scale - allowance, cap))
+        reference += min(max(distance, -cap * scale), cap * scale) / memory
     return total
 
 
@@ -128,8 +125,8 @@ def test_signals_add_up():
     [
         # Of 128 responses 1 % malformed; what the lab's sound runs have.
         (lambda _: (0.01, 0.009), lambda _: (-1.7, 0.15), 0.0),
-        # The form is learned, and looking raises the masked entropy fivefold over the run.
-        (lambda step: (0.3 - 0.005 * step, 0.03), lambda step: (-1.7 + 0.025 * step, 0.15), 0.0),
+        # The form is learned, and looking raises the masked entropy threefold over the run.
+        (lambda step: (0.3 - 0.005 * step, 0.03), lambda step: (-1.7 + 0.02 * step, 0.15), 0.0),
         # Scatter many times the floors: only the run's own scale holds it.
         (lambda _: (0.3, 0.1), lambda _: (-1.7, 1.0), 0.01),
     ],
@@ -202,12 +199,12 @@ def test_a_state_of_other_signals_is_refused():
         {"excess_cap": -1.0},
         {"limit": math.nan},
         {"allowance": -1.0},
-        {"baseline_rollouts": 1},
-        {"memory_rollouts": 0},
-        {"signals": {"form": {"columns": [FORM], "floor": 0.0}}},
+        {"baseline_rollouts": 0},
+        {"signals": {"form": {"columns": [FORM], "floor": 0.0, "memory": 5}}},
+        {"signals": {"form": {"columns": [FORM], "floor": 0.1, "memory": 0}}},
     ],
     ids=str,
 )
 def test_numbers_out_of_range_are_refused(change):
-    with pytest.raises(ValueError, match=r"got .*(0|1|nan)"):
+    with pytest.raises(ValueError, match=r"safeguard\.detector\.\w.*; got (-1|0|nan)"):
         small(**change)
