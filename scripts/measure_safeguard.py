@@ -16,14 +16,14 @@ from statistics import median, quantiles
 import yaml
 
 # A clone that is not installed.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from papo.reporting.markdown_text import markdown_table
 from papo.safeguard import CollapseDetector
 from papo.statistics import LOST_FORM, PERCEPTION_KL, Collapse, judge_collapse, wilson_interval
 from papo.storage.tables import read_numbers
 
+SETTINGS = Path(__file__).resolve().parents[1] / "conf/safeguard/common/detector.yaml"
 VALIDATION = "validation/training_prior/accuracy"
 POINTS = (0.02, 0.05, 0.1)
 LIMITS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30)
@@ -63,14 +63,14 @@ class Measured:
         return next(above, None)
 
     def lost(self, points: float) -> int | None:
-        """The rollout of the first validation from which on every one lies `points` below the best before it."""
+        """The rollout of the first validation that lies `points` below the best before it, as does the next, if any."""
         best = accumulate(self.validations.values(), max)
-        lost = None
-        for rollout, highest in reversed([*zip(self.validations, best, strict=True)]):
-            if highest - self.validations[rollout] < points - 1e-9:
-                break
-            lost = rollout
-        return lost
+        below = [
+            highest - one > points - 1e-9
+            for highest, one in zip(best, self.validations.values(), strict=True)
+        ]
+        lasting = zip(self.validations, below, [*below[1:], True], strict=False)
+        return next((rollout for rollout, this, following in lasting if this and following), None)
 
     def lead(self, limit: float, points: float) -> int | None:
         """Rollouts from the alarm to the validation that shows the loss; None without one of them."""
@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS")
     parser.add_argument("--limit", type=float, help="in place of the configured one")
     arguments = parser.parse_args()
-    settings = yaml.safe_load((ROOT / "conf/safeguard/common/detector.yaml").read_text("utf-8"))
+    settings = yaml.safe_load(SETTINGS.read_text("utf-8"))
     settings.pop("_target_")
     limit = arguments.limit or settings["limit"]
     try:

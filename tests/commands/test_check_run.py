@@ -154,3 +154,27 @@ def test_it_needs_no_torch(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ([0.0] * 12, "collapse: no alarm in 12 rollouts"),
+        # 0.4 is 13.3 scales of 0.03; 10 is the most of a rollout, and above the limit.
+        ([0.0] * 10 + [0.4] * 2, "collapse: alarm at rollout 11, by badly formatted (10, limit 8)"),
+    ],
+)
+@pytest.mark.parametrize("terms", [True, False])
+def test_it_says_when_the_detector_would_have_rung(
+    tmp_path, monkeypatch, capsys, form, said, terms
+):
+    recorded = {name: values * 4 for name, values in SOUND.items()} if terms else {}
+    run_folder = folder(tmp_path / "run", {**recorded, "reward/error_format": form})
+    code, out, _ = run(monkeypatch, capsys, run_folder)
+    assert code == (0 if terms else 2)
+    assert out.splitlines()[-1] == said
+
+
+def test_a_run_without_what_the_detector_reads_gets_no_verdict(tmp_path, monkeypatch, capsys):
+    _, out, _ = run(monkeypatch, capsys, folder(tmp_path / "run", SOUND))
+    assert "collapse" not in out
