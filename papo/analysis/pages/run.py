@@ -228,9 +228,11 @@ def _collapse(run: TrainingRun) -> Markup:
             for name, unit, most, sound, limit in signs
         ],
     )
+    rang = [step for step, one in enumerate(run.metrics.get("safeguard/alarm", ()), 1) if one > 0]
     return join(
         [
             paragraph(said, kind="notice" if found else ""),
+            *[paragraph(f"The run's safeguard rang first at rollout {one}.") for one in rang[:1]],
             paragraph(COLLAPSE_RULE),
             grid([chart, numbers], kind="few"),
         ],

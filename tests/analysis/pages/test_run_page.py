@@ -191,6 +191,15 @@ def test_the_signs_of_a_collapse_stand_beside_sound_runs_and_their_limit(run_fol
     assert "perception KL this run 0.195, sound runs of the lab, at most 1.3" in page
 
 
+@pytest.mark.parametrize("rang", [(), (7, 9)])
+def test_an_alarm_of_the_safeguard_stands_beside_the_verdict(tmp_path, rang):
+    folder = write_run(tmp_path / "run")
+    columns = {"safeguard/alarm": lambda step: float(step in rang)}
+    write_csv(folder / "metrics.csv", 20, columns)
+    said = re.findall(r"safeguard rang first at rollout \d+", build_run_page(folder))
+    assert said == ["safeguard rang first at rollout 7"] * bool(rang)
+
+
 def test_every_token_says_and_shows_its_perception_kl(run_folder):
     page = build_run_page(run_folder)
     assert '<span class="k0" title="0 nats">AB</span>' in page
