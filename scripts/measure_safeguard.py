@@ -26,7 +26,7 @@ from papo.storage.tables import read_numbers
 SETTINGS = Path(__file__).resolve().parents[1] / "conf/safeguard/common/detector.yaml"
 VALIDATION = "validation/training_prior/accuracy"
 POINTS = (0.02, 0.05, 0.1)
-LIMITS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30)
+LIMITS = (2, 4, 6, 8, 10, 12.5, 15, 20, 30)
 REMEDY = "Restore it, or move the run's folder away."
 
 

@@ -160,8 +160,11 @@ def test_it_needs_no_torch(tmp_path):
     ("form", "said"),
     [
         ([0.0] * 12, "collapse: no alarm in 12 rollouts"),
-        # 0.4 is 13.3 scales of 0.03; 10 is the most of a rollout, and above the limit.
-        ([0.0] * 10 + [0.4] * 2, "collapse: alarm at rollout 11, by badly formatted (10, limit 8)"),
+        # 0.4 is 13.3 scales of 0.03; 10 is the most of a rollout, and the limit above that.
+        (
+            [0.0] * 10 + [0.4] * 2,
+            "collapse: alarm at rollout 12, by badly formatted (20, limit 12.5)",
+        ),
     ],
 )
 @pytest.mark.parametrize("terms", [True, False])
