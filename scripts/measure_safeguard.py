@@ -2,10 +2,11 @@
 
 RUNS are folders of sweeps (FOLDER/ARM/seed_N) with validation.every_rollouts. Every finished run is judged by its whole
 (papo.statistics.COLLAPSE_RULE) and replayed through the detector of conf/safeguard; docs/results/lab_safeguard.md has the
-rules, and what the tables show. Nothing but files is read.
+rules, and what the tables show; --page FILE puts the tables below its headings of the same names. Nothing but files is read.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from papo.reporting.markdown_text import markdown_table
 from papo.safeguard import CollapseDetector
 from papo.statistics import LOST_FORM, PERCEPTION_KL, Collapse, judge_collapse, wilson_interval
+from papo.storage.files import write_atomically
 from papo.storage.tables import read_numbers
 
 SETTINGS = Path(__file__).resolve().parents[1] / "conf/safeguard/common/detector.yaml"
@@ -44,7 +46,7 @@ class Measured:
 
     regime: str
     arm: str
-    seed: str
+    seed: int
     found: Collapse
     statistics: Sequence[float]
     validations: Mapping[int, float]
@@ -82,27 +84,44 @@ def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS")
+    parser.add_argument("--first-seed", type=int, default=0, help="leaves out the seeds below")
     parser.add_argument("--limit", type=float, help="in place of the configured one")
+    parser.add_argument("--page", type=Path, help="of Markdown, whose tables are replaced")
     arguments = parser.parse_args()
     settings = yaml.safe_load(SETTINGS.read_text("utf-8"))
     settings.pop("_target_")
     limit = arguments.limit or settings["limit"]
     try:
         runs = [run for folder in arguments.folders for run in measured(folder, settings)]
+        runs = [run for run in runs if run.seed >= arguments.first_seed]
+        if not runs:
+            raise ValueError("no finished run below these folders, of these seeds")
+        tables = {
+            "Kinds of runs": by(runs, limit, lambda run: run.kind),
+            "Arms": by(runs, limit, lambda run: f"{run.regime}: {run.arm}"),
+            "Limits": frontier(runs),
+            "Exceptions": exceptions(runs, limit),
+        }
+        if arguments.page:
+            text = arguments.page.read_text("utf-8")
+            for title, table in tables.items():
+                text = replaced(text, title, table)
+            write_atomically(arguments.page, text)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if not runs:
-        print("error: no finished run below these folders", file=sys.stderr)
-        return 1
-    for title, table in (
-        (f"Kinds of runs, limit {limit:g}", by(runs, limit, lambda run: run.kind)),
-        ("Arms", by(runs, limit, lambda run: f"{run.regime}: {run.arm}")),
-        ("Limits", frontier(runs)),
-        ("Alarms on sound runs, and collapses that were not seen in time", exceptions(runs, limit)),
-    ):
+    for title, table in tables.items():
         print(f"### {title}\n\n{table}\n")
     return 0
+
+
+def replaced(text: str, title: str, table: str) -> str:
+    """Puts a table in place of the first one below a heading of a page."""
+    pattern = rf"(^#+ {title}$(?:(?!^#).*\n)*?)(?:^\|.*\n)+"
+    text, count = re.subn(pattern, lambda found: f"{found[1]}{table}\n", text, flags=re.MULTILINE)
+    if count != 1:
+        raise ValueError(f"the page has one heading {title!r} with a table below; got {count}")
+    return text
 
 
 def measured(folder: Path, settings: Mapping[str, object]) -> Iterable[Measured]:
@@ -118,7 +137,7 @@ def measured(folder: Path, settings: Mapping[str, object]) -> Iterable[Measured]
         yield Measured(
             regime=folder.name,
             arm=result.parents[1].name,
-            seed=result.parent.name.removeprefix("seed_"),
+            seed=int(result.parent.name.removeprefix("seed_")),
             found=judge_collapse(curves),
             statistics=statistics,
             validations={rollout: one for rollout, one in held_out if one == one},

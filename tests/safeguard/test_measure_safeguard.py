@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -136,3 +137,24 @@ def test_folders_without_a_finished_run_are_refused(script, tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["measure_safeguard.py", str(tmp_path)])
     assert script["main"]() == 1
     assert "no finished run" in capsys.readouterr().err
+
+
+def test_a_page_gets_the_tables_below_its_headings(script, runs, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    headings = ("Kinds of runs", "Arms", "Limits", "Exceptions")
+    text = "".join(
+        f"## {one}\n\nWhat it is.\n\n| old |\n| --- |\n| 1 |\n\nMore.\n\n" for one in headings
+    )
+    page.write_text("# Page\n\n" + text, "utf-8")
+    command = ["measure_safeguard.py", str(runs), "--page", str(page), "--first-seed", "2"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert script["main"]() == 0
+    printed, written = capsys.readouterr().out, page.read_text("utf-8")
+    assert "| old |" not in written
+    assert written.count("What it is.") == written.count("More.") == 4
+    for table in re.findall(r"(?:^\|.*\n)+", printed, re.MULTILINE):
+        assert f"\n\n{table}\nMore." in written
+    assert rows_of(written)["sound"][0] == "0 of 1 (0.0 to 79.3 %)"
+    page.write_text("# Page\n\n## Arms\n", "utf-8")
+    assert script["main"]() == 1
+    assert "one heading 'Kinds of runs'" in capsys.readouterr().err
