@@ -45,9 +45,15 @@ def main() -> int:
 
 
 def panel_of(
-    text: str, *, title: str, column: str, sections: Sequence[str], zero: str = ""
+    text: str,
+    *,
+    title: str,
+    column: str,
+    sections: Sequence[str],
+    zero: str = "",
+    along: str = "",
 ) -> Panel:
-    """Reads the differences in one column of the first tables of some sections of a page.
+    """Reads the differences, or shares, in one column of the first tables of some sections of a page.
 
     Args:
         text: the page.
@@ -55,9 +61,10 @@ def panel_of(
         column: the name that stands in the tables.
         sections: their headings.
         zero: what the differences are from; by default the arm of the first row.
+        along: what the shares are of; the cells are shares then, and no row is what they differ from.
 
     Raises:
-        ValueError: a section, the column or a first row is not there, or a cell is no difference with its interval.
+        ValueError: a section, the column or a first row is not there, or a cell has no interval.
     """
     effects, firsts = {}, []
     for section in sections:
@@ -66,6 +73,8 @@ def panel_of(
                 firsts.append(arm.removesuffix(", itself"))
             else:
                 effects[arm] = _effect(cell)
+    if along and effects and not firsts:
+        return Panel(title=title, baseline="", effects=effects, along=along)
     if len(firsts) != len(sections) or not effects:
         raise ValueError(
             f"a table has one row 'ARM, itself' and others; got {firsts} as the first rows"

@@ -53,9 +53,10 @@ def test_a_figure_says_what_the_tables_of_its_page_say(name, drawing):
     assert f"]({name}.svg)" in text
     drawn = (FOLDER / f"{name}.svg").read_text("utf-8")
     for settings in FIGURES[name]["panels"]:
+        form = "g" if "along" in settings else "+.1f"
         for arm, effect in drawing["panel_of"](text, **settings).effects.items():
             low, high = effect.narrow
-            words = f"{arm} {effect.value:+.1f} [{low:+.1f}, {high:+.1f}]"
+            words = f"{arm} {effect.value:{form}} [{low:{form}}, {high:{form}}]"
             assert unsigned_zeros(words) in unsigned_zeros(drawn), arm
 
 

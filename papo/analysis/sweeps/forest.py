@@ -27,12 +27,14 @@ class Panel:
         effects: arm -> what it has more than the baseline, in points: the mean difference, its interval over
             seeds (narrow), and over starts (wide) where several were run.
         collapsed: arm -> "2 of 8" of its runs, where any did.
+        along: what the axis is where the effects are shares in per cent, not differences.
     """
 
     title: str
     baseline: str
     effects: Mapping[str, Dot]
     collapsed: Mapping[str, str] = field(default_factory=dict)
+    along: str = ""
 
 
 def read_panel(table: Path, *, measure: str, title: str) -> Panel:
@@ -74,7 +76,7 @@ def panel_of(rows: Sequence[Mapping[str, Any]], *, measure: str, title: str) -> 
 def forest_plot(
     panels: Sequence[Panel], *, published: Mapping[str, float] | None = None
 ) -> list[Chart]:
-    """Returns a chart per panel, with the same rows in the same order: that of the first panel.
+    """Returns a chart per panel, with the same rows in the same order: that of the first panel, shares as they come.
 
     A dot is the mean difference, the thick line its interval over seeds, the thin one over starts. An interval
     that leaves the panel ends at its edge.
@@ -109,16 +111,20 @@ def forest_plot(
                 ],
                 mark=f"{marked[arm]} collapsed" if arm in marked else "",
             )
-            for arm in sorted(arms, key=place)
+            for arm in (arms if panel.along else sorted(arms, key=place))
         ]
         charts.append(
             dot_chart(
                 panel.title,
                 rows,
-                ["difference, 95 % interval", *([PUBLISHED] if beside else [])],
-                along=f"points more than {panel.baseline}",
-                reference=0.0,
-                signed=True,
+                [
+                    "share, 95 % interval" if panel.along else "difference, 95 % interval",
+                    *([PUBLISHED] if beside else []),
+                ],
+                along=panel.along or f"points more than {panel.baseline}",
+                reference=None if panel.along else 0.0,
+                reach=(0.0, 100.0) if panel.along else None,
+                signed=not panel.along,
                 is_overlaid=True,
             )
         )
