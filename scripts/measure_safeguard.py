@@ -14,18 +14,15 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import median, quantiles
 
-import yaml
-
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from papo.commands.check_run import shipped_detector
 from papo.reporting.markdown_text import markdown_table
-from papo.safeguard import CollapseDetector
 from papo.statistics import LOST_FORM, PERCEPTION_KL, Collapse, judge_collapse, wilson_interval
 from papo.storage.files import write_atomically
 from papo.storage.tables import read_numbers
 
-SETTINGS = Path(__file__).resolve().parents[1] / "conf/safeguard/common/detector.yaml"
 VALIDATION = "validation/training_prior/accuracy"
 POINTS = (0.02, 0.05, 0.1)
 LIMITS = (2, 4, 6, 8, 10, 12.5, 15, 20, 30)
@@ -88,11 +85,9 @@ def main() -> int:
     parser.add_argument("--limit", type=float, help="in place of the configured one")
     parser.add_argument("--page", type=Path, help="of Markdown, whose tables are replaced")
     arguments = parser.parse_args()
-    settings = yaml.safe_load(SETTINGS.read_text("utf-8"))
-    settings.pop("_target_")
-    limit = arguments.limit or settings["limit"]
+    limit = arguments.limit or shipped_detector().limit
     try:
-        runs = [run for folder in arguments.folders for run in measured(folder, settings)]
+        runs = [run for folder in arguments.folders for run in measured(folder)]
         runs = [run for run in runs if run.seed >= arguments.first_seed]
         if not runs:
             raise ValueError("no finished run below these folders, of these seeds")
@@ -124,11 +119,11 @@ def replaced(text: str, title: str, table: str) -> str:
     return text
 
 
-def measured(folder: Path, settings: Mapping[str, object]) -> Iterable[Measured]:
+def measured(folder: Path) -> Iterable[Measured]:
     """Replays the finished runs below a folder of a sweep."""
     for result in sorted(folder.glob("*/seed_*/result.json")):
         curves = read_numbers(result.parent / "metrics.csv", remedy=REMEDY)
-        detector = CollapseDetector(**settings)
+        detector = shipped_detector()
         statistics = []
         for row in zip(*curves.values(), strict=True):
             detector.update(dict(zip(curves, row, strict=True)))

@@ -48,10 +48,15 @@ def main() -> int:
     return 2
 
 
+def shipped_detector() -> CollapseDetector:
+    """Returns a new detector with the settings of conf/."""
+    settings = yaml.safe_load((CONF / "safeguard/common/detector.yaml").read_text("utf-8"))
+    return CollapseDetector(**{key: settings[key] for key in settings if key != "_target_"})
+
+
 def _alarm(curves: Mapping[str, Sequence[float]]) -> Iterator[str]:
     """A line on the first alarm; none where the run recorded nothing that the detector reads."""
-    settings = yaml.safe_load((CONF / "safeguard/common/detector.yaml").read_text("utf-8"))
-    detector = CollapseDetector(**{key: settings[key] for key in settings if key != "_target_"})
+    detector = shipped_detector()
     read = {column.removeprefix("-") for one in detector.signals.values() for column in one.columns}
     if not read & set(curves):
         return

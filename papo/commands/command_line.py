@@ -46,7 +46,7 @@ COMMANDS = {
     "check grader": Command("graders against labelled answers"),
     "check method": Command("the methods that followed PAPO against their authors' numbers"),
     "check objective": Command("the official objective against recorded numbers"),
-    "check run": Command("what each term of the objective did to the policy of a run"),
+    "check run": Command("what each term did to the policy of a run, and when a collapse began"),
     "new experiment": Command("a folder to start from: a reward, a term, a test", True),
 }
 """One line registers a command; one of two words is found by both."""

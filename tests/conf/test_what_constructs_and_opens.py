@@ -247,6 +247,7 @@ PLACES = {
         "omegaconf.OmegaConf.load": OWN,
     },
     "papo/commands/help.py": {"yaml.safe_load": SAFE},
+    "papo/commands/check_run.py": {"yaml.safe_load": SAFE},
     "papo/commands/check_method.py": {
         "importlib.import_module": "modules of method_cases.MODULES alone"
     },
