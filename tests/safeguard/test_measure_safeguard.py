@@ -48,7 +48,7 @@ GROWING = [0.2 * math.exp(max(0, step - 15) / 8) for step in range(60)]
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two sound runs, one that lost its form for a while, one collapse of each kind; an unfinished one."""
+    """Two sound runs, one that lost its form for a while, a collapse of each kind and one seen late; an unfinished one."""
     sweep = tmp_path / "few"
     sound = {
         "form": [0.01] * 60,
@@ -64,6 +64,12 @@ def runs(tmp_path):
         form=[*[0.0] * 40, *[0.8] * 20],
         accuracy=BROKEN,
         validations=[0.2, 0.3, 0.4, 0.39, 0.1, 0.1],
+    )
+    write(
+        sweep / "papo" / "seed_3",
+        form=[*[0.0] * 40, *[0.8] * 20],
+        accuracy=BROKEN,
+        validations=[0.2, 0.4, 0.35, 0.34, 0.1, 0.1],
     )
     write(
         sweep / "no_cure" / "seed_1",
@@ -85,6 +91,7 @@ def test_losses_alarms_and_leads_are_those_of_the_rules(script, runs):
         "grpo 2": "sound",
         "papo 1": "sound, lost form",
         "papo 2": "collapsed, form breaks",
+        "papo 3": "collapsed, form breaks",
         "no_cure 1": "collapsed, KL runs away",
     }
     # 0.38 is 2 points below 0.4, but the next validation is above: that was no loss.
@@ -94,6 +101,8 @@ def test_losses_alarms_and_leads_are_those_of_the_rules(script, runs):
     assert measured["papo 2"].lost(0.02) == 50
     assert measured["papo 2"].alarm(8.0) == 41
     assert measured["papo 2"].lead(8.0, 0.02) == 9
+    # It lost 5 points 12 rollouts before its form broke.
+    assert measured["papo 3"].lead(8.0, 0.02) == 30 - 41
     # 0.375 is 2.5 points below: lost at 40 by 2 points, at 50 by 5.
     no_cure = measured["no_cure 1"]
     assert [no_cure.lost(points) for points in (0.02, 0.05, 0.1)] == [40, 50, 50]
@@ -113,15 +122,20 @@ def test_the_tables_count_runs_with_their_intervals(script, runs, monkeypatch, c
     rows = rows_of(out := capsys.readouterr().out)
     assert rows["sound"][0] == "0 of 2 (0.0 to 65.8 %)"
     assert rows["sound, lost form"][0] == "1 of 1 (20.7 to 100.0 %)"
-    assert rows["collapsed, form breaks"][1:3] == ["1 of 1 (20.7 to 100.0 %)"] * 2
-    assert rows["collapsed, form breaks"][-1] == "8"
-    assert rows["few: papo"][:2] == ["1 of 1 (20.7 to 100.0 %)"] * 2
+    assert rows["collapsed, form breaks"][1:] == [
+        "2 of 2 (34.2 to 100.0 %)",
+        *["1 of 2 (9.5 to 90.5 %)"] * 2,  # 0.35 is 5 points below 0.4, and 0.34 too
+        "2 of 2 (34.2 to 100.0 %)",
+        "-2 (-7 to 3)",  # of 8 and -12 rollouts
+    ]
+    assert rows["few: papo"][:2] == ["1 of 1 (20.7 to 100.0 %)", "2 of 2 (34.2 to 100.0 %)"]
     assert rows["limit 8"][:4] == [
         "0.0 [0.0, 65.8]",
         "33.3 [6.1, 79.2]",
-        "100.0 [34.2, 100.0]",
-        "100.0 [34.2, 100.0]",
+        "100.0 [43.9, 100.0]",
+        "66.7 [20.8, 93.9]",
     ]
+    assert rows["few: papo, seed 3"][:3] == ["collapsed, form breaks", "42", "30"]
     assert rows["few: papo, seed 1"] == ["sound, lost form", "32", "-", "30", "50", "49"]
     assert "few: grpo" in out
 
