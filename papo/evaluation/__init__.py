@@ -1,6 +1,7 @@
 """Evaluation: benchmarks in, graded responses, tables and what the image is worth out.
 
-run/runner.py is the loop, scores.py the numbers. Not here: what is kept (papo.storage.responses), loading benchmarks
+run/runner.py is the loop, scores.py the numbers; response_scorer.py has a policy score what was written,
+given any view. Not here: what is kept (papo.storage.responses), loading benchmarks
 (papo.data, papo.lab), grading (papo.rewards, papo.lab), anything that knows Hydra (evaluate.py).
 """
 

@@ -112,34 +112,34 @@ def test_ranks_that_read_other_problems_are_refused(tmp_path):
 
 
 def probed(ranks, folder):
-    """Three problems with two masks each, a pass per two masks; returns what this rank scored."""
+    """Four problems, a pass each; returns what this rank scored."""
     from model_fixtures import noise_image, problem, tiny_policy
 
     from papo.evaluation import Benchmark, PerceptionProbe, boxed_answer
-    from papo.evaluation.probe.folder import run_probe
+    from papo.evaluation.scored_folder import run_scoring
     from papo.masking import RandomPatchMask
 
     policy, scored = tiny_policy(), []
-    score = policy.score
+    measure = policy.measure
 
     def counted(groups, *arguments, **keywords):
         scored.append([group.problem.id for group in groups])
-        return score(groups, *arguments, **keywords)
+        return measure(groups, *arguments, **keywords)
 
-    policy.score = counted
+    policy.measure = counted
     problems = [
         problem("<image> How many?", images=(noise_image(56, 56, n),), answer="12", id=f"p{n}")
-        for n in range(3)
+        for n in range(4)
     ]
     problems.insert(1, problem("No picture.", images=(), answer="3", id="text"))
-    run_probe(
+    run_scoring(
         PerceptionProbe(
             mask=RandomPatchMask(ratio=0.6, grid="patch", raw_square_pixels=14, seed=0),
             num_masks=3,
             num_problems=None,
             num_responses=1,
             references=boxed_answer,
-            tokens_per_pass=250,
+            tokens_per_pass=1,
             seed=0,
         ),
         policy=policy,

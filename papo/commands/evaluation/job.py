@@ -27,12 +27,12 @@ from papo.commands.on_ranks import (
 from papo.commands.policy_source import check_policy
 from papo.data import CheckedProblems, notes_on
 from papo.evaluation import Benchmark
-from papo.evaluation.probe.folder import run_probe
 from papo.evaluation.progress import duration, show_progress
 from papo.evaluation.run.folder import EvaluationFolder
 from papo.evaluation.run.report import notes, terminal_table
 from papo.evaluation.run.runner import Runner
 from papo.evaluation.run.summary import summarize
+from papo.evaluation.scored_folder import run_scoring
 from papo.evaluation.scores import score_responses
 from papo.evaluation.vision.dependency import measure_vision_dependency
 from papo.evaluation.vision.report import write_vision_dependency
@@ -264,7 +264,7 @@ def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder, ranks: Ranks)
             folder.path,
         )
     if plan.probe is not None:
-        run_probe(
+        run_scoring(
             plan.probe,
             policy=policy,
             benchmarks=plan.benchmarks,

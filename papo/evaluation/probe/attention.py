@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from papo.evaluation.probe.perception_probe import tokenize_response
+from papo.evaluation.response_scorer import tokenize_response
 from papo.models import VisionLanguagePolicy
 from papo.reporting.csv_text import csv_text
 from papo.storage.files import write_atomically

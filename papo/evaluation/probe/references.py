@@ -1,15 +1,11 @@
 """Fixed responses to score, so that two policies are compared on the same words."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from papo.lab.grading import write_response
 from papo.lab.scene import scene_numbers
 from papo.types import Problem, shown
-
-Reference = Callable[[str, Problem], str | None]
-"""From a benchmark's key and a problem to a response; None where there is none."""
 
 
 def boxed_answer(benchmark: str, problem: Problem) -> str:

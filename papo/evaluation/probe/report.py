@@ -8,33 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from papo.evaluation.probe.token_divergence import TokenDivergence
+from papo.evaluation.token_weights import TOP_SHARE, TokenWeight, carried_by_top, top_tokens
 from papo.reporting.markdown_text import markdown_table
 from papo.reporting.numbers import interval_text, no_interval, percent
 from papo.statistics import Interval, bootstrap_mean, t_interval
 from papo.storage.files import write_atomically, write_json
 
-TOP_SHARE = 0.2
-"""Of a response's tokens: how much of its KL the most dependent ones carry."""
-
-NUM_TOP_TOKENS = 20
 ALL = "all benchmarks"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenWeight:
-    """One token text over all responses.
-
-    Attributes:
-        token: its text.
-        count: occurrences.
-        mean_kl: exact KL per occurrence, nats.
-        share_of_kl: of the exact KL of all tokens.
-    """
-
-    token: str
-    count: int
-    mean_kl: float
-    share_of_kl: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,41 +120,8 @@ def _summarize(
         same_length=None
         if kind == "reference"
         else statistics.fmean(bool(one.same_length) for one in divergences),
-        top_tokens=_top_tokens(divergences),
+        top_tokens=top_tokens((one.tokens, one.kl_exact) for one in divergences),
     )
-
-
-def carried_by_top(values: Sequence[float], share: float) -> float | None:
-    """Returns the part of the sum that the largest `share` of the values carries; None of no sum.
-
-    At least one value, and of a fraction the next whole number.
-    """
-    total = sum(values)
-    if not total > 0:
-        return None
-    # 0.2 * 5 is a hair above 1 in binary.
-    num_top = max(1, math.ceil(share * len(values) - 1e-9))
-    return sum(sorted(values, reverse=True)[:num_top]) / total
-
-
-def _top_tokens(divergences: Sequence[TokenDivergence]) -> tuple[TokenWeight, ...]:
-    found: dict[str, list[float]] = defaultdict(list)
-    for one in divergences:
-        for token, value in zip(one.tokens, one.kl_exact, strict=True):
-            found[token].append(value)
-    total = sum(sum(values) for values in found.values())
-    if not total > 0:
-        return ()
-    weights = [
-        TokenWeight(
-            token=token,
-            count=len(values),
-            mean_kl=sum(values) / len(values),
-            share_of_kl=sum(values) / total,
-        )
-        for token, values in found.items()
-    ]
-    return tuple(sorted(weights, key=lambda one: -one.share_of_kl)[:NUM_TOP_TOKENS])
 
 
 _COLUMNS = (

@@ -17,9 +17,10 @@ from papo.evaluation import (
     boxed_answer,
     flawless_lab_response,
 )
-from papo.evaluation.probe.folder import run_probe
-from papo.evaluation.probe.report import carried_by_top, summarize_probe, write_probe_summary
+from papo.evaluation.probe.report import summarize_probe, write_probe_summary
 from papo.evaluation.probe.token_divergence import TokenDivergence
+from papo.evaluation.scored_folder import run_scoring
+from papo.evaluation.token_weights import carried_by_top
 from papo.lab import PerceptionLabProblems, grade_response
 from papo.masking import BlankMask, RandomPatchMask
 from papo.parallel import Ranks
@@ -213,7 +214,7 @@ def test_a_folder_keeps_what_is_scored_and_goes_on_from_there(policy, tmp_path):
             advanced.append((total, done))
             return nullcontext(lambda what, count: advanced.append((what, count)))
 
-        run_probe(
+        run_scoring(
             make_probe(num_responses=1, num_problems=num_problems),
             policy=policy,
             benchmarks=[benchmark(some_problems())],
@@ -247,7 +248,7 @@ def test_a_folder_keeps_what_is_scored_and_goes_on_from_there(policy, tmp_path):
 
 
 def test_responses_are_read_once_however_many_benchmarks(policy, tmp_path, monkeypatch):
-    from papo.evaluation.probe import folder
+    from papo.evaluation import scored_folder as folder
 
     (tmp_path / "responses.jsonl").write_text(
         record("a", 0, "1 2 3").to_line() + record("a", 1, "never scored").to_line()
@@ -259,7 +260,7 @@ def test_responses_are_read_once_however_many_benchmarks(policy, tmp_path, monke
         return original(folder)
 
     monkeypatch.setattr(folder, "read_responses", counted)
-    run_probe(
+    run_scoring(
         make_probe(num_responses=1, num_problems=1, references=None),
         policy=policy,
         benchmarks=[benchmark(some_problems(), key) for key in ("other", "some", "third")],
@@ -278,7 +279,7 @@ def test_a_crash_between_two_lines_of_a_problem_costs_neither(policy, tmp_path):
     file = tmp_path / "perception_kl.jsonl"
 
     def run():
-        run_probe(
+        run_scoring(
             make_probe(num_responses=1, num_problems=1),
             policy=policy,
             benchmarks=[benchmark(some_problems())],
