@@ -8,9 +8,11 @@ given any view. Not here: what is kept (papo.storage.responses), loading benchma
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.probe.perception_probe import PerceptionProbe
 from papo.evaluation.probe.references import WrittenResponses, boxed_answer, flawless_lab_response
+from papo.evaluation.vision.grounding_audit import GroundingAudit
 
 __all__ = [
     "Benchmark",
+    "GroundingAudit",
     "PerceptionProbe",
     "WrittenResponses",
     "boxed_answer",

@@ -13,7 +13,7 @@ from papo.masking.diffusion_noise import (
     diffusion_coefficients,
 )
 from papo.masking.dino_saliency import DinoSaliency
-from papo.masking.evidence import EvidenceControlMask, EvidenceMask
+from papo.masking.evidence import EvidenceControlMask, EvidenceMask, NoRoom, has_evidence
 from papo.masking.noise import GaussianNoiseMask, ProcessedNoiseMask
 from papo.masking.picture import OneOf, PictureMask
 from papo.masking.preflight import check_mask, require_pictures
@@ -39,6 +39,7 @@ __all__ = [
     "EvidenceControlMask",
     "EvidenceMask",
     "GaussianNoiseMask",
+    "NoRoom",
     "OcclusionMask",
     "OneOf",
     "PerspectiveMask",
@@ -52,5 +53,6 @@ __all__ = [
     "black_token_fraction",
     "check_mask",
     "diffusion_coefficients",
+    "has_evidence",
     "require_pictures",
 ]

@@ -20,6 +20,10 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom exclusive."""
 
 
+class NoRoom(ValueError):
+    """A picture has no place for a control as large as its evidence."""
+
+
 class _BoxMask(ABC):
     """Blackens boxes of a picture of which it is known where its evidence is."""
 
@@ -87,7 +91,7 @@ class EvidenceControlMask(_BoxMask):
         for left, top, right, bottom in evidence:
             place = _free_place(taken, right - left, bottom - top, generator)
             if place is None:
-                raise ValueError(
+                raise NoRoom(
                     f"problem {shown(problem.id)!r} has no room for a control as large as its evidence; "
                     "choose masking=evidence or masking=random"
                 )
@@ -105,9 +109,7 @@ def evidence_boxes(problem: Problem) -> tuple[Box, ...]:
         ValueError: no boxes are known, one is not four whole numbers, or the problem has several
             pictures.
     """
-    named = (problem.truth or {}).get("boxes")
-    # Rows of one Parquet table have the same names; a name that a row lacks is None there.
-    known = [box for box in named.values() if box is not None] if isinstance(named, Mapping) else []
+    known = _named_boxes(problem)
     for box in known:
         if not (isinstance(box, Sequence) and len(box) == 4 and all(type(e) is int for e in box)):
             raise ValueError(
@@ -128,6 +130,17 @@ def evidence_boxes(problem: Problem) -> tuple[Box, ...]:
             "picture. Choose masking=random."
         )
     return boxes
+
+
+def has_evidence(problem: Problem) -> bool:
+    """Whether it is said where the evidence of a problem is: boxes of its one picture."""
+    return len(problem.images) == 1 and bool(_named_boxes(problem))
+
+
+def _named_boxes(problem: Problem) -> list[Box]:
+    named = (problem.truth or {}).get("boxes")
+    # Rows of one Parquet table have the same names; a name that a row lacks is None there.
+    return [box for box in named.values() if box is not None] if isinstance(named, Mapping) else []
 
 
 def _blacken(image: Image.Image, boxes: Iterable[Box]) -> Image.Image:

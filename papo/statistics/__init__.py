@@ -28,6 +28,7 @@ from papo.statistics.collapse import (
 )
 from papo.statistics.double_sampling import Checks, double_sampling
 from papo.statistics.interval import Difference, Interval, MeanDifference
+from papo.statistics.reliability import repeats_needed
 from papo.statistics.resampling import (
     bootstrap_mean,
     bootstrap_mean_of_means,
@@ -96,6 +97,7 @@ __all__ = [
     "pass_at_k",
     "ratio_of_means",
     "relative_reduction",
+    "repeats_needed",
     "t_interval",
     "unseen_share",
     "wilson_interval",

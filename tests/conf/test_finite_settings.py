@@ -22,7 +22,11 @@ COMPOSITIONS = {
     "a published run": (training, "train", ["+experiment=papo_d_3b"]),
     "a random model": (training, "train", ["model=tiny_qwen3_vl", "masking=semantic_policy"]),
     "an arm": (training, "train", ["+sweep=lab_collapse"]),
-    "views and probe": (evaluation, "evaluate", ["views=vision", "probe=perception"]),
+    "views and probe": (
+        evaluation,
+        "evaluate",
+        ["views=vision", "probe=perception", "audit=grounding"],
+    ),
     "a benchmark": (evaluation, "evaluate", ["benchmark=geometry3k"]),
     "pictures in an archive": (evaluation, "evaluate", ["benchmark=virl39k_original"]),
 }

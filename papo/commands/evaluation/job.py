@@ -119,11 +119,12 @@ def preflight(plan: Plan) -> list[str]:
         benchmark.preflight()
         check_model_of(benchmark.problems, plan.config.model.get("path"), None)
     about_data: list[str] = []
+    audited = () if plan.audit is None else tuple(plan.audit.views.values())
     for benchmark in plan.benchmarks:
         require_problems(benchmark)
         about_data += [f"{benchmark.label}: {note}" for note in notes_on(benchmark.problems)]
         parts: list[tuple[Any, str]] = [
-            *((view, "views=image") for view in plan.views),
+            *((view, "audit=none" if view in audited else "views=image") for view in plan.views),
             (plan.probe, "probe=none"),
         ]
         for part, remedy in parts:
@@ -255,7 +256,7 @@ def checked_benchmarks(benchmarks: tuple[Benchmark, ...], policy: Any) -> tuple[
 
 
 def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder, ranks: Ranks) -> None:
-    """Writes what the image is worth, where several views were run, and which words depend on it."""
+    """Writes what the image is worth, where several views were run, which words depend on it, and the audit."""
     bootstrap_seed = plan.settings.bootstrap_seed
     several_views = len(plan.views) > 1 and "image" in (view.name for view in plan.views)
     if several_views and ranks.writes:
@@ -263,16 +264,17 @@ def look_closer(plan: Plan, policy: Any, folder: EvaluationFolder, ranks: Ranks)
             measure_vision_dependency(read_responses(folder.path), bootstrap_seed=bootstrap_seed),
             folder.path,
         )
-    if plan.probe is not None:
-        run_scoring(
-            plan.probe,
-            policy=policy,
-            benchmarks=plan.benchmarks,
-            folder=folder.path,
-            bootstrap_seed=bootstrap_seed,
-            progress=lambda total, done: show_progress(console, total=total, done=done),
-            ranks=ranks,
-        )
+    for scoring in (plan.probe, plan.audit):
+        if scoring is not None:
+            run_scoring(
+                scoring,
+                policy=policy,
+                benchmarks=plan.benchmarks,
+                folder=folder.path,
+                bootstrap_seed=bootstrap_seed,
+                progress=lambda total, done: show_progress(console, total=total, done=done),
+                ranks=ranks,
+            )
 
 
 def show_end(folder: EvaluationFolder) -> float:
@@ -288,7 +290,7 @@ def show_end(folder: EvaluationFolder) -> float:
         highlight=False,
         soft_wrap=True,
     )
-    for name in ("vision_dependency.md", "perception_kl.md"):
+    for name in ("vision_dependency.md", "perception_kl.md", "grounding.html"):
         if (folder.path / name).exists():
             console.print(f"  see {folder.path / name}", highlight=False, soft_wrap=True)
     return mean_accuracy(summary)

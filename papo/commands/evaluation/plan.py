@@ -1,6 +1,6 @@
 """Everything of an evaluation that exists before a model is loaded: built from the configuration, and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from papo.commands.building import instantiate
 from papo.commands.chosen_device import choose_device, choose_dtype
 from papo.commands.constructors import plain
 from papo.commands.policy_source import PolicySource, find_policy, run_of
-from papo.evaluation import Benchmark, PerceptionProbe
+from papo.evaluation import Benchmark, GroundingAudit, PerceptionProbe
 from papo.evaluation.settings import EvaluationSettings, check_num_responses, evaluation_settings
 from papo.rollout import check_sampling
 from papo.training import check_seed, check_threads
+from papo.types import IMAGE
 from papo.views import View
 
 KNOWN_KEYS = (
-    *("checkpoint", "model", "data", "benchmark", "views", "probe", "masking", "fidelity"),
+    *("checkpoint", "model", "data", "benchmark", "views", "probe", "audit", "masking", "fidelity"),
     *(
         "rollout",
         "num_masks",
@@ -55,6 +56,7 @@ class Plan:
     benchmarks: tuple[Benchmark, ...]
     views: tuple[View, ...]
     probe: PerceptionProbe | None
+    audit: GroundingAudit | None
     make_engine: Callable[..., Any]
 
 
@@ -90,6 +92,7 @@ def make_plan(config: DictConfig) -> Plan:
     device = choose_device(config.device)
     source = find_policy(config.checkpoint, config.model, changed=changed_model_keys(config))
     OmegaConf.update(config, "model", source.model, merge=False)
+    audit: GroundingAudit | None = instantiate(config.audit) if config.audit else None
     return Plan(
         config=config,
         settings=settings,
@@ -99,19 +102,26 @@ def make_plan(config: DictConfig) -> Plan:
         dtype=choose_dtype(config.dtype, device),
         source=source,
         benchmarks=tuple(make_benchmarks(config.benchmark)),
-        views=make_views(config.views),
+        views=make_views(config.views, {} if audit is None else audit.views),
         probe=instantiate(config.probe) if config.probe else None,
+        audit=audit,
         make_engine=instantiate(config.rollout, without=("num_responses", "ahead")),
     )
 
 
-def make_views(node: DictConfig) -> tuple[View, ...]:
-    """Builds the views of `views`.
+def make_views(node: DictConfig, audited: Mapping[str, View]) -> tuple[View, ...]:
+    """Builds the views of `views`, and adds those of an audit that are not among them.
 
     Raises:
-        ValueError: there is none, or two have one name.
+        ValueError: there is none, two have one name, or an audit lacks the picture itself.
     """
     views = tuple(instantiate(one) for one in node.values())
+    if audited and IMAGE not in (view.name for view in views):
+        raise ValueError(
+            "an audit compares other views with the picture itself; got "
+            f"{', '.join(view.name for view in views) or 'none'}. Set views=image, vision or blind."
+        )
+    views += tuple(one for one in audited.values() if one.name not in {v.name for v in views})
     names = [view.name for view in views]
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -173,7 +183,7 @@ def check_everything_is_read(config: DictConfig) -> None:
             f"data.{unread[0]} is not read: an evaluation has several sets of problems, each with settings of its "
             f"own. Set benchmark.sets.{next(iter(config.benchmark.get('sets') or ['KEY']))}.problems.{unread[0]}="
         )
-    readers = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["views", "probe"]))
+    readers = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["views", "probe", "audit"]))
     for key in (text.split("=")[0] for text in changes()):
         group = key.split(".")[0]
         if group not in ("masking", "fidelity", "num_masks"):

@@ -9,8 +9,12 @@ from papo.types import Problem, shown
 
 
 def boxed_answer(benchmark: str, problem: Problem) -> str:
-    """Returns the reference answer in a box, the shortest response there is for any problem."""
-    return f"\\boxed{{{problem.answer}}}"
+    """Returns the reference answer in a box, the shortest response there is for any problem.
+
+    The words of PerceptionLab stand apart: its tokenizer knows no other `\\boxed{`.
+    """
+    is_scene = scene_numbers(problem.truth) is not None
+    return f"\\boxed{{ {problem.answer} }}" if is_scene else f"\\boxed{{{problem.answer}}}"
 
 
 def flawless_lab_response(benchmark: str, problem: Problem) -> str:

@@ -1,0 +1,108 @@
+"""What an audit scores of a policy: given responses, given the picture, none, another's, and without their evidence."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from papo.evaluation.response_scorer import ScoredProblem, ScoringPolicy
+from papo.evaluation.token_weights import rounded
+from papo.masking import NoRoom, has_evidence
+from papo.types import IMAGE, ImageMask, PromptGroup
+from papo.views import Item, hide, mask_seed
+
+BLANK = "blank"
+EVIDENCE = "evidence"
+CONTROL = "control_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewDrops:
+    """What other views than the picture cost one response; one line of grounding.jsonl.
+
+    Attributes:
+        benchmark, problem_id: of the problem.
+        kind: "own" (sampled by the policy) or "reference".
+        response_index: of the own response; 0 for a reference.
+        same_length: as of `GivenResponse`.
+        tokens: their texts.
+        kl: per token, KL(picture || black picture), nats; empty where blackening changes nothing.
+        logprob: log p(response | picture), nats, of all its tokens.
+        drops: by view, log p(response | picture) - log p(response | view), nats.
+    """
+
+    benchmark: str
+    problem_id: str
+    kind: str
+    response_index: int
+    same_length: bool | None
+    tokens: tuple[str, ...]
+    kl: tuple[float, ...]
+    logprob: float
+    drops: Mapping[str, float]
+
+    @property
+    def controls(self) -> list[float]:
+        """The drops of the controls."""
+        return [drop for view, drop in self.drops.items() if view.startswith(CONTROL)]
+
+    @property
+    def evidence_margin(self) -> float | None:
+        """What hiding the evidence costs beyond hiding as much elsewhere; None where no box is known."""
+        if not self.controls:
+            return None
+        return self.drops[EVIDENCE] - sum(self.controls) / len(self.controls)
+
+    def to_line(self) -> str:
+        """Returns it as one line of JSON, newline included."""
+        return json.dumps(asdict(self), ensure_ascii=True) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> "ViewDrops":
+        """Reads `to_line` back."""
+        values: dict[str, Any] = json.loads(line)
+        return cls(**{**values, "tokens": tuple(values["tokens"]), "kl": tuple(values["kl"])})
+
+
+def without_evidence(
+    item: Item, policy: ScoringPolicy, *, evidence: ImageMask, control: ImageMask, num_controls: int
+) -> dict[str, PromptGroup]:
+    """Returns a problem without its evidence and, so many times, without as much elsewhere.
+
+    Nothing where no box is known, or a picture has no room for a control: evidence without one says nothing.
+
+    Raises:
+        ValueError: a box is not four whole numbers.
+    """
+    if not has_evidence(item.problem):
+        return {}
+    masks = {EVIDENCE: (evidence, item.seed)}
+    for index in range(num_controls):
+        masks[f"{CONTROL}{index}"] = (control, mask_seed(item.seed, control, index))
+    group = item.encoded(policy)
+    try:
+        return {name: hide(group, mask, policy, seed=seed) for name, (mask, seed) in masks.items()}
+    except NoRoom:
+        return {}
+
+
+def drops_of(policy: ScoringPolicy, benchmark: str, scored: ScoredProblem) -> tuple[ViewDrops, ...]:
+    """Returns what the other views cost each response to a problem."""
+    sums = {view: values.sum(dim=1).tolist() for view, values in scored.logprobs.items()}
+    image = sums.pop(IMAGE)
+    tokenizer = policy.encoder.tokenizer
+    return tuple(
+        ViewDrops(
+            benchmark=benchmark,
+            problem_id=scored.problem_id,
+            kind=response.kind,
+            response_index=response.index,
+            same_length=response.same_length,
+            tokens=tuple(str(tokenizer.decode([one])) for one in response.ids),
+            kl=rounded(scored.kl[BLANK][row, : len(response.ids)]) if BLANK in scored.kl else (),
+            logprob=float(f"{image[row]:.6g}"),
+            # Differences of rounded numbers would be all rounding where a view changes little.
+            drops={view: float(f"{image[row] - found[row]:.6g}") for view, found in sums.items()},
+        )
+        for row, response in enumerate(scored.responses)
+    )
