@@ -75,6 +75,10 @@ class Qwen3(Plain):
     processor_class = Qwen3VLProcessor
 
 
+class Qwen35(Qwen3):
+    """Published checkpoints of Qwen3.5 name the processor of Qwen3-VL."""
+
+
 class InternVL(Plain):
     processor_class = InternVLProcessor
     settings = (("image_seq_length", 4),)
@@ -117,6 +121,7 @@ PLAIN = {
     "gemma3": Gemma3(),
     "qwen2_5_vl": Qwen25(),
     "qwen3_vl": Qwen3(),
+    "qwen3_5": Qwen35(),
     "internvl": InternVL(),
     "smolvlm": SmolVLM(),
 }
