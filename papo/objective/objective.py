@@ -31,6 +31,7 @@ class Objective:
 
     Attributes:
         needs: what must be scored for the credits and for the terms that have a weight; nothing else is.
+        factors: of the weights of terms, by their names, 1 where none stands here; whoever steers a run sets them.
 
     Raises:
         SettingError: a negative count_epsilon, a term named "total", no term with a weight, or a credit that needs
@@ -58,6 +59,7 @@ class Objective:
         for name, credit in self.credits.items():
             check_credit(name, credit)
         self.count_epsilon = float(count_epsilon)
+        self.factors: dict[str, float] = {}
         self.needs = reduce(
             Needs.__or__,
             (
@@ -98,7 +100,10 @@ class Objective:
 
     def weights(self, progress: float) -> dict[str, float]:
         """Returns what each term is multiplied by in the total, at this point of the run."""
-        return {name: term.weight_at(progress) for name, term in self.terms.items()}
+        return {
+            name: term.weight_at(progress) * self.factors.get(name, 1.0)
+            for name, term in self.terms.items()
+        }
 
     def __call__(
         self,

@@ -16,6 +16,10 @@ FAULTS = "faults.jsonl"
 """Of a run's folder: a line for each part of its objective that cannot do what its weight says."""
 
 
+SAFEGUARD = "safeguard.jsonl"
+"""Of a run's folder: a line for each time that its safeguard spoke or acted."""
+
+
 def append_csv(path: Path, row: Mapping[str, int | float]) -> None:
     """Appends a row; the first row decides the columns, `rollout_step` comes first.
 

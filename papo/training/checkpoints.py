@@ -254,6 +254,7 @@ class RolloutCheckpoint(Checkpoint):
 
     Attributes:
         best: whose checkpoint is saved and stays too; None: nobody has said so.
+        wanted: whether this rollout's is saved out of turn; whoever changed the run's course says so.
 
     Raises:
         ValueError: a setting below 1.
@@ -268,6 +269,7 @@ class RolloutCheckpoint(Checkpoint):
         self.every_rollouts = every_rollouts
         self.keep_last = keep_last
         self.best: Best | None = None
+        self.wanted = False
 
     def require_room(self, folder: Path, size: int, *, keeps_best: bool = False) -> None:
         """Refuses a disk that would be full before the run has its last checkpoint.
@@ -297,8 +299,10 @@ class RolloutCheckpoint(Checkpoint):
         step, asked = module.rollout_step, bool(signals)
         is_last = step == module.num_rollouts or trainer.should_stop
         is_best = self.best is not None and self.best.rollout_step == step
-        if step % self.every_rollouts and not is_last and not asked and not is_best:
+        out_of_turn = is_last or asked or is_best or self.wanted
+        if step % self.every_rollouts and not out_of_turn:
             return
+        self.wanted = False
         folder = Path(trainer.default_root_dir) / "checkpoints"
         trainer.save_checkpoint(checkpoint_path(folder, step))
         # Older ones go only after the newest is safely in place.

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from papo.machine.signals import postponed_until_saved
 from papo.parallel import NoSharding, Ranks, Sharding
-from papo.training.callbacks import RecordMetrics, Validation
+from papo.training.callbacks import RecordMetrics, Safeguard, Validation
 from papo.training.checkpoints import AtomicCheckpointIO, RolloutCheckpoint
 from papo.training.held_out import PREFIX
 from papo.training.module import TrainingModule
@@ -94,8 +94,16 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
                 f"{name} with {setting}=false waits for a validation of Lightning's, and a run has none: it would do "
                 f"nothing. Leave callbacks.*.{setting} out, or set validation.every_rollouts."
             )
+    has_checkpoints = any(isinstance(one, RolloutCheckpoint) for one in callbacks)
+    if not has_checkpoints and any(
+        isinstance(one, Safeguard) and one.needs_checkpoints for one in callbacks
+    ):
+        raise ValueError(
+            "safeguard=act goes back to what callbacks.checkpoint saves, and this run has none. Leave "
+            "~callbacks.checkpoint out, or set safeguard.rollbacks.max_rollbacks=0."
+        )
     keeps_best = any(isinstance(one, Validation) and one.settings.keep_best for one in callbacks)
-    if keeps_best and not any(isinstance(one, RolloutCheckpoint) for one in callbacks):
+    if keeps_best and not has_checkpoints:
         raise ValueError(
             "the best checkpoint is kept by callbacks.checkpoint, and this run has none. Leave ~callbacks.checkpoint "
             "out, or set validation.keep_best=false."
@@ -177,7 +185,8 @@ def fit(trainer: Trainer, module: TrainingModule, checkpoint: Path | None) -> st
     if module.rollout_step == module.num_rollouts:
         return None
     rules = [f"EarlyStopping on {one.monitor}" for one in trainer.early_stopping_callbacks]
-    rules += [one.rule for one in trainer.callbacks if isinstance(one, Validation) and one.rule]  # type: ignore[attr-defined]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    rules += [one.rule for one in callbacks if isinstance(one, Validation | Safeguard) and one.rule]
     return (
         f"{' or '.join(rules) or 'a callback'} ended training after rollout {module.rollout_step} of "
         f"{module.num_rollouts}"

@@ -8,6 +8,7 @@ timings.csv     wall time of the phases of each rollout
 rollouts.jsonl  what the policy wrote, with pictures in rollouts/
 evaluations.jsonl  a line per evaluation on held-out problems: before, every so many rollouts, after
 faults.jsonl    what the terms, views and credits of the objective cannot do (docs/term_gradients.md)
+safeguard.jsonl when the safeguard warned, steered and went back (docs/safeguard.md)
 checkpoints/    the newest few, one per rollout boundary, and the best; best.json names that
 non_finite/     the batch that broke a run, if one did
 result.json     status and final numbers, also after a failure
@@ -26,7 +27,14 @@ from papo.rollout import SERVER_KEYS
 from papo.storage.files import DamagedFile, read_object, write_json
 from papo.storage.provenance import require_same_settings, start_facts, with_start
 from papo.storage.run_folder import begin_run, holds_run, write_config, write_result
-from papo.storage.tables import FAULTS, first_missing_row, last_row, truncate_csv, truncate_jsonl
+from papo.storage.tables import (
+    FAULTS,
+    SAFEGUARD,
+    first_missing_row,
+    last_row,
+    truncate_csv,
+    truncate_jsonl,
+)
 from papo.training.checkpoints import (
     DamagedCheckpoint,
     checkpoints,
@@ -53,7 +61,7 @@ LENGTH_KEY = "training.num_rollouts"
 _WRITE_AGAIN = (
     "Delete it: with resume=true the run goes on from its last checkpoint and writes it again."
 )
-_TABLES = ("metrics.csv", "timings.csv", "rollouts.jsonl", EVALUATIONS, FAULTS)
+_TABLES = ("metrics.csv", "timings.csv", "rollouts.jsonl", EVALUATIONS, FAULTS, SAFEGUARD)
 _PRODUCTS = (*_TABLES, "checkpoints", "result.json")
 
 

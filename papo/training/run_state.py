@@ -1,5 +1,6 @@
 """The state of a run in its checkpoints, beside the trained weights and the optimiser: written, and put back."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from papo.parallel import Ranks
@@ -55,6 +56,27 @@ def restore_run(checkpoint: dict[str, Any], module: "TrainingModule") -> None:
             on_gpu=module.trainer.strategy.root_device.type == "cuda",
         )
     restore_random_state(checkpoint["random_state"])
+
+
+def return_to(path: Path, module: "TrainingModule") -> dict[str, Any]:
+    """Gives a run that goes on the weights and the optimiser of one of its own checkpoints; all ranks call it.
+
+    Whatever counts goes on counting, so that problems, masks and seeds are new ones. Responses that were written ahead
+    are let go of: the policy that wrote them is left.
+
+    Returns:
+        The states of the callbacks that the checkpoint holds.
+    """
+    strategy, policy = module.trainer.strategy, module.policy_module
+    checkpoint = strategy.load_checkpoint(path)
+    put_base_back(checkpoint, policy.policy, module.base_fingerprint)
+    for optimizer in checkpoint["optimizer_states"]:
+        policy.restore_step(optimizer["param_groups"], on_gpu=strategy.root_device.type == "cuda")
+    strategy.load_model_state_dict(checkpoint)
+    strategy.load_optimizer_state_dict(checkpoint)
+    module.collector.ahead.close()
+    callbacks: dict[str, Any] = checkpoint["callbacks"]
+    return callbacks
 
 
 def _halvings_of_ranks(halvings: int, ranks: Ranks) -> int | list[int]:

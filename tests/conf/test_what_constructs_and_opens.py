@@ -213,6 +213,9 @@ PLACES = {
     "papo/rollout/weight_source.py": {"safetensors.torch.save_file": OWN},
     "papo/training/ahead.py": {"getattr": NAMED},
     "papo/training/base_weights.py": {".load_state_dict": WEIGHTS},
+    "papo/training/callbacks/safeguard.py": {
+        ".load_state_dict": "plain numbers of the run's own checkpoints"
+    },
     "papo/training/callbacks/wandb_rollouts.py": dict.fromkeys(
         ["wandb.Html", "wandb.Image", "wandb.Table"], OWN
     ),

@@ -48,6 +48,7 @@ KNOWN_KEYS = (
         "trainer",
         "logger",
         "callbacks",
+        "safeguard",
         "training",
         "evaluation",
         "benchmark",
@@ -147,6 +148,7 @@ def make_plan(config: DictConfig) -> Plan:
         callbacks=[
             *evaluation_callbacks(evaluations, validation),
             *(instantiate(node) for node in config.callbacks.values()),
+            *([instantiate(config.safeguard)] if config.safeguard else []),
         ],
     )
     check_sampling(

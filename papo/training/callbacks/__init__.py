@@ -3,6 +3,7 @@
 from papo.training.callbacks.progress import PhaseProgress
 from papo.training.callbacks.record import RecordMetrics
 from papo.training.callbacks.rollout_table import RolloutTable
+from papo.training.callbacks.safeguard import Safeguard
 from papo.training.callbacks.term_gradients import TermGradients
 from papo.training.callbacks.validation import EvaluateAtEnd, Validation
 
@@ -11,6 +12,7 @@ __all__ = [
     "PhaseProgress",
     "RecordMetrics",
     "RolloutTable",
+    "Safeguard",
     "TermGradients",
     "Validation",
 ]
