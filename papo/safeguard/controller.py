@@ -18,8 +18,8 @@ class Held:
     """A signal and how far it may leave the place where the run began.
 
     Attributes:
-        columns: of metrics.csv, as of the detector's `Signal`.
-        below, above: the distance, in the units of the signal, at which steered weights begin to fall; None: that side
+        columns, logarithm: of metrics.csv, as of the detector's `Signal`.
+        below, above: the distance, in the units of the signal (nats of its logarithm), at which steered weights begin to fall; None: that side
             is open.
         width: so far beyond a bound they fall at full speed.
 
@@ -31,6 +31,7 @@ class Held:
     width: Number
     below: Number | None = None
     above: Number | None = None
+    logarithm: bool = False
 
     def __post_init__(self) -> None:
         if self.below is None and self.above is None:
@@ -41,6 +42,11 @@ class Held:
         for name, value in distances.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is positive; got {value} for {self.columns}")
+
+    @property
+    def signal(self) -> Signal:
+        """How it is read."""
+        return Signal(columns=self.columns, floor=self.width, logarithm=self.logarithm)
 
     def excess(self, deviation: float) -> float:
         """Returns how far a signal that has moved so far is beyond its bound, 0 inside to 1 at `width` beyond."""
@@ -108,7 +114,7 @@ class Controller:
         """
         excesses = {}
         for name, held in self.signals.items():
-            value = Signal(columns=held.columns, floor=held.width).read(signals)
+            value = held.signal.read(signals)
             if math.isnan(value):
                 continue
             first = self._first[name]

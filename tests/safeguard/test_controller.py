@@ -106,3 +106,12 @@ def test_impossible_numbers_are_refused(changes, says):
     }
     with pytest.raises(ValueError, match=says):
         Controller(**{**given, **changes})
+
+
+def test_of_a_logarithm_ratios_count():
+    held = Held(columns=("policy/sampled_masked_entropy",), above=0.5, width=0.5, logarithm=True)
+    # log 2 = 0.693 is 0.193 of 0.5 beyond, from wherever the run began.
+    assert [
+        held.excess(held.signal.read({"policy/sampled_masked_entropy": 2 * began}) - math.log(began))
+        for began in (0.2, 3.0)
+    ] == pytest.approx([0.3862943611] * 2)
