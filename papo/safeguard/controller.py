@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from papo.safeguard.detector import Signal
+from papo.safeguard.detector import first_number
 
 Number = float | int
 
@@ -18,9 +18,10 @@ class Held:
     """A signal and how far it may leave the place where the run began.
 
     Attributes:
-        columns, logarithm: of metrics.csv, as of the detector's `Signal`.
-        below, above: the distance, in the units of the signal (nats of its logarithm), at which steered weights begin to fall; None: that side
-            is open.
+        columns: of metrics.csv, of which the first with a number counts; "-NAME": 1 minus its value.
+        logarithm: whether ratios count, not differences.
+        below, above: the distance, in the units of the signal (nats of its logarithm), at which steered weights begin to
+            fall; None: that side is open.
         width: so far beyond a bound they fall at full speed.
 
     Raises:
@@ -43,10 +44,9 @@ class Held:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is positive; got {value} for {self.columns}")
 
-    @property
-    def signal(self) -> Signal:
-        """How it is read."""
-        return Signal(columns=self.columns, floor=self.width, logarithm=self.logarithm)
+    def read(self, row: Mapping[str, float]) -> float:
+        """Returns the signal's value in a row, nan where it has none."""
+        return first_number(self.columns, row, logarithm=self.logarithm)
 
     def excess(self, deviation: float) -> float:
         """Returns how far a signal that has moved so far is beyond its bound, 0 inside to 1 at `width` beyond."""
@@ -114,7 +114,7 @@ class Controller:
         """
         excesses = {}
         for name, held in self.signals.items():
-            value = held.signal.read(signals)
+            value = held.read(signals)
             if math.isnan(value):
                 continue
             first = self._first[name]

@@ -36,6 +36,27 @@ class Alarm:
     limit: float
 
 
+def first_number(
+    columns: Sequence[str], row: Mapping[str, float], *, logarithm: bool = False
+) -> float:
+    """Returns the first number of some columns of a row, or its logarithm; nan where there is none.
+
+    Args:
+        columns: "-NAME" is 1 minus its value.
+        row: of metrics.csv.
+        logarithm: whether ratios count, not differences.
+    """
+    for column in columns:
+        value = float(row.get(column.removeprefix("-"), math.nan))
+        if column.startswith("-"):
+            value = 1.0 - value
+        if logarithm:
+            value = math.log(value) if value > 0 else math.nan
+        if math.isfinite(value):
+            return value
+    return math.nan
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
     """How a signal is read; it speaks of a collapse where it rises.
@@ -54,15 +75,7 @@ class Signal:
 
     def read(self, row: Mapping[str, float]) -> float:
         """Returns the signal's value in a row, nan where there is no evidence."""
-        for column in self.columns:
-            value = float(row.get(column.removeprefix("-"), math.nan))
-            if column.startswith("-"):
-                value = 1.0 - value
-            if self.logarithm:
-                value = math.log(value) if value > 0 else math.nan
-            if math.isfinite(value):
-                return value
-        return math.nan
+        return first_number(self.columns, row, logarithm=self.logarithm)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -112,6 +112,6 @@ def test_of_a_logarithm_ratios_count():
     held = Held(columns=("policy/sampled_masked_entropy",), above=0.5, width=0.5, logarithm=True)
     # log 2 = 0.693 is 0.193 of 0.5 beyond, from wherever the run began.
     assert [
-        held.excess(held.signal.read({"policy/sampled_masked_entropy": 2 * began}) - math.log(began))
+        held.excess(held.read({"policy/sampled_masked_entropy": 2 * began}) - math.log(began))
         for began in (0.2, 3.0)
     ] == pytest.approx([0.3862943611] * 2)
