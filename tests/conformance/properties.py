@@ -14,6 +14,7 @@ from plain_families import PLAIN, plain_logits
 from torch.nn.functional import pad
 from transformers import AutoModelForImageTextToText
 
+from papo.evaluation.probe.attention import heat_map, measure_attention
 from papo.masking import BlankMask, RandomPatchMask, SemanticMask, black_token_fraction
 from papo.models import load_policy
 from papo.rollout import SharedPrefillSampler
@@ -318,6 +319,27 @@ def an_export_loads(family, folder):
         )
 
 
+def attention_is_the_models_own(family, folder):
+    """Attention on a picture equals the model's own weights, and its map covers the picture"""
+    policy = policy_of(family)
+    [group] = policy.encode([problem("<image>", images=pictures((168, 56)))])
+    ids = torch.tensor([5, 6, 7])
+    found = measure_attention(policy, group, ids)
+    policy.model.set_attn_implementation("eager")
+    sequence = torch.cat([group.prompt_ids, ids])[None]
+    inputs = PLAIN[family].inputs(policy, group, sequence)
+    with torch.no_grad():
+        own = policy.model(input_ids=sequence, output_attentions=True, **inputs).attentions
+    slots = sequence[0] == policy.adapter.image_token_id
+    assert len(found) == len(own)
+    for layer, weights in zip(found, own, strict=True):
+        rows = weights[0].mean(dim=0)[group.prompt_ids.shape[0] - 1 : -1, slots]
+        torch.testing.assert_close(layer.heat, rows.mean(dim=0), rtol=0, atol=1e-6)
+        over = heat_map(layer.heat, group.pictures[0])
+        assert over.shape == group.pictures[0].token_grid
+        torch.testing.assert_close(float(over.sum()), layer.share)
+
+
 def operations_are_counted(family, folder):
     """The counted operations of the vision tower are those that torch counts"""
     from torch.utils.flop_counter import FlopCounterMode
@@ -376,6 +398,7 @@ PROPERTIES = {
         a_frozen_tower_is_asked_once,
         a_frozen_language_model_trains_the_tower,
         an_export_loads,
+        attention_is_the_models_own,
         operations_are_counted,
         wrong_positions_are_seen,
         swapped_pictures_are_seen,

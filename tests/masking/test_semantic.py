@@ -12,6 +12,7 @@ from transformers import Dinov2Config, Dinov2Model
 from papo.masking import DinoSaliency, SemanticMask
 from papo.models import VisionTowerSaliency
 from papo.models.families.qwen_vl import grid_thw
+from papo.models.families.tiles import put_together
 from papo.types import IMAGE_MARKER, PictureLayout, Problem, PromptGroup
 
 LAYERS, HEADS, WIDTH = 3, 2, 16
@@ -195,6 +196,21 @@ def test_the_tower_gives_the_attention_it_pays_itself(family, monkeypatch):
         assert distances.argmin(dim=1).tolist() != list(range(len(received)))
         expected = received[distances.argmin(dim=1)]
     assert len(full) > 0
+    torch.testing.assert_close(saliency, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "skipped"), [("internvl", 1), ("smolvlm", 0), ("gemma3", 0)])
+def test_a_tower_of_tiles_gives_the_attention_it_pays_itself(family, skipped):
+    policy = tiny_policy(family, max_pixels=256 * 256, scoring="auto")
+    group = encoded(policy, noise_image(112, 56, 3), noise_image(64, 64, 4))
+    saliency = VisionTowerSaliency(policy)(group)
+    policy.model.set_attn_implementation("eager")
+    tiles = put_together(group.patches, group.pictures[0])
+    with torch.no_grad():
+        maps = policy.adapter.vision_tower(pixel_values=tiles, output_attentions=True).attentions
+    received = sum(m[:, :, skipped:, skipped:].mean(dim=1).sum(dim=1) for m in maps)
+    one = group.pictures[0].tiled(1, 1, thumbnail=False)
+    expected = torch.cat([one.in_rows(each.view(one.grid)) for each in received])
     torch.testing.assert_close(saliency, expected, rtol=1e-4, atol=1e-5)
 
 

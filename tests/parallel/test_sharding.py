@@ -30,6 +30,8 @@ CASES = {
     },
     "frozen tower": {"tiny": {**TINY, "freeze_vision": True}, "text_only": (1,), "beta": 0.05},
     "qwen3_vl": {"tiny": {**TINY, "family": "qwen3_vl"}, "text_only": (0, 3)},
+    "internvl": {"tiny": {**TINY, "family": "internvl"}, "text_only": (0, 3)},
+    "gemma3": {"tiny": {**TINY, "family": "gemma3", "scoring": "twopass"}, "text_only": (0, 3)},
     "padded": {"tiny": {**TINY, "scoring": "padded"}, "text_only": (2,)},
     "twopass": {"tiny": {**TINY, "scoring": "twopass"}, "text_only": (2,)},
 }

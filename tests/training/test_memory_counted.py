@@ -124,3 +124,12 @@ def test_a_pass_holds_what_is_told_within_a_tenth(family, checkpointing, half, c
         family, half=half, gradient_checkpointing=checkpointing, num_layers=4, **changed
     )
     assert told == pytest.approx(counted, rel=0.1), told / counted
+
+
+@pytest.mark.parametrize("family", ["internvl", "smolvlm"])
+@pytest.mark.parametrize(("half", "checkpointing"), [(False, True), (True, False)])
+def test_towers_of_tiles_hold_what_is_told(family, half, checkpointing):
+    counted, told = counted_and_told(
+        family, half=half, gradient_checkpointing=checkpointing, num_layers=4, views=2
+    )
+    assert told == pytest.approx(counted, rel=0.1), told / counted

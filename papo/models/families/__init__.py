@@ -8,13 +8,13 @@ from typing import Any
 from papo.models.families.family import (
     Family,
     FamilyAdapter,
-    FamilyPictures,
     ModelParts,
     TinySizes,
     VisionFeatures,
 )
 from papo.models.families.gemma3 import GEMMA3
 from papo.models.families.internvl import INTERNVL
+from papo.models.families.pictures import FamilyPictures
 from papo.models.families.qwen3_5 import QWEN3_5
 from papo.models.families.qwen_vl import QWEN2_5_VL, QWEN3_VL, QwenVLAdapter
 from papo.models.families.smolvlm import SMOLVLM

@@ -18,12 +18,12 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from papo.models.families.family import (
     Family,
     FamilyAdapter,
-    FamilyPictures,
     ModelParts,
     TinySizes,
     VisionFeatures,
     require_parts,
 )
+from papo.models.families.pictures import FamilyPictures
 from papo.models.families.tiles import attention_in_tiles, cut_tiles, put_together
 from papo.types import PictureLayout
 
@@ -49,14 +49,15 @@ class Gemma3Adapter(FamilyAdapter):
     def check(config: Any) -> None:
         require_parts(config, language=("gemma3_text",), vision=("siglip_vision_model",))
         text = config.text_config
-        for name in (
-            "attn_logit_softcapping",
-            "final_logit_softcapping",
-            "use_bidirectional_attention",
+        for name, found in (
+            ("attn_logit_softcapping", text.attn_logit_softcapping),
+            ("final_logit_softcapping", text.final_logit_softcapping),
+            ("use_bidirectional_attention", text.use_bidirectional_attention),
         ):
-            if getattr(text, name, None):
+            if found:
                 raise ValueError(
-                    f"a Gemma 3 is read without {name}; got text_config.{name}={getattr(text, name)}"
+                    f"a Gemma 3 is read without {name}; got text_config.{name}={found}. Set model= or model.path= to "
+                    "another."
                 )
 
     @property

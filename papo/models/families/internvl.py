@@ -15,12 +15,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 from papo.models.families.family import (
     Family,
     FamilyAdapter,
-    FamilyPictures,
     ModelParts,
     TinySizes,
     VisionFeatures,
     require_parts,
 )
+from papo.models.families.pictures import FamilyPictures
 from papo.models.families.tiles import attention_in_tiles, cut_tiles, put_together
 from papo.types import PictureLayout
 
@@ -124,10 +124,7 @@ class InternVLPictures(FamilyPictures):
         # Published processors leave that to InternVLProcessor, which sets it.
         processor.crop_to_patches = True
         self.tile, self.side = one_tile(config), int(reads.patch_size[0])
-        self.bounds = tuple(
-            tokenizer.convert_tokens_to_ids(getattr(tokenizer, name, text))
-            for name, text in (("start_image_token", "<img>"), ("end_image_token", "</img>"))
-        )
+        self.bounds = tokenizer.convert_tokens_to_ids(["<img>", "</img>"])
 
     def limit(self, *, min_pixels: int | None, max_pixels: int | None) -> None:
         tile = self.processor.size["height"] * self.processor.size["width"]

@@ -28,11 +28,11 @@ from transformers.vision_utils import get_vision_window_index
 from papo.models.families.family import (
     Family,
     FamilyAdapter,
-    FamilyPictures,
     ModelParts,
     TinySizes,
     VisionFeatures,
 )
+from papo.models.families.pictures import FamilyPictures
 from papo.models.families.qwen_windows import install_batched_windows, pass_arguments
 from papo.types import PictureLayout
 

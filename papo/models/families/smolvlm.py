@@ -23,12 +23,12 @@ from transformers.models.smolvlm.processing_smolvlm import (
 from papo.models.families.family import (
     Family,
     FamilyAdapter,
-    FamilyPictures,
     ModelParts,
     TinySizes,
     VisionFeatures,
     require_parts,
 )
+from papo.models.families.pictures import FamilyPictures
 from papo.models.families.tiles import attention_in_tiles, cut_tiles, put_together
 from papo.types import PictureLayout
 
