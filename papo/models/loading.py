@@ -4,6 +4,7 @@
 what is missing before anything expensive; `load_policy` then loads. Whether it fits: papo.training.room.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from papo.models.checkpoint_parts import check_parts
@@ -124,7 +126,7 @@ def load_policy(
         source["revision"] = None
     settings = {**source, "dtype": precision, "attn_implementation": attn_implementation}
     model, files = _model(location, config, settings, leave_in_files)
-    tokenizer = AutoTokenizer.from_pretrained(location, **source)
+    tokenizer = _tokenizer(location, **source)
     processor_class = family_of(config).pictures.processor_class
     image_processor = processor_class.from_pretrained(location, revision=source["revision"])
     policy = build_policy(
@@ -214,11 +216,21 @@ def load_encoder(
     """
     location, config = _find_config(path, hub_id, revision, trust_remote_code)
     source: dict[str, Any] = {"revision": revision if path is None else None}
-    tokenizer = AutoTokenizer.from_pretrained(
-        location, trust_remote_code=trust_remote_code, **source
-    )
+    tokenizer = _tokenizer(location, trust_remote_code=trust_remote_code, **source)
     processor = family_of(config).pictures.processor_class.from_pretrained(location, **source)
     return _encoder(tokenizer, processor, config, min_pixels, max_pixels, thinking)
+
+
+def _tokenizer(location: str, **source: Any) -> Any:
+    """The tokenizer that lies there.
+
+    transformers takes a class by the model's family, whatever the file says. That of some families cuts text into
+    bytes, in which a tokenizer of whole words has no word.
+    """
+    file = Path(location) / "tokenizer.json"
+    if file.is_file() and json.loads(file.read_text("utf-8"))["model"]["type"] == "WordLevel":
+        return PreTrainedTokenizerFast.from_pretrained(location, **source)
+    return AutoTokenizer.from_pretrained(location, **source)
 
 
 def _encoder(

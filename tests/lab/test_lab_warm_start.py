@@ -238,6 +238,12 @@ def test_the_script_makes_a_policy_of_another_family(script, tmp_path, one_threa
     )
     (group,) = policy.encode([problems[0]])
     assert [picture.num_tokens for picture in group.pictures] == [4]  # as of the shipped model
+    # Words stay whole, whatever class of tokenizer transformers has for the family.
+    shipped = script.load(WARM_START)
+    assert torch.equal(group.prompt_ids, shipped.encode([problems[0]])[0].prompt_ids)
+    text = write_response("sum", 2, 3)
+    ids, mask = encode_responses(policy.encoder.tokenizer, [text])
+    assert policy.decode_responses([group], ids, mask) == (text,)
 
 
 def test_the_script_makes_a_policy_of_the_other_world(script, tmp_path, one_thread):
