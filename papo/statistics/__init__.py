@@ -13,6 +13,7 @@ interval is a point. Which one a number gets depends on what it is:
 """
 
 from papo.statistics.agreement import cohen_kappa
+from papo.statistics.association import area_under_curve, pearson, spearman
 from papo.statistics.collapse import (
     ACCURACY_COLUMNS,
     COLLAPSE_RULE,
@@ -73,6 +74,7 @@ __all__ = [
     "Interval",
     "MeanDifference",
     "TermGradient",
+    "area_under_curve",
     "badly_formatted",
     "benjamini_hochberg",
     "bootstrap_mean",
@@ -95,9 +97,11 @@ __all__ = [
     "paired_t_over_starts",
     "paired_t_within_starts",
     "pass_at_k",
+    "pearson",
     "ratio_of_means",
     "relative_reduction",
     "repeats_needed",
+    "spearman",
     "t_interval",
     "unseen_share",
     "wilson_interval",

@@ -2,11 +2,20 @@
 
 import csv
 import json
+import runpy
+import sys
 
 import pytest
-from evaluation.evaluation_command import contents, read_json, records, run_evaluation
+from evaluation.evaluation_command import (
+    REPOSITORY,
+    contents,
+    read_json,
+    records,
+    run_evaluation,
+)
 from PIL import Image
 
+from papo.evaluation.compare.grounding_truth import AuditedPolicy, areas, read_audited, track
 from papo.evaluation.grounding_measures import COLUMNS, MEASURES
 from papo.evaluation.vision.scored_views import ViewDrops
 
@@ -143,3 +152,93 @@ def test_a_wrong_setting_is_named_before_a_model_is_loaded(tmp_path, no_model, o
         assert message in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+# --- several audits
+
+
+def script(name, monkeypatch, *arguments):
+    path = REPOSITORY / "scripts" / f"{name}.py"
+    monkeypatch.setattr(sys, "argv", [path.name, *map(str, arguments)])
+    return runpy.run_path(str(path))["main"]()
+
+
+def copied(folder, target):
+    for name in (*PRODUCTS, "run.json", "config.json", "responses.jsonl"):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes((folder / name).read_bytes())
+    return target
+
+
+def test_audits_stand_side_by_side_where_they_were_measured_alike(
+    finished, tmp_path, monkeypatch, capsys
+):
+    folder, _ = finished
+    other = copied(folder, tmp_path / "other")
+    assert script("compare_audits", monkeypatch, f"a={folder}", f"b={other}") == 0
+    text = capsys.readouterr().out
+    assert "| number | a | b |" in text
+    accuracy = next(line for line in text.splitlines() if "(`accuracy`)" in line)
+    assert len(set(accuracy.split("|")[2:4])) == 1
+    config = read_json(other, "config.json")
+    config["audit"]["num_controls"] = 7
+    (other / "config.json").write_text(json.dumps(config))
+    assert script("compare_audits", monkeypatch, f"a={folder}", f"b={other}") == 1
+    assert "a, b: audit.num_controls is 2 and 7" in capsys.readouterr().err
+    assert script("compare_audits", monkeypatch, f"a={folder}", f"b={tmp_path}") == 1
+    assert "holds no finished audit" in capsys.readouterr().err
+
+
+def test_the_truth_of_an_audit_is_the_end_of_its_training_run(
+    finished, tmp_path, monkeypatch, capsys
+):
+    folder, _ = finished
+    audit, run = copied(folder, tmp_path / "audit"), tmp_path / "run"
+    assert script("report_grounding", monkeypatch, audit) == 1
+    assert "the truth of" in capsys.readouterr().err
+    facts = read_json(audit, "run.json")
+    facts["checkpoint"]["location"] = str(run / "checkpoints" / "rollout_000060.ckpt")
+    (audit / "run.json").write_text(json.dumps(facts))
+
+    def found(accuracy, perception, lucky, format):
+        shares = {"perception": perception, "correct_but_misread": lucky, "format": format}
+        return {
+            "accuracy": {"value": accuracy},
+            "shares": {name: {"value": value} for name, value in shares.items()},
+        }
+
+    run.mkdir()
+    ended = {"after": {"prior": found(0.8, 0.1, 0.0, 0.0), "counter": found(0.5, 0.3, 0.1, 0.2)}}
+    (run / "result.json").write_text(json.dumps({"evaluation": ended}))
+    one = read_audited(audit)
+    assert one.misread == pytest.approx((0.1 + 0.4 / 0.8) / 2)
+    assert one.prior_drop == pytest.approx(0.3)
+    assert one.format == 0.2
+    row, other = rows(audit)
+    assert one.measures["accuracy"] == pytest.approx(
+        (float(row["accuracy"]) + float(other["accuracy"])) / 2
+    )
+    assert script("report_grounding", monkeypatch, audit) == 0
+    assert "1 policies; 0 left out" in capsys.readouterr().out
+
+
+def test_a_number_that_follows_the_truth_is_told_from_one_that_does_not():
+    policies = [
+        AuditedPolicy(
+            checkpoint=str(n),
+            misread=n / 20,
+            prior_drop=0.1,
+            format=0.0,
+            measures={"accuracy": 1 - n / 20, "perception_kl": float((7 * n) % 11)},
+            areas={"perception KL": 0.5 + n / 100},
+        )
+        for n in range(11)
+    ]
+    found = {one.name: one for one in track(policies, seed=0)}
+    assert found["accuracy"].with_misread.value == pytest.approx(-1.0)
+    assert found["perception_kl"].with_misread.low < 0 < found["perception_kl"].with_misread.high
+    assert found["accuracy"].with_prior_drop is None
+    assert found["vdf"].num_policies == 0
+    number, mean, interval = areas(policies)["perception KL"]
+    assert (number, mean) == (11, pytest.approx(0.55))
+    assert interval.low < 0.55 < interval.high
