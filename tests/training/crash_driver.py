@@ -33,6 +33,16 @@ COMMAND = [
     "callbacks.checkpoint.every_rollouts=2",
     "callbacks.rollout_table.every_rollouts=2",
     "callbacks.rollout_table.num_prompts=1",
+    # Weights are held back from the fourth rollout on, after which the run goes back to the second.
+    "safeguard=act",
+    "safeguard.controller.baseline_rollouts=1",
+    "+safeguard.controller.signals.step={columns: [rollout_step], above: 0.5, width: 4.0}",
+    "safeguard.detector.baseline_rollouts=2",
+    "safeguard.detector.allowance=0.0",
+    "safeguard.detector.excess_cap=0.1",
+    "safeguard.detector.limit=0.15",
+    "~safeguard.detector.signals",
+    "+safeguard.detector.signals={step: {columns: [rollout_step], floor: 0.1, memory: 100}}",
 ]
 
 

@@ -21,7 +21,11 @@ MOMENTS = (
     "killed_twice",
 )
 
-TABLES = ("metrics.csv", "rollouts.jsonl", "evaluations.jsonl", "best.json")
+TABLES = (
+    *("metrics.csv", "rollouts.jsonl", "evaluations.jsonl", "safeguard.jsonl"),
+    "best.json",
+)
+STATES = ("state_dict", "optimizer_states", "papo", "callbacks", "random_state")
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +71,15 @@ def test_the_uninterrupted_run_learns_something(runs):
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
 
 
+def test_the_safeguard_held_back_and_went_back(runs):
+    rows = (runs / "uninterrupted" / "safeguard.jsonl").read_text().splitlines()
+    acts = [(row["rollout_step"], row["what"]) for row in map(json.loads, rows)]
+    assert acts == [(3, "steers"), (4, "rollback")]
+    kept = final_state(runs / "uninterrupted")["callbacks"]["Safeguard"]
+    assert kept["rollbacks"]["left"] == [[2, 4]]
+    assert 0 < kept["controller"]["factor"] < 1
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_was_killed_and_the_resumed_one_finished(runs, moment):
     *killed, last = outcomes(runs, moment)
@@ -77,7 +90,7 @@ def test_a_killed_run_was_killed_and_the_resumed_one_finished(runs, moment):
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_weights_optimiser_and_counters_are_those_of_the_uninterrupted_run(runs, moment):
     expected, got = final_state(runs / "uninterrupted"), final_state(runs / moment)
-    for part in ("state_dict", "optimizer_states", "papo", "random_state"):
+    for part in STATES:
         assert_equal_to_the_bit(got[part], expected[part])
 
 
@@ -109,7 +122,7 @@ def test_runs_that_are_killed_at_random_end_as_the_uninterrupted_one(runs):
     assert sum(said["kills"].values()) >= 3
     for name in said["runs"]:
         expected, got = final_state(runs / "uninterrupted"), final_state(runs / name)
-        for part in ("state_dict", "optimizer_states", "papo", "random_state"):
+        for part in STATES:
             assert_equal_to_the_bit(got[part], expected[part])
         for table in TABLES:
             whole = (runs / "uninterrupted" / table).read_bytes()
