@@ -1,6 +1,7 @@
 """Numbers with what is unsure about them, as text; tables and sentences write them so."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 
 from papo.statistics import Interval
 
@@ -17,6 +18,11 @@ def interval_text(found: Shown, write: Callable[[float], str]) -> str:
     """
     known = found if isinstance(found, Interval) else Interval.from_dict(found)
     return f"{write(known.value)} [{write(known.low)}, {write(known.high)}]"
+
+
+def finite(values: Iterable[float | int]) -> list[float | int]:
+    """Returns the values that are numbers, in their order."""
+    return [value for value in values if math.isfinite(value)]
 
 
 def percent(found: Shown | float | None, *, signed: bool = False) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from papo.objective import ClippedSurrogate, Objective, TermPull, term_pulls
+from papo.statistics.term_gradients import PREFIX
 from papo.training.microbatches import trim
 from papo.training.random_state import random_state, restore_random_state
 from papo.types import IMAGE, RolloutBatch, TokenScores
@@ -53,7 +54,7 @@ def column_names(objective: Objective, policy: Any) -> list[str]:
     norms = [WHOLE, *(f"{WHOLE}_{part}" for part in parts_of(policy))]
     measures = (*norms, "cosine", "clamped", "top_share")
     terms = (name for name, term in objective.terms.items() if term.weight)
-    return [f"gradient/{name}/{measure}" for name in terms for measure in measures]
+    return [f"{PREFIX}{name}/{measure}" for name in terms for measure in measures]
 
 
 def first_that_learn(batch: RolloutBatch, num_prompts: int) -> RolloutBatch:
@@ -157,7 +158,7 @@ def _numbers(
     for name in sorted(pulls, key=lambda name: name != surrogate):
         norms, cosine = sink.gradient_of(pulls[name], scores, keeps=name == surrogate)
         measures = {**norms, "cosine": cosine, **pulls[name].shares(mask)}
-        numbers |= {f"gradient/{name}/{each}": value for each, value in measures.items()}
+        numbers |= {f"{PREFIX}{name}/{each}": value for each, value in measures.items()}
     return numbers
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from papo.reporting.markdown_text import markdown_table
-from papo.reporting.numbers import interval_text, no_interval
+from papo.reporting.numbers import finite, interval_text, no_interval
 from papo.statistics import Interval, ratio_of_means, t_interval
 from papo.storage.files import read_object
 from papo.storage.provenance import flatten_settings
@@ -65,11 +65,7 @@ def read_cost(folder: Path, *, skip: int) -> RunCost:
         raise ValueError(
             f"{folder} has no timed step after the first {skip}; train further, or lower --skip"
         )
-    lengths = [
-        value
-        for value in run.metrics.get("response/tokens_mean", ())[skip:]
-        if math.isfinite(value)
-    ]
+    lengths = finite(run.metrics.get("response/tokens_mean", ())[skip:])
     versions = run.facts.get("versions")
     return RunCost(
         name=str(folder),

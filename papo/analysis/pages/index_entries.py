@@ -3,13 +3,13 @@
 What cannot be read is an entry too, with the reason; nothing in a folder can stop the list.
 """
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from papo.reporting.numbers import finite
 from papo.statistics import Collapse, judge_collapse
 from papo.storage.files import read_object
 from papo.storage.tables import read_readable
@@ -117,7 +117,7 @@ def _run(path: Path, facts: Mapping[str, Any], result: Mapping[str, Any]) -> dic
     evaluation = result.get("evaluation") or {}
     after = evaluation[list(evaluation)[-1]] if evaluation else {}
     accuracies = {str(name): _interval(one["accuracy"]) for name, one in after.items()}
-    validated = [v for v in curves.get("validation/accuracy", ()) if math.isfinite(v)]
+    validated = finite(curves.get("validation/accuracy", ()))
     if validated and not accuracies:
         accuracies = {"validation": (validated[-1], None, None)}
     reward = curves.get("reward/mean", ())[-max(1, done // 10) :]

@@ -14,7 +14,6 @@ from papo.analysis.pages.rollout_view import ROLLOUT_STYLE, rollout_group
 from papo.analysis.pages.run_curves import (
     NO_ROLLOUT,
     OUTCOMES,
-    finite,
     leading_curves,
     more_curves,
     steps_of,
@@ -39,6 +38,7 @@ from papo.reporting.html import (
     section,
     table,
 )
+from papo.reporting.numbers import finite
 from papo.reporting.tokens import colour_key
 from papo.statistics import (
     COLLAPSE_RULE,

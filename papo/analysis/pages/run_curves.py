@@ -1,12 +1,12 @@
 """The curves of a training run: which columns of metrics.csv share a chart, and which of the charts lead."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from papo.analysis.watched_curves import WATCHED
 from papo.reporting.charts import Chart, Limit, Scale, Series, line_chart
 from papo.reporting.html import Markup, details, grid, paragraph
+from papo.reporting.numbers import finite
 from papo.statistics import PERCEPTION_KL, badly_formatted
 from papo.storage.training_run import TrainingRun
 
@@ -169,8 +169,3 @@ def _column(run: TrainingRun, column: str) -> tuple[float, ...]:
 def steps_of(run: TrainingRun) -> list[int]:
     """Returns the rollouts of the rows of metrics.csv."""
     return [int(step) for step in run.metrics["rollout_step"]]
-
-
-def finite(values: Sequence[float]) -> list[float]:
-    """Returns the values that are numbers."""
-    return [value for value in values if math.isfinite(value)]

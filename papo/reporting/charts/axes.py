@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from papo.reporting.html import Markup, join, render
+from papo.reporting.numbers import finite
 
 Number = int | float
 Range = tuple[Number, Number]
@@ -51,12 +52,12 @@ class Axis:
 
         On a log axis what is not positive, or six decades below the highest, lies at the lower end.
         """
-        finite = [min(max(value, _LOWEST), _HIGHEST) for value in values if math.isfinite(value)]
-        positive = [value for value in finite if value > 0]
+        known = [min(max(value, _LOWEST), _HIGHEST) for value in finite(values)]
+        positive = [value for value in known if value > 0]
         if scale == "auto":
             spiked = (
                 positive
-                and min(finite) >= 0
+                and min(known) >= 0
                 and max(positive) > SPIKE * sorted(positive)[len(positive) // 4]
             )
             scale = "log" if spiked else "linear"
@@ -66,7 +67,7 @@ class Axis:
             if low == high:
                 low, high = low / 10, high * 10
             return cls(low=low, high=high, is_log=True, is_percent=is_percent)
-        low, high = min([0.0, *finite]), max([0.0, *finite])
+        low, high = min([0.0, *known]), max([0.0, *known])
         if high - low < 1e-300:
             high = low + 1.0
         return cls(low=low, high=high, is_percent=is_percent)

@@ -18,6 +18,7 @@ from papo.reporting.charts.axes import (
     round_numbers,
 )
 from papo.reporting.html import Markup, join
+from papo.reporting.numbers import finite
 
 HEIGHT, _TOP, _BOTTOM = 150, 22, 22
 Height = Callable[[Number], float]
@@ -233,7 +234,7 @@ def _note(axis: Axis, limit: Limit | None, values: Sequence[Number]) -> str:
     said = []
     if axis.is_log:
         said.append("log axis")
-        if any(value < axis.low * 0.999 for value in values if math.isfinite(value)):
+        if any(value < axis.low * 0.999 for value in finite(values)):
             said.append(f"what is below {axis.text(axis.low)} lies at the lower end")
     if limit is not None:
         said.append(f"dashed: {limit.text}")
@@ -326,14 +327,14 @@ def _thinned(points: list[tuple[Number, Number]]) -> list[tuple[Number, Number]]
     kept = []
     for start in range(0, len(points), stretch):
         part = range(start, min(start + stretch, len(points)))
-        finite = [k for k in part if math.isfinite(points[k][1])]
-        if finite:
+        known = [k for k in part if math.isfinite(points[k][1])]
+        if known:
             extremes = {
-                min(finite, key=lambda k: points[k][1]),
-                max(finite, key=lambda k: points[k][1]),
+                min(known, key=lambda k: points[k][1]),
+                max(known, key=lambda k: points[k][1]),
             }
             kept += [points[k] for k in sorted(extremes)]
-        if len(finite) < len(part):
+        if len(known) < len(part):
             kept.append((points[part[-1]][0], math.nan))
     return kept
 
@@ -354,12 +355,12 @@ def _finite_stretches(
 
 
 def _summary(values: Sequence[Number]) -> str:
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
+    known = finite(values)
+    if not known:
         return "has no finite value"
-    missing = len(values) - len(finite)
+    missing = len(values) - len(known)
     return (
-        f"from {finite[0]:.3g} to {finite[-1]:.3g}, lowest {min(finite):.3g}, highest {max(finite):.3g}"
+        f"from {known[0]:.3g} to {known[-1]:.3g}, lowest {min(known):.3g}, highest {max(known):.3g}"
         + (f", {missing} values missing or not finite" if missing else "")
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from papo.machine.out_of_memory import is_out_of_memory, release_memory
 from papo.objective import NonFiniteTermError, Objective
+from papo.statistics.term_gradients import PREFIX
 from papo.storage.tables import FAULTS, append_jsonl, columns_of
 from papo.training.callbacks.record import finished_step
 from papo.training.collect import Rollout
@@ -57,7 +58,7 @@ class TermGradients(Callback):
         # The first row of a table decides its columns, also for a run that is continued with another setting.
         columns = columns_of(Path(trainer.default_root_dir) / "metrics.csv")
         if columns is not None:
-            self._names = [name for name in columns if name.startswith("gradient/")]
+            self._names = [name for name in columns if name.startswith(PREFIX)]
         elif self.every_updates and not module.collector.sharding.passes_are_collective:
             self._names = names
         if not self.every_updates or not self._names:
