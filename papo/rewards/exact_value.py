@@ -5,7 +5,6 @@ and an accidental one at none. They depend on both answers, so that none can be 
 No text is evaluated: trees of `expression` are.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -13,27 +12,25 @@ from typing import Any, TypeVar
 import mpmath
 
 from papo.rewards.expression import Node
+from papo.rewards.value_at_point import (
+    NO_NUMBERS,
+    Point,
+    UndefinedError,
+    as_mpmath,
+    both_exact,
+    fold,
+    hashed,
+    is_real,
+    is_zero,
+    value,
+)
 
 T = TypeVar("T")
 
 _DIGITS = 50
 _MAX_RANGE = 2_000
-_MAX_BITS = 20_000
-_MAX_FACTORIAL = 1_000
-_MAX_DEGREE = 100
 _POINTS = 4
-_NO_NUMBERS = frozenset({r"\infty", r"\emptyset", r"\ldots"})
 _DECIMAL_PLACES = 6
-_OF_AN_ANGLE: dict[str, Callable[[Any], Any]] = {
-    **{"sin": mpmath.sin, "cos": mpmath.cos, "tan": mpmath.tan},
-    **{"cot": mpmath.cot, "sec": mpmath.sec, "csc": mpmath.csc},
-    **{"arcsin": mpmath.asin, "arccos": mpmath.acos, "arctan": mpmath.atan, "arccot": mpmath.acot},
-    **{"sinh": mpmath.sinh, "cosh": mpmath.cosh, "tanh": mpmath.tanh},
-}
-
-
-class UndefinedError(ValueError):
-    """The expression has no value here, or none of a size that an answer has."""
 
 
 def equal(left: Node, right: Node) -> bool | None:
@@ -83,17 +80,17 @@ def proportional(left: Node, right: Node, *, positive: bool) -> bool | None:
                 continue
             if point.range > 12:
                 continue
-            if _is_zero(top) or _is_zero(bottom):
-                if _is_zero(top) != _is_zero(bottom):
+            if is_zero(top) or is_zero(bottom):
+                if is_zero(top) != is_zero(bottom):
                     return False
                 continue
-            ratio = _fold([top, bottom], lambda a, b: a / b)
+            ratio = fold([top, bottom], lambda a, b: a / b)
             if first is None:
                 first = ratio
-            size = Fraction(10) ** int(mpmath.log10(abs(_mp(first))) + 2)
+            size = Fraction(10) ** int(mpmath.log10(abs(as_mpmath(first))) + 2)
             if not _close(first, ratio, size):
                 return False
-            if not _is_real(first) or (positive and mpmath.re(_mp(first)) <= 0):
+            if not is_real(first) or (positive and mpmath.re(as_mpmath(first)) <= 0):
                 return False
             seen += 1
             if seen == _POINTS:
@@ -202,30 +199,9 @@ def _terms(node: Node) -> tuple[Node, ...] | None:
     return None
 
 
-class Point:
-    """Values for variables by their names: the same at every call, another at every index.
-
-    Signs depend on the name alone: whether `√x√y` is `√(xy)` must not on what stands beside it.
-    """
-
-    def __init__(self, index: int, salt: str = "") -> None:
-        self.index = index
-        self.salt = salt
-        self.range = 0.0
-
-    def __getitem__(self, name: str) -> Fraction:
-        number = int.from_bytes(_hashed(f"{self.index} {name}{self.salt}")[:3], "big")
-        size = Fraction(number % 9_973 + 2_000, 4_001 if self.index % 4 < 2 else 173)
-        return -size if self.index % 2 and _hashed(f"{self.index} {name}")[3] % 2 else size
-
-
-def _hashed(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
-
-
 def _salt(left: str, right: str) -> str:
     """The same for a pair in either order."""
-    return _hashed("\0".join(sorted((left, right)))).hex()
+    return hashed("\0".join(sorted((left, right)))).hex()
 
 
 def _free(names: frozenset[str]) -> frozenset[str]:
@@ -241,7 +217,7 @@ def _is_symbol(node: Node) -> bool:
     """Whether this is an infinity, the empty set or the like, which equals itself alone."""
     if node.head == "neg":
         return _is_symbol(node.parts[0])
-    return node.head == "var" and node.text in _NO_NUMBERS
+    return node.head == "var" and node.text in NO_NUMBERS
 
 
 def _literal(node: Node) -> Fraction | None:
@@ -278,8 +254,8 @@ def _rounds(decimal: Node, exact: Node) -> bool:
                     return False
                 return abs(found - goal) * 2 <= Fraction(1, 10**places)
             return bool(
-                _is_real(found)
-                and abs(mpmath.re(found) - _mp(goal)) * 2 <= mpmath.mpf(10) ** -places
+                is_real(found)
+                and abs(mpmath.re(found) - as_mpmath(goal)) * 2 <= mpmath.mpf(10) ** -places
             )
     except (UndefinedError, ArithmeticError):
         return False
@@ -318,7 +294,7 @@ def _same_at(pair: Callable[[Point], tuple[Any, Any]], index: int, salt: str) ->
     point = Point(index, salt)
     with mpmath.workdps(_DIGITS):
         left, right = pair(point)
-        if _both_exact(left, right):
+        if both_exact(left, right):
             return bool(left == right)
         if point.range < 12:
             return _close(left, right, Fraction(10) ** int(point.range + 1))
@@ -327,215 +303,13 @@ def _same_at(pair: Callable[[Point], tuple[Any, Any]], index: int, salt: str) ->
     reach = int(point.range) + 1
     with mpmath.workdps(_DIGITS + 3 * reach):
         left, right = pair(Point(index, salt))
-        return (_both_exact(left, right) and left == right) or _close(
+        return (both_exact(left, right) and left == right) or _close(
             left, right, Fraction(10) ** reach
         )
 
 
-def _both_exact(left: Any, right: Any) -> bool:
-    return isinstance(left, Fraction) and isinstance(right, Fraction)
-
-
 def _close(left: Any, right: Any, scale: Fraction) -> bool:
-    if _both_exact(left, right):
+    if both_exact(left, right):
         return bool(left == right)
-    difference = abs(_mp(left) - _mp(right))
-    return bool(difference <= _mp(scale) * mpmath.mpf(10) ** (15 - mpmath.mp.dps))
-
-
-def _is_zero(number: Any) -> bool:
-    if isinstance(number, Fraction):
-        return number == 0
-    return bool(abs(number) < mpmath.mpf(10) ** (15 - mpmath.mp.dps))
-
-
-def _is_real(number: Any) -> bool:
-    return isinstance(number, Fraction) or bool(
-        abs(mpmath.im(number)) <= abs(number) * mpmath.mpf(10) ** (10 - mpmath.mp.dps)
-    )
-
-
-def _mp(number: Any) -> Any:
-    if isinstance(number, Fraction):
-        return mpmath.mpf(number.numerator) / number.denominator
-    return number
-
-
-def value(node: Node, point: Point) -> Any:
-    """Returns the value at a point: a Fraction where it is exact, else an mpmath number.
-
-    Raises:
-        UndefinedError: there is none, or it is larger than any answer.
-    """
-    result = _value(node, point)
-    if isinstance(result, Fraction):
-        if result.numerator.bit_length() + result.denominator.bit_length() > _MAX_BITS:
-            raise UndefinedError("a number of too many digits")
-        size = result.numerator.bit_length() - result.denominator.bit_length() if result else 0
-    else:
-        if not (mpmath.isfinite(result)):
-            raise UndefinedError("no finite number")
-        size = int(mpmath.mag(result)) if result != 0 else 0
-    point.range = max(point.range, abs(size) * 0.30103)
-    if abs(size) > _MAX_BITS:
-        raise UndefinedError("a number of too many digits")
-    return result
-
-
-def _value(node: Node, point: Point) -> Any:
-    if node.head == "num":
-        assert node.value is not None
-        return node.value
-    if node.head == "var":
-        if node.text == r"\pi":
-            return +mpmath.pi
-        if node.text == "e":
-            return +mpmath.e
-        if node.text in _NO_NUMBERS:
-            raise UndefinedError(f"{node.text} is no number")
-        return mpmath.mpc(0, 1) if node.text == "i" else point[node.text]
-    parts = [value(part, point) for part in node.parts]
-    match node.head:
-        case "add":
-            return _fold(parts, lambda a, b: a + b)
-        case "mul":
-            return _fold(parts, lambda a, b: a * b)
-        case "neg":
-            return -parts[0]
-        case "div":
-            if _is_zero(parts[1]):
-                raise UndefinedError("division by zero")
-            return _fold(parts, lambda a, b: a / b)
-        case "pow":
-            return _power(parts[0], parts[1])
-        case "degree":
-            return _mp(parts[0]) * mpmath.pi / 180
-        case "fn":
-            return _function(node.text, parts)
-    raise UndefinedError(f"{node.head} has no value")
-
-
-def _fold(parts: list[Any], operation: Callable[[Any, Any], Any]) -> Any:
-    if not all(isinstance(part, Fraction) for part in parts):
-        parts = [_mp(part) for part in parts]
-    result = parts[0]
-    for part in parts[1:]:
-        result = operation(result, part)
-    return result
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
-        power = exponent.numerator
-        bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-        if bits * abs(power) <= _MAX_BITS:
-            if base == 0 and power <= 0:
-                raise UndefinedError("zero to a power below one")
-            return base**power
-    if _is_zero(base):
-        if _is_real(exponent) and mpmath.re(_mp(exponent)) > 0:
-            return Fraction(0)
-        raise UndefinedError("zero to a power below one")
-    is_root = isinstance(exponent, Fraction) and 1 < exponent.denominator <= _MAX_DEGREE
-    if is_root and abs(exponent.numerator) <= _MAX_DEGREE:
-        return _root(base, exponent)
-    number, power = _mp(base), _mp(exponent)
-    if abs(power) * abs(mpmath.log(number)) > _MAX_BITS:
-        raise UndefinedError("a number of too many digits")
-    return number**power
-
-
-def _root(base: Any, exponent: Fraction) -> Any:
-    """Odd roots of negative numbers are real, as schools have it; exact roots are exact."""
-    degree = exponent.denominator
-    if isinstance(base, Fraction) and base < 0 and degree % 2:
-        return _power(-_root(-base, Fraction(1, degree)), Fraction(exponent.numerator))
-    if isinstance(base, Fraction) and base > 0:
-        top, bottom = _whole_root(base.numerator, degree), _whole_root(base.denominator, degree)
-        if top and bottom:
-            return Fraction(top, bottom) ** exponent.numerator
-    number = _mp(base)
-    if not isinstance(base, Fraction) and _is_real(base) and mpmath.re(base) < 0 and degree % 2:
-        return (-(mpmath.re(-base) ** (mpmath.mpf(1) / degree))) ** exponent.numerator
-    return number ** (mpmath.mpf(exponent.numerator) / degree)
-
-
-def _whole_root(number: int, degree: int) -> int | None:
-    if number.bit_length() > 2_000:
-        return None
-    found = int(mpmath.nint(mpmath.root(mpmath.mpf(number), degree)))
-    return found if found**degree == number else None
-
-
-def _function(name: str, parts: list[Any]) -> Any:
-    match name:
-        case "root":
-            if not (isinstance(parts[1], Fraction) and parts[1] > 0):
-                return _power(parts[0], 1 / _mp(parts[1]))
-            if _is_zero(parts[0]):
-                return Fraction(0)
-            return _power(parts[0], 1 / parts[1])
-        case "abs":
-            return abs(parts[0])
-        case "floor" | "ceil":
-            if not _is_real(parts[0]):
-                raise UndefinedError("no real number")
-            if isinstance(parts[0], Fraction):
-                up = -(-parts[0].numerator // parts[0].denominator)
-                return Fraction(
-                    parts[0].numerator // parts[0].denominator if name == "floor" else up
-                )
-            return Fraction(
-                int((mpmath.floor if name == "floor" else mpmath.ceil)(mpmath.re(parts[0])))
-            )
-        case "factorial":
-            return _factorial(parts[0])
-        case "binom":
-            top, bottom = parts
-            if not (
-                _both_exact(top, bottom)
-                and bottom.denominator == 1
-                and 0 <= bottom <= _MAX_FACTORIAL
-            ):
-                return mpmath.binomial(_mp(top), _mp(bottom))
-            result = Fraction(1)
-            for step in range(int(bottom)):
-                result *= (top - step) / (step + 1)
-            return result
-        case "exp":
-            return _power(+mpmath.e, parts[0])
-        case "ln" | "log" | "lg":
-            return _logarithm(name, parts)
-    if len(parts) > 1:
-        raise UndefinedError(f"an index of {name}")
-    angle = _mp(parts[0])
-    if abs(angle) > 10**6:
-        raise UndefinedError("a large argument")
-    if name not in _OF_AN_ANGLE:
-        raise UndefinedError(name)
-    return _OF_AN_ANGLE[name](angle)
-
-
-def _factorial(number: Any) -> Any:
-    if isinstance(number, Fraction) and number.denominator == 1:
-        if not 0 <= number <= _MAX_FACTORIAL:
-            raise UndefinedError("a factorial of too many digits")
-        result = 1
-        for factor in range(2, int(number) + 1):
-            result *= factor
-        return Fraction(result)
-    if abs(number) > _MAX_FACTORIAL:
-        raise UndefinedError("a factorial of too many digits")
-    return mpmath.factorial(_mp(number))
-
-
-def _logarithm(name: str, parts: list[Any]) -> Any:
-    if _is_zero(parts[0]):
-        raise UndefinedError("a logarithm of zero")
-    result = mpmath.log(_mp(parts[0]))
-    if len(parts) == 1 and name == "ln":
-        return result
-    base = mpmath.log(_mp(parts[1])) if len(parts) > 1 else mpmath.log(10)
-    if _is_zero(base):
-        raise UndefinedError("a logarithm to the base one")
-    return result / base
+    difference = abs(as_mpmath(left) - as_mpmath(right))
+    return bool(difference <= as_mpmath(scale) * mpmath.mpf(10) ** (15 - mpmath.mp.dps))
