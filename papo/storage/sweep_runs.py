@@ -7,14 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from papo.statistics import ACCURACY_COLUMNS
-from papo.storage.files import DamagedFile, read_object
+from papo.storage.files import read_object
 from papo.storage.provenance import flatten_settings
+from papo.storage.sweep_jobs import (
+    REPEAT,
+    SweepJob,
+    arm_order,
+    arms_of,
+    read_failure,
+    read_job,
+    reason_of,
+)
 from papo.storage.tables import read_numbers
-
-_REPEAT = "Restore it, or move the job's folder away and repeat the command of the sweep."
 
 PUBLISHED_AVERAGES = ("general", "vision", "overall")
 
@@ -122,7 +127,7 @@ def is_one_sweep(folder: Path) -> bool:
     """Returns whether a folder is what the jobs of one sweep share, and not runs of several kinds."""
     if (folder / "multirun.yaml").is_file():
         return True
-    jobs = [job for file in folder.rglob("run.json") if (job := _read_job(file.parent, folder))]
+    jobs = [job for file in folder.rglob("run.json") if (job := read_job(file.parent, folder))]
     names = {job.sweep.get("name", "") for job in jobs if job.status != "damaged"}
     return (len(names) == 1 and names != {""}) or (not jobs and any(folder.rglob("failure.json")))
 
@@ -144,13 +149,13 @@ def read_sweep(folder: Path) -> Sweep:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; a report reads what train.py -m wrote")
     jobs = [
-        job for file in sorted(folder.rglob("run.json")) if (job := _read_job(file.parent, folder))
+        job for file in sorted(folder.rglob("run.json")) if (job := read_job(file.parent, folder))
     ]
     failures = [
         job
         for file in sorted(folder.rglob("failure.json"))
         if not (file.parent / "run.json").exists()
-        for job in [_read_failure(file, folder)]
+        for job in [read_failure(file, folder)]
     ]
     # What is damaged does not say which sweep it is of.
     names = sorted({job.sweep.get("name", "") for job in jobs if job.status != "damaged"})
@@ -159,8 +164,8 @@ def read_sweep(folder: Path) -> Sweep:
             f"{folder} holds several sweeps ({', '.join(name or 'unnamed' for name in names)}); "
             "give the folder of one"
         )
-    arms = _arms([*jobs, *failures])
-    order = _arm_order(folder, jobs, set(arms))
+    arms = arms_of([*jobs, *failures])
+    order = arm_order(folder, jobs, set(arms))
     runs, lost = [], []
     for job, arm in zip([*jobs, *failures], arms, strict=True):
         if job.status == "finished":
@@ -175,7 +180,7 @@ def read_sweep(folder: Path) -> Sweep:
                 OSError,
                 StopIteration,
             ) as error:
-                job.status, job.reason = "damaged", _reason(error)
+                job.status, job.reason = "damaged", reason_of(error)
         lost.append(
             LostRun(folder=job.folder, arm=arm, seed=job.seed, status=job.status, reason=job.reason)
         )
@@ -215,133 +220,8 @@ def select_arms(sweep: Sweep, arms: Sequence[str]) -> Sweep:
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    """A job as its folder tells it."""
-
-    path: Path
-    folder: str
-    sweep: Mapping[str, Any]
-    overrides: list[str]
-    seed: int | None
-    status: str
-    reason: str
-    commit: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _read_job(path: Path, root: Path) -> _Job | None:
-    """None for an evaluation, which has a run.json too."""
-    folder = path.relative_to(root).as_posix()
-    try:
-        run = read_object(path / "run.json", remedy=_REPEAT)
-        if "checkpoint" in run:
-            return None
-        read_object(path / "run.json", fields={"overrides": list, "seed": int}, remedy=_REPEAT)
-        config = read_object(path / "config.json", remedy=_REPEAT)
-        result = path / "result.json"
-        end = read_object(result, fields={"status": str}, remedy=_REPEAT) if result.exists() else {}
-        return _Job(
-            path=path,
-            folder=folder,
-            sweep=_sweep_of(config, path / "config.json"),
-            overrides=[str(override) for override in run["overrides"]],
-            seed=run["seed"],
-            status=end.get("status", "unfinished"),
-            reason=str(end.get("error", "")),
-            commit=run.get("git_commit"),
-            config=config,
-        )
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        return _Job(
-            path=path, folder=folder, overrides=[], status="damaged",
-            reason=_reason(error), **_named_by_folder(path.relative_to(root)),
-        )  # fmt: skip
-
-
-def _sweep_of(config: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
-    sweep = config.get("sweep") or {}
-    kinds = {"name": str, "arm": str, "published": dict, "arms": dict}
-    if not isinstance(sweep, dict) or any(
-        not isinstance(sweep.get(key), kind | None) for key, kind in kinds.items()
-    ):
-        raise DamagedFile(f"{file} is damaged: sweep is {str(sweep)[:80]!r}. {_REPEAT}")
-    return sweep
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong with a job's files; a message that names its file speaks for itself."""
-    if isinstance(error, DamagedFile | FileNotFoundError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def _named_by_folder(folder: Path) -> dict[str, Any]:
-    """What ARM/seed_N (conf/sweep/common/job.yaml) says where the files do not."""
-    if len(folder.parts) > 1 and (seed := re.fullmatch(r"seed_(\d+)", folder.name)):
-        return {"sweep": {"arm": folder.parts[-2]}, "seed": int(seed[1])}
-    return {"sweep": {}, "seed": None}
-
-
-def _read_failure(file: Path, root: Path) -> _Job:
-    """A job that failed before it was a run; its arm is the folder it was to have."""
-    try:
-        failure = read_object(file, fields={"overrides": list}, remedy=_REPEAT)
-        overrides, reason = [str(one) for one in failure["overrides"]], str(failure["error"])
-    except (ValueError, KeyError, OSError) as error:
-        overrides, reason = [], _reason(error)
-    folder = file.parent.relative_to(root)
-    seeds = [value for key, value in map(_split, overrides) if key == "seed" and value.isdigit()]
-    is_sweep = any(key == "+sweep" for key, _ in map(_split, overrides))
-    return _Job(
-        path=file.parent, folder=folder.as_posix(), overrides=overrides,
-        sweep={"arm": folder.parts[-2]} if is_sweep and len(folder.parts) > 1 else {},
-        seed=int(seeds[-1]) if seeds else None, status="failed", reason=reason,
-    )  # fmt: skip
-
-
-def _split(override: str) -> tuple[str, str]:
-    key, _, value = override.partition("=")
-    return key, value
-
-
-def _arms(jobs: Sequence[_Job]) -> list[str]:
-    """The arm each job belongs to: as its sweep calls it, or the overrides in which jobs differ."""
-    settings = [
-        {k: v for k, v in map(_split, job.overrides) if k not in ("seed", "run_dir", "resume")}
-        for job in jobs
-    ]
-    keys = list(dict.fromkeys(key for each in settings for key in each))
-    # A damaged job has lost its overrides, which does not mean that it had none.
-    known = [each for job, each in zip(jobs, settings, strict=True) if job.status != "damaged"]
-    differ = [key for key in keys if len({each.get(key) for each in known}) > 1]
-    return [
-        str(
-            job.sweep.get("arm")
-            or ", ".join(f"{key.lstrip('+')}={each[key]}" for key in differ if key in each)
-            or "as configured"
-        )
-        for job, each in zip(jobs, settings, strict=True)
-    ]
-
-
-def _arm_order(folder: Path, jobs: Sequence[_Job], arms: set[str]) -> tuple[str, ...]:
-    """The arms as the sweep lists them: its table of arms, or the values it varied."""
-    if table := next((job.sweep["arms"] for job in jobs if job.sweep.get("arms")), None):
-        return tuple(map(str, table))
-    try:
-        multirun = yaml.safe_load((folder / "multirun.yaml").read_text("utf-8"))
-        params = multirun["hydra"]["sweeper"]["params"].values()
-        # Written out, what a damaged record holds instead of a value may be longer than memory.
-        lists = [str(one).split(",") for one in params if isinstance(one, str | int | float)]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-        # No multirun of Hydra's, or a damaged record of one: it only decides the order of rows.
-        return ()
-    return next((tuple(values) for values in lists if arms <= set(values)), ())
-
-
-def _finished(job: _Job, arm: str) -> SweepRun:
-    curves = read_numbers(job.path / "metrics.csv", remedy=_REPEAT)
+def _finished(job: SweepJob, arm: str) -> SweepRun:
+    curves = read_numbers(job.path / "metrics.csv", remedy=REPEAT)
     assert job.seed is not None, "a finished run has a seed"
     accuracies = next(curves[name] for name in ACCURACY_COLUMNS if name in curves)
     settings = dict(flatten_settings(job.config))
@@ -349,7 +229,7 @@ def _finished(job: _Job, arm: str) -> SweepRun:
         "accuracy_curve": _mean(accuracies),
         "accuracy_end": _mean(accuracies[-window(accuracies) :]),
         **_cost_and_stability(curves, settings),
-        **_lab_scores(read_object(job.path / "result.json", remedy=_REPEAT)),
+        **_lab_scores(read_object(job.path / "result.json", remedy=REPEAT)),
         **_evaluation_scores(job.path),
     }
     if broken := [name for name, score in scores.items() if not math.isfinite(score)]:

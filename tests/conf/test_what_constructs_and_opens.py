@@ -141,7 +141,7 @@ PLACES = {
         "openai.DefaultHttpxClient": ANSWER,
         "openai.OpenAI": ANSWER,
     },
-    "papo/storage/sweep_runs.py": {"yaml.safe_load": SAFE},
+    "papo/storage/sweep_jobs.py": {"yaml.safe_load": SAFE},
     "papo/analysis/errors/summary.py": {"getattr": NAMED},
     "papo/data/archive.py": {
         **dict.fromkeys(["zipfile.BadZipFile", "zipfile.ZipFile", "zipfile.ZipInfo"], ARCHIVE)

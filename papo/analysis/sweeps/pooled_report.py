@@ -6,6 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from papo.analysis.sweeps.cells import (
+    count_cell,
+    interval_ends,
+    mean_cell,
+    points,
+    tested_cells,
+    tested_values,
+)
 from papo.analysis.sweeps.comparison import Tested
 from papo.analysis.sweeps.curves import learning_curves
 from papo.analysis.sweeps.document import Part, Section, glance, to_markdown, to_page
@@ -19,21 +27,15 @@ from papo.analysis.sweeps.pooling import PooledComparison, PooledSummary, mean_o
 from papo.analysis.sweeps.report import cost_note, last_sections, lead_of
 from papo.analysis.sweeps.tables import (
     TextTable,
-    count_cell,
     csv_rows,
     differences_at_a_glance,
     differences_table,
     heading_with_unit,
-    interval_ends,
     lost_table,
-    mean_cell,
-    points,
     runs_table,
     scores_table,
     signs_table,
     tenths_tables,
-    tested_cells,
-    tested_values,
 )
 from papo.reporting.csv_text import csv_records, csv_text
 from papo.reporting.html import grid, heading

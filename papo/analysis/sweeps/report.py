@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from papo.analysis.sweeps.cells import published_rows
 from papo.analysis.sweeps.comparison import SweepSummary
 from papo.analysis.sweeps.curves import (
     curves_at_equal_cost,
@@ -20,7 +21,6 @@ from papo.analysis.sweeps.tables import (
     csv_rows,
     differences_table,
     lost_table,
-    published_rows,
     runs_table,
     scores_table,
     signs_table,

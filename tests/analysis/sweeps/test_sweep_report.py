@@ -12,6 +12,7 @@ import pytest
 from analysis.chromium import PHONE
 from scipy import stats
 
+from papo.analysis.sweeps.cells import published_cell
 from papo.analysis.sweeps.comparison import summarize_sweep
 from papo.analysis.sweeps.curves import arm_curves, learning_curves, per_rollout
 from papo.analysis.sweeps.report import (
@@ -20,7 +21,7 @@ from papo.analysis.sweeps.report import (
     published_differences,
     write_report,
 )
-from papo.analysis.sweeps.tables import csv_rows, published_cell, tenths_tables
+from papo.analysis.sweeps.tables import csv_rows, tenths_tables
 from papo.statistics import judge_collapse
 from papo.storage.published import published_results
 from papo.storage.sweep_runs import read_sweep
