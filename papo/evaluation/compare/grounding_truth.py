@@ -122,9 +122,9 @@ def _areas(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of one response, nats."""
+    """The numbers of one response, nats; its confidence is its log-probability with the picture."""
     drops: Mapping[str, float] = values["drops"]
-    found = {"log-probability with the picture": float(values["logprob"])}
+    found = {"confidence": float(values["logprob"])}
     found |= {
         f"lost by: {view}": drops[view]
         for view in ("blank", "removed", "swapped", "evidence")

@@ -14,8 +14,8 @@ from papo.storage.files import read_object, write_atomically, write_json
 
 _LEAD = (
     "What each number is, and what it must not be read as, stands beside it. Intervals are 95 %, over problems: how far "
-    "another draw of problems could move a number, not how far another training run could."
-    "docs/grounding_audit.md has more."
+    "another draw of problems could move a number, not how far another training run could. "
+    "Which of them follow real misreading was measured where the truth is known: docs/results/lab_grounding.md."
 )
 _VIEWS = {
     "accuracy": "picture",
@@ -152,5 +152,8 @@ def _definitions() -> Markup:
     return table(
         "Every column of grounding.csv with an interval",
         ["column", "what it is", "what it cannot say"],
-        [(one.name, one.says, f"{one.cannot_say}.") for one in MEASURES],
+        [
+            (one.name, one.says, f"{one.cannot_say[0].upper()}{one.cannot_say[1:]}.")
+            for one in MEASURES
+        ],
     )
