@@ -19,7 +19,7 @@ CONF = REPOSITORY / "conf"
 
 GROUPS = (
     *("model", "data", "reward", "fidelity", "masking", "rollout", "objective", "optimizer"),
-    *("trainer", "logger", "callbacks", "training", "schedule"),
+    *("trainer", "logger", "callbacks", "safeguard", "training", "schedule"),
 )
 # One response to a problem has no group to be compared with.
 FOR_EVALUATION = ("rollout=greedy",)
