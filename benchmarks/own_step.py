@@ -90,6 +90,7 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> TrainingMo
         prompts_per_rollout=NUM_PROMPTS,
         prompts_per_minibatch=NUM_PROMPTS,
         prompts_per_microbatch=1,
+        tokens_per_microbatch=None,
         max_grad_norm=1.0,
         advantage_epsilon=1e-6,
         max_resample=0,

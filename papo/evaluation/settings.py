@@ -1,14 +1,15 @@
 """The numbers of an evaluation, checked before anything is loaded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
+from pydantic import Field, field_validator
+
 from papo.storage.published import published_results
+from papo.types.settings import Count, CountFrom0, Section, section_settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationSettings:
+class EvaluationSettings(Section):
     """The keys of `evaluation.` in conf/evaluate.yaml.
 
     Attributes:
@@ -20,11 +21,25 @@ class EvaluationSettings:
         picture_side: pictures are kept with at most so many pixels a side.
     """
 
-    tokens_per_batch: int
-    pass_at: tuple[int, ...]
-    bootstrap_seed: int
-    published: tuple[str, ...]
-    picture_side: int
+    tokens_per_batch: Count
+    pass_at: tuple[Count, ...] = Field(
+        strict=False, description="{key} is a list of whole numbers of at least 1; got {got}"
+    )
+    bootstrap_seed: CountFrom0
+    published: tuple[str, ...] = Field(
+        strict=False, description="{key} is a list of names; got {got}"
+    )
+    picture_side: Count
+
+    @field_validator("published")
+    @classmethod
+    def _are_published(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in published_rows()]:
+            raise ValueError(
+                f"papo/storage/published.yaml has no row {unknown[0]!r}; known: {', '.join(published_rows())}. "
+                "Set evaluation.published."
+            )
+        return names
 
     def check_pass_at(self, num_responses: int) -> None:
         """Refuses a pass@k that asks for more responses than there are.
@@ -53,32 +68,9 @@ def check_num_responses(num_responses: object) -> int:
 
 
 def evaluation_settings(section: Mapping[str, Any]) -> EvaluationSettings:
-    """Returns the settings of an `evaluation` section of the configuration.
-
-    Raises:
-        ValueError: an unknown, missing or impossible setting; names its key.
-    """
-    known = {field.name for field in fields(EvaluationSettings)}
-    for name in section:
-        if name not in known:
-            raise ValueError(f"unknown key evaluation.{name}; known: {', '.join(sorted(known))}")
-    if missing := sorted(known - set(section)):
-        raise ValueError(f"evaluation.{missing[0]} is not set; set it in conf/evaluate.yaml")
-    for name in ("pass_at", "published"):
-        if not isinstance(section[name], list | tuple):
-            raise ValueError(f"evaluation.{name} is a list; got {section[name]!r}")
-    for name in section["published"]:
-        if name not in published_rows():
-            raise ValueError(
-                f"papo/storage/published.yaml has no row {name!r}; known: {', '.join(published_rows())}. "
-                "Set evaluation.published."
-            )
-    return EvaluationSettings(
-        tokens_per_batch=_whole("tokens_per_batch", section["tokens_per_batch"], at_least=1),
-        pass_at=tuple(_whole("pass_at", k, at_least=1) for k in section["pass_at"]),
-        bootstrap_seed=_whole("bootstrap_seed", section["bootstrap_seed"], at_least=0),
-        published=tuple(section["published"]),
-        picture_side=_whole("picture_side", section["picture_side"], at_least=1),
+    """Returns the settings of an `evaluation` section of the configuration; see `section_settings`."""
+    return section_settings(
+        EvaluationSettings, section, name="evaluation", file="conf/evaluate.yaml"
     )
 
 
@@ -90,11 +82,3 @@ def published_rows() -> dict[str, Any]:
 def published_columns() -> tuple[str, ...]:
     """The nine benchmarks of Table 1: five of the general group, then four of the vision group."""
     return tuple(published_results()["main"]["columns"])
-
-
-def _whole(name: str, value: object, *, at_least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(
-            f"evaluation.{name} is a whole number of at least {at_least}; got {value!r}"
-        )
-    return value

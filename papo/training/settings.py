@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from papo.parallel import check_shard_size
+from papo.types.settings import Count, CountOrNone, Section, section_settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSettings:
+class TrainingSettings(Section):
     """How long to train and how a rollout is cut; the keys of `training.` in conf/.
 
     Attributes:
@@ -28,103 +30,68 @@ class TrainingSettings:
         keep_accuracy_below: and below this; both are read only while max_resample > 0.
     """
 
-    num_rollouts: int
-    prompts_per_rollout: int
-    prompts_per_minibatch: int
-    prompts_per_microbatch: int | None
-    max_grad_norm: float
-    advantage_epsilon: float
-    max_resample: int
-    keep_accuracy_above: float
-    keep_accuracy_below: float
-    tokens_per_microbatch: int | None = None
+    num_rollouts: Count
+    prompts_per_rollout: Count
+    prompts_per_minibatch: Count
+    prompts_per_microbatch: CountOrNone
+    tokens_per_microbatch: CountOrNone
+    max_grad_norm: float = Field(
+        gt=0,
+        description="gradients are clipped to a norm above 0; got {got}. Set {key} (published: 1.0; inf turns "
+        "clipping off).",
+    )
+    advantage_epsilon: float = Field(
+        gt=0,
+        lt=math.inf,
+        description="rewards are divided by their deviation plus a finite epsilon above 0; got {got}. Set {key} "
+        "(official: 1e-6).",
+    )
+    max_resample: int = Field(
+        ge=0, description="dynamic sampling has 0 or more rounds; got {got}. Set {key} (0 is off)."
+    )
+    keep_accuracy_above: float = Field(description="{key} is a number; got {got}")
+    keep_accuracy_below: float = Field(description="{key} is a number; got {got}")
 
     @property
     def updates_per_rollout(self) -> int:
         """Optimiser steps after each rollout."""
         return self.prompts_per_rollout // self.prompts_per_minibatch
 
+    @model_validator(mode="after")
+    def _keys_agree(self) -> "TrainingSettings":
+        self._require_divisor("prompts_per_minibatch", "prompts_per_rollout", "minibatches")
+        if (self.prompts_per_microbatch is None) == (self.tokens_per_microbatch is None):
+            raise ValueError(
+                "a micro-batch is cut by prompts or by tokens; got training.prompts_per_microbatch="
+                f"{self.prompts_per_microbatch} and training.tokens_per_microbatch="
+                f"{self.tokens_per_microbatch}. Set one of them to null and the other to a number."
+            )
+        if self.prompts_per_microbatch is not None:
+            self._require_divisor(
+                "prompts_per_microbatch", "prompts_per_minibatch", "micro-batches"
+            )
+        low, high = self.keep_accuracy_above, self.keep_accuracy_below
+        if not 0 <= low < high <= 1:
+            raise ValueError(
+                "dynamic sampling keeps mean accuracies inside an interval of [0, 1]; "
+                f"got ({low}, {high}). Set training.keep_accuracy_above and training.keep_accuracy_below "
+                "(official: 0.01, 0.99)."
+            )
+        return self
 
-_MICROBATCH = ("prompts_per_microbatch", "tokens_per_microbatch")
-_COUNTS = ("num_rollouts", "prompts_per_rollout", "prompts_per_minibatch", *_MICROBATCH)
-
-
-def training_settings(section: Mapping[str, object]) -> TrainingSettings:
-    """Returns the settings of a `training` section of the configuration.
-
-    Raises:
-        ValueError: an unknown, missing or impossible setting; names its key.
-    """
-    known = {f.name for f in fields(TrainingSettings)}
-    for name in section:
-        if name not in known:
-            raise ValueError(f"unknown key training.{name}; known: {', '.join(sorted(known))}")
-    if missing := sorted(known - set(section)):
-        raise ValueError(f"training.{missing[0]} is not set; set it in conf/train.yaml")
-    for name in known:
-        value = section[name]
-        if value is None and name in _MICROBATCH:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"training.{name} is a number; got {value!r}")
-        if name in (*_COUNTS, "max_resample") and not isinstance(value, int):
-            raise ValueError(f"training.{name} counts, so it is a whole number; got {value!r}")
-    # A whole number is a fine value for a setting that need not be one.
-    numbers = {
-        name: value if name in (*_COUNTS, "max_resample") else float(value)  # type: ignore[arg-type]
-        for name, value in section.items()
-    }
-    settings = TrainingSettings(**numbers)  # type: ignore[arg-type]
-    _check(settings)
-    return settings
+    def _require_divisor(self, part: str, whole: str, parts: str) -> None:
+        num_part, num_whole = getattr(self, part), getattr(self, whole)
+        if num_part > num_whole or num_whole % num_part:
+            raise ValueError(
+                f"{whole.replace('_', ' ')} are cut into equal {parts}, so training.{part} divides "
+                f"training.{whole}; got {num_part} and {num_whole}. Set training.{part} to a divisor of "
+                f"{num_whole}."
+            )
 
 
-def _check(settings: TrainingSettings) -> None:
-    for name in _COUNTS:
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ValueError(f"training.{name} is at least 1; got {value}")
-    _check_divides(settings, "prompts_per_minibatch", "prompts_per_rollout", "minibatches")
-    if (settings.prompts_per_microbatch is None) == (settings.tokens_per_microbatch is None):
-        raise ValueError(
-            "a micro-batch is cut by prompts or by tokens; got training.prompts_per_microbatch="
-            f"{settings.prompts_per_microbatch} and training.tokens_per_microbatch="
-            f"{settings.tokens_per_microbatch}. Set one of them to null and the other to a number."
-        )
-    if settings.prompts_per_microbatch is not None:
-        _check_divides(settings, "prompts_per_microbatch", "prompts_per_minibatch", "micro-batches")
-    if not settings.max_grad_norm > 0:
-        raise ValueError(
-            f"gradients are clipped to a norm above 0; got {settings.max_grad_norm}. "
-            "Set training.max_grad_norm (published: 1.0; inf turns clipping off)."
-        )
-    if not 0 < settings.advantage_epsilon < math.inf:
-        raise ValueError(
-            "rewards are divided by their deviation plus a finite epsilon above 0; "
-            f"got {settings.advantage_epsilon}. Set training.advantage_epsilon (official: 1e-6)."
-        )
-    if settings.max_resample < 0:
-        raise ValueError(
-            f"dynamic sampling has 0 or more rounds; got {settings.max_resample}. "
-            "Set training.max_resample (0 is off)."
-        )
-    low, high = settings.keep_accuracy_above, settings.keep_accuracy_below
-    if not 0 <= low < high <= 1:
-        raise ValueError(
-            "dynamic sampling keeps mean accuracies inside an interval of [0, 1]; "
-            f"got ({low}, {high}). Set training.keep_accuracy_above and training.keep_accuracy_below "
-            "(official: 0.01, 0.99)."
-        )
-
-
-def _check_divides(settings: TrainingSettings, part: str, whole: str, parts: str) -> None:
-    num_part, num_whole = getattr(settings, part), getattr(settings, whole)
-    if num_part > num_whole or num_whole % num_part:
-        raise ValueError(
-            f"{whole.replace('_', ' ')} are cut into equal {parts}, so training.{part} divides "
-            f"training.{whole}; got {num_part} and {num_whole}. Set training.{part} to a divisor of "
-            f"{num_whole}."
-        )
+def training_settings(section: Mapping[str, Any]) -> TrainingSettings:
+    """Returns the settings of a `training` section of the configuration; see `section_settings`."""
+    return section_settings(TrainingSettings, section, name="training", file="conf/train.yaml")
 
 
 def check_group_size(num_responses: object) -> int:

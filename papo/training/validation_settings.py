@@ -1,12 +1,21 @@
 """The sections `evaluation` and `validation` of a training run's configuration, checked before anything is loaded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
+from pydantic import Field, model_validator
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOutSettings:
+from papo.types.settings import (
+    Count,
+    CountFrom0,
+    CountOrNone,
+    Section,
+    Truth,
+    section_settings,
+)
+
+
+class HeldOutSettings(Section):
     """How a policy is evaluated on held-out problems; the keys of `evaluation.` in conf/train.yaml.
 
     Attributes:
@@ -17,15 +26,23 @@ class HeldOutSettings:
         tokens_per_batch: as of an evaluation's (papo.evaluation.EvaluationSettings); of `benchmark=` alone.
     """
 
-    num_problems: int | None
-    num_responses: int
-    greedy: bool
-    seed: int
-    tokens_per_batch: int
+    num_problems: CountOrNone
+    num_responses: Count
+    greedy: Truth
+    seed: CountFrom0
+    tokens_per_batch: Count
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> "HeldOutSettings":
+        if self.greedy and self.num_responses > 1:
+            raise ValueError(
+                "greedy responses to one problem are all the same; got evaluation.num_responses="
+                f"{self.num_responses} with evaluation.greedy=true. Set evaluation.num_responses=1."
+            )
+        return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationSettings:
+class ValidationSettings(Section):
     """What is validated while training; the keys of `validation.` in conf/train.yaml.
 
     Attributes:
@@ -35,46 +52,29 @@ class ValidationSettings:
         patience: validations in a row that are no better than the best, after which the run ends; None: never.
     """
 
-    every_rollouts: int
-    monitor: str
-    keep_best: bool
-    patience: int | None
+    every_rollouts: CountFrom0
+    monitor: str = Field(description="{key} is the name of a metric; got {got}")
+    keep_best: Truth
+    patience: CountOrNone
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> "ValidationSettings":
+        if self.every_rollouts == 0 and self.patience is not None:
+            raise ValueError(
+                f"a run that is not validated is not ended by it; got validation.patience={self.patience} with "
+                "validation.every_rollouts=0. Set validation.every_rollouts."
+            )
+        return self
 
 
 def held_out_settings(section: Mapping[str, Any]) -> HeldOutSettings:
-    """Returns the settings of an `evaluation` section.
-
-    Raises:
-        ValueError: an unknown, missing or impossible setting; names its key.
-    """
-    _check_keys(section, HeldOutSettings, "evaluation")
-    _check_whole(section, "evaluation", num_problems=1, num_responses=1, seed=0, tokens_per_batch=1)
-    _check_truth(section, "evaluation", "greedy")
-    settings = HeldOutSettings(**section)
-    if settings.greedy and settings.num_responses > 1:
-        raise ValueError(
-            "greedy responses to one problem are all the same; got evaluation.num_responses="
-            f"{settings.num_responses} with evaluation.greedy=true. Set evaluation.num_responses=1."
-        )
-    return settings
+    """Returns the settings of an `evaluation` section; see `section_settings`."""
+    return section_settings(HeldOutSettings, section, name="evaluation", file="conf/train.yaml")
 
 
 def validation_settings(section: Mapping[str, Any]) -> ValidationSettings:
-    """Returns the settings of a `validation` section.
-
-    Raises:
-        ValueError: an unknown, missing or impossible setting; names its key.
-    """
-    _check_keys(section, ValidationSettings, "validation")
-    _check_whole(section, "validation", every_rollouts=0, patience=1)
-    _check_truth(section, "validation", "keep_best")
-    settings = ValidationSettings(**section)
-    if settings.every_rollouts == 0 and settings.patience is not None:
-        raise ValueError(
-            f"a run that is not validated is not ended by it; got validation.patience={settings.patience} with "
-            "validation.every_rollouts=0. Set validation.every_rollouts."
-        )
-    return settings
+    """Returns the settings of a `validation` section; see `section_settings`."""
+    return section_settings(ValidationSettings, section, name="validation", file="conf/train.yaml")
 
 
 def check_monitor(settings: ValidationSettings, names: tuple[str, ...]) -> None:
@@ -83,28 +83,3 @@ def check_monitor(settings: ValidationSettings, names: tuple[str, ...]) -> None:
         raise ValueError(
             f"validation.monitor is one of {', '.join(names)}; got {settings.monitor!r}"
         )
-
-
-def _check_keys(section: Mapping[str, Any], kind: type, name: str) -> None:
-    known = {field.name for field in fields(kind)}
-    for key in section:
-        if key not in known:
-            raise ValueError(f"unknown key {name}.{key}; known: {', '.join(sorted(known))}")
-    if missing := sorted(known - set(section)):
-        raise ValueError(f"{name}.{missing[0]} is not set; set it in conf/train.yaml")
-
-
-def _check_whole(section: Mapping[str, Any], name: str, **at_least: int) -> None:
-    for key, lowest in at_least.items():
-        value = section[key]
-        if value is None and key in ("num_problems", "patience"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise ValueError(
-                f"{name}.{key} is a whole number of at least {lowest}; got {value!r}. Set {name}.{key}."
-            )
-
-
-def _check_truth(section: Mapping[str, Any], name: str, key: str) -> None:
-    if not isinstance(section[key], bool):
-        raise ValueError(f"{name}.{key} is true or false; got {section[key]!r}")

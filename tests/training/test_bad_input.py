@@ -98,6 +98,30 @@ def test_an_impossible_setting_is_named_before_a_model_is_loaded(override, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_all_wrong_keys_of_a_section_are_said_at_once_and_the_rule_between_keys_when_each_is_right():
+    from papo.training import training_settings
+
+    fine = {
+        **{"num_rollouts": 3, "prompts_per_rollout": 4, "prompts_per_minibatch": 2},
+        **{"prompts_per_microbatch": 1, "tokens_per_microbatch": None, "max_grad_norm": 1},
+        **{"advantage_epsilon": 1e-6, "max_resample": 0},
+        **{"keep_accuracy_above": 0.01, "keep_accuracy_below": 0.99},
+    }
+    assert isinstance(training_settings(fine).max_grad_norm, float)
+    wrong = {**fine, "num_rollouts": True, "max_grad_norm": "1", "rollouts": 2}
+    del wrong["max_resample"]
+    with pytest.raises(ValueError) as refusal:
+        training_settings({**wrong, "prompts_per_minibatch": 3})
+    said = str(refusal.value)
+    assert "training.num_rollouts is a whole number of at least 1; got True" in said
+    assert "got '1'. Set training.max_grad_norm (published: 1.0" in said
+    assert "unknown key training.rollouts; known: advantage_epsilon, " in said
+    assert "training.max_resample is not set; set it in conf/train.yaml" in said
+    assert "divides" not in said
+    with pytest.raises(ValueError, match=r"^prompts per rollout .* got 3 and 4\. Set training"):
+        training_settings({**fine, "prompts_per_minibatch": 3})
+
+
 def test_a_refused_command_takes_back_the_folders_it_made_and_no_other(tmp_path):
     (tmp_path / "own").mkdir()
     for folder in (tmp_path / "own", tmp_path / "new" / "run"):
