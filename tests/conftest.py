@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import composing_once
 import pytest
 import shape_checks
 
@@ -15,6 +16,7 @@ import shape_checks
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 shape_checks.install()
+composing_once.install()
 
 # One thread: two would wait for each other on two cores, and results stay the same to the bit.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

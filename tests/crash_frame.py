@@ -14,8 +14,11 @@ import time
 import traceback
 from pathlib import Path
 
+import composing_once
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
+composing_once.install()
 
 
 def die():

@@ -38,8 +38,11 @@ def command(ranks, name, arguments, prepare=None):
         arguments: of every rank, or a list of them by rank.
         prepare: called with the module and the ranks before it begins.
     """
+    import composing_once
+
     from papo.commands import front_door
 
+    composing_once.install()
     door = importlib.import_module(f"papo.commands.{name}")
     if isinstance(arguments[0], list):
         arguments = arguments[ranks.rank]

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, forked_python):
     if "PAPO_CRASHED_RUNS" in os.environ:
         return Path(os.environ["PAPO_CRASHED_RUNS"])
     folder = tmp_path_factory.mktemp("runs")
     driver = Path(__file__).with_name("crash_driver.py")
-    subprocess.run([sys.executable, driver, folder], check=True, timeout=280)
+    subprocess.run([forked_python, driver, folder], check=True, timeout=280)
     return folder
 
 
