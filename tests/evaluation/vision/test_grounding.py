@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -342,3 +343,11 @@ def test_impossible_settings_are_refused(changes, message):
 def test_a_line_is_read_back_as_it_was():
     one = drops("p", blank=0.25, kl=(1e-7, 2.0))
     assert ViewDrops.from_line(one.to_line()) == one
+
+
+def test_the_page_says_of_each_number_what_the_code_says():
+    page = (Path(__file__).parents[3] / "docs" / "grounding_audit.md").read_text("utf-8")
+    for one in MEASURES:
+        cannot = one.cannot_say[0].upper() + one.cannot_say[1:]
+        cells = [f"`{one.name}`", one.unit, one.says, f"{cannot}."]
+        assert f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" in page
