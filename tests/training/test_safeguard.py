@@ -197,14 +197,20 @@ def test_a_second_alarm_right_after_goes_back_to_where_the_first_went_on(tmp_pat
     assert column(rows, "factor") == [1, 1, 1, 1, 0.5, 0.25]
 
 
-@pytest.mark.parametrize("checkpoints", ["none yet", "deleted"])
-def test_without_a_healthy_checkpoint_it_goes_on_from_where_it_is(
-    checkpoints, tmp_path, monkeypatch
-):
-    saves = saving(every_rollouts=5 if checkpoints == "none yet" else 1)
-    if checkpoints == "deleted":
-        monkeypatch.setattr("papo.training.callbacks.safeguard.checkpoints", lambda folder: {})
-    _, rows = run(tmp_path / "run", acting(Bell(rings=(1, 3))), saves, num_rollouts=4)
+def test_an_alarm_before_the_first_checkpoint_is_due_goes_back_to_the_start(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    module = lab_module(folder, reward=reward_by_row(NUM_RESPONSES), num_rollouts=2, **LIVE)
+    start = {n: p.detach().clone() for n, p in module.policy_module.policy.named_parameters()}
+    trained = train(module, folder, acting(Bell(rings=(2,))), saving(every_rollouts=5))
+    assert column(rows_of(folder), "returned_to")[1] == 0.0
+    assert all(torch.equal(start[name], value) for name, value in trained.items())
+
+
+def test_without_a_healthy_checkpoint_it_goes_on_from_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("papo.training.callbacks.safeguard.checkpoints", lambda folder: {})
+    bell = Bell(rings=(1, 3))
+    _, rows = run(tmp_path / "run", acting(bell), saving(every_rollouts=1), num_rollouts=4)
     assert all(math.isnan(x) for x in column(rows, "returned_to"))
     assert column(rows, "factor") == [1.0, 0.5, 0.5, 0.25]
     assert all("no healthy checkpoint" in line["says"] for line in said(tmp_path / "run"))

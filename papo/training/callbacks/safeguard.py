@@ -92,6 +92,11 @@ class Safeguard(Callback):
                     "alarm is only said."
                 )
         self._steer(module)
+        if self.needs_checkpoints and self._steered and module.rollout_step == 0:
+            # Form can break in the first rollouts, before a checkpoint is due.
+            trainer.save_checkpoint(
+                checkpoint_path(Path(trainer.default_root_dir) / "checkpoints", 0)
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
