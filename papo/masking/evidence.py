@@ -6,6 +6,7 @@ pixels of its one picture, right and bottom exclusive, as PerceptionLab's proble
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +138,7 @@ def has_evidence(problem: Problem) -> bool:
     return len(problem.images) == 1 and bool(_named_boxes(problem))
 
 
-def _named_boxes(problem: Problem) -> list[Box]:
+def _named_boxes(problem: Problem) -> list[Any]:
     named = (problem.truth or {}).get("boxes")
     # Rows of one Parquet table have the same names; a name that a row lacks is None there.
     return [box for box in named.values() if box is not None] if isinstance(named, Mapping) else []

@@ -595,4 +595,4 @@ def test_every_choice_composes_and_builds(group, tmp_path):
         config = composed(f"{group}={choice}", f"data.path={tmp_path}")
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         assert make_benchmarks(config.benchmark)
-        assert make_views(config.views)
+        assert make_views(config.views, {})

@@ -165,7 +165,7 @@ def test_the_page_defines_every_number_and_escapes_what_models_write():
 
 def test_repeats_needed_is_spearman_and_brown():
     # Between items 4 - 2 / 2 = 3, within 2: the mean of k has 3 / (3 + 2 / k), at least 0.9 from k = 6 on.
-    items = [[-2 - 1, -2 + 1], [2 - 1, 2 + 1], [-1.0, 1.0]]
+    items = [[-3.0, -1.0], [1.0, 3.0], [-1.0, 1.0]]
     assert repeats_needed(items) == math.ceil(9 * 2 / 3)
     assert repeats_needed([[1.0, 1.0], [5.0, 5.0]]) == 1
     assert repeats_needed([[1.0, 2.0]]) is None
