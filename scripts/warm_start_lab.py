@@ -43,7 +43,6 @@ from papo.lab import (
     shape_named,
     weights_sha256,
 )
-from papo.lab.model import lab_model
 from papo.lab.scene import IMAGE_SIZE
 from papo.models import VisionLanguagePolicy, load_policy
 from papo.models.families import FAMILIES, SUPPORTED_FAMILIES, Family, TinySizes
@@ -127,7 +126,7 @@ STAGES = {"rectangle": _RECTANGLE_STAGES, "quadrilateral": _QUADRILATERAL_STAGES
 
 
 def model_of(family: Family, tokenizer: Any) -> tuple[Any, Any]:
-    """A random model of a family as large as the shipped one, and its image processor: pictures fill whole tokens."""
+    """A random model of a family as large as the shipped one, and its image processor: pictures fill whole tokens, or one tile."""
     # Four layers are the fewest of those that repeat one kind of layer thrice (Qwen3.5).
     sizes = TinySizes(
         hidden_size=64,
@@ -142,13 +141,23 @@ def model_of(family: Family, tokenizer: Any) -> tuple[Any, Any]:
     )
     model = family.tiny_model(sizes, tokenizer)
     processor = family.tiny_processor(model.config)
-    token = (
-        family.adapter.smallest_picture(model.config).rows * model.config.vision_config.patch_size
-    )
-    pixels = (-(-IMAGE_SIZE // token) * token) ** 2
     pictures = family.pictures(processor, tokenizer, model.config)
+    channels = 3 * pictures.frames
+    patch = round((family.adapter.patch_channels(model.config) / channels) ** 0.5)
+    smallest = family.adapter.smallest_picture(model.config).rows * patch
+    pixels = (-(-IMAGE_SIZE // smallest) * smallest) ** 2
     pictures.limit(min_pixels=pixels, max_pixels=pixels)
     return model, processor
+
+
+def write_untrained(folder: Path, *, family: str, seed: int, shape: Shape) -> None:
+    """Writes a lab model of a family before it is trained; of SHIPPED_FAMILY the shipped one."""
+    if family == SHIPPED_FAMILY:
+        save_untrained_model(folder, seed=seed, shape=shape)
+        return
+    found = FAMILIES[family]
+    make = partial(model_of, found)
+    save_untrained_model(folder, seed=seed, shape=shape, make=make, dialect=found)
 
 
 def load(folder: Path) -> VisionLanguagePolicy:
@@ -261,8 +270,7 @@ def make_warm_start(
         raise ValueError(f"every stage needs at least 1 step; got {max_steps}. Set --steps.")
     torch.set_num_threads(1)
     start = time.perf_counter()
-    make = lab_model if family == SHIPPED_FAMILY else partial(model_of, FAMILIES[family])
-    save_untrained_model(output, seed=seed, shape=shape, make=make)
+    write_untrained(output, family=family, seed=seed, shape=shape)
     policy = load(output)
     last = replace(last, sloppiness=sloppiness)
     stages = [replace(s, steps=min(s.steps, max_steps or s.steps)) for s in (*first, last)]

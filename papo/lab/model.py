@@ -21,7 +21,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from papo.lab.scene import IMAGE_SIZE
 from papo.lab.shapes import RECTANGLE, Shape
-from papo.lab.vocabulary import write_tokenizer
+from papo.lab.vocabulary import SHIPPED, Dialect, write_tokenizer
 
 WARM_START = Path(__file__).parent / "warm_start"
 """The folder of the shipped warm start; its recipe.json holds the command that reproduces it."""
@@ -93,16 +93,18 @@ def save_untrained_model(
     seed: int,
     shape: Shape = RECTANGLE,
     make: Callable[[PreTrainedTokenizerFast], tuple[PreTrainedModel, Any]] = lab_model,
+    dialect: Dialect = SHIPPED,
 ) -> None:
     """Writes a model with random weights and its whole processor into `folder`.
 
     Files: config.json, generation_config.json, model.safetensors, tokenizer.json,
     tokenizer_config.json, chat_template.jinja, preprocessor_config.json. It knows the words of
     `shape`. The weights depend on `seed` and the number of words alone; the global random state is left as it was.
-    `make` gives a random model of another architecture, and its image processor.
+    `make` gives a random model of another architecture, and its image processor; `dialect` is what that asks of a
+    tokenizer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = write_tokenizer(folder, shape)
+    tokenizer = write_tokenizer(folder, shape, dialect)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = make(tokenizer)

@@ -1,19 +1,23 @@
 from itertools import product
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from papo.lab import build_tokenizer, encode_responses, grade_response, write_tokenizer
 from papo.lab.grading import write_response
 from papo.lab.shapes import NUMBERS, QUADRILATERAL, RECTANGLE, SHAPES, operate
 from papo.lab.vocabulary import (
-    SPECIAL_TOKENS,
+    SHIPPED,
+    UNKNOWN,
     check_model_speaks,
     response_words,
     shortest_response,
     vocabulary,
 )
+from papo.models.families import FAMILIES
 from papo.types import IMAGE_MARKER
+
+SPECIAL_TOKENS = (*SHIPPED.special_tokens, UNKNOWN)
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +152,34 @@ def test_encoded_responses_end_with_the_end_of_turn_and_pad_on_the_right():
     assert mask.tolist() == [[True, True, True, False, False], [True] * 5]
     assert tokenizer.convert_ids_to_tokens(ids[0])[2:] == ["<|im_end|>"] + ["<|endoftext|>"] * 2
     assert tokenizer.convert_ids_to_tokens(ids[1]) == ["a", "=", "7", ",", "<|im_end|>"]
+
+
+def test_the_shipped_dialect_is_that_of_its_family():
+    family = FAMILIES["qwen2_5_vl"]
+    assert SHIPPED.special_tokens == family.special_tokens
+    assert (SHIPPED.end_token, SHIPPED.pad_token) == (family.end_token, family.pad_token)
+    assert vocabulary(RECTANGLE, SHIPPED) == vocabulary(RECTANGLE, family)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_its_own_special_tokens_and_a_word_for_all_of_a_prompt(
+    tmp_path, family, shape
+):
+    dialect = FAMILIES[family]
+    write_tokenizer(tmp_path, shape, dialect)
+    check_model_speaks(tmp_path, shape)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert set(tokenizer.all_special_tokens) == {*dialect.special_tokens, UNKNOWN}
+    assert tokenizer.eos_token == dialect.end_token
+    assert tokenizer.pad_token == dialect.pad_token
+    assert all(getattr(tokenizer, name) == token for name, token in dialect.named_tokens.items())
+    for asked in shape.operations.values():
+        text = {"type": "text", "text": asked.question.replace(IMAGE_MARKER, "")}
+        for content in ([{"type": "image"}, text], [text]):
+            turns = [{"role": "user", "content": content}]
+            rendered = tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+            assert "<think>" not in rendered  # the response writes it
+            assert tokenizer.unk_token_id not in tokenizer(rendered)["input_ids"]

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from papo.lab import (
     weights_sha256,
 )
 from papo.lab.grading import write_response
+from papo.lab.vocabulary import vocabulary
+from papo.models.families import SUPPORTED_FAMILIES
+from papo.models.loading import check_model
 from papo.parallel import Ranks
 from papo.rollout import SharedPrefillSampler
 
@@ -217,6 +221,40 @@ def test_the_script_makes_a_loadable_folder_and_repeats_itself(script, tmp_path,
     assert any("language_model" in name for name in moved)
 
 
+@pytest.mark.parametrize("family", SUPPORTED_FAMILIES)
+def test_a_lab_model_of_every_family_loads_learns_and_speaks_words(
+    script, tmp_path, one_thread, monkeypatch, family
+):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(script, "BATCH_SIZE", 8)
+    shape = shape_named("rectangle")
+    script.write_untrained(tmp_path, family=family, seed=7, shape=shape)
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"recipe.json"}
+    check_model(path=str(tmp_path), hub_id=None, revision=None, trust_remote_code=False)
+    policy = script.load(tmp_path)
+    problems = PerceptionLabProblems(
+        seed=1, prior="training", zipf_exponent=1.0, difficulty=1.0, size=2
+    )
+    (group,) = groups = policy.encode([problems[0]])
+    tokenizer = policy.encoder.tokenizer
+    assert [picture.num_tokens for picture in group.pictures] == [4]  # as of the shipped model
+    assert tokenizer.unk_token_id not in group.prompt_ids
+
+    stage = replace(script.STAGES["rectangle"][0], steps=3, learning_rate=4e-2)
+    losses = list(script.train_stage(policy, stage, 0, seed=1, shape=shape))
+    assert losses[-1] < losses[0] - 0.5  # nats per token; of that many words 5 at random
+
+    engine = SharedPrefillSampler(
+        policy=policy, temperature=1.0, top_p=1.0, top_k=None, max_response_tokens=8, max_rows=4
+    )
+    said = engine.sample(groups, 4, [1]).texts
+    assert any(said)
+    assert {word for text in said for word in text.split()} <= set(vocabulary(shape))
+    text = write_response("sum", 2, 3)
+    ids, mask = encode_responses(tokenizer, [text])
+    assert policy.decode_responses(groups, ids, mask) == (text,)
+
+
 def test_the_script_makes_a_policy_of_another_family(script, tmp_path, one_thread):
     recipe = script.make_warm_start(
         tmp_path / "new",
@@ -233,17 +271,13 @@ def test_the_script_makes_a_policy_of_another_family(script, tmp_path, one_threa
     policy = script.load(tmp_path / "new")
     types = policy.model.config.text_config.layer_types
     assert types == [*["linear_attention"] * 3, "full_attention"]
+    # Words stay whole, whatever class of tokenizer transformers has for the family.
     problems = PerceptionLabProblems(
         seed=1, prior="training", zipf_exponent=1.0, difficulty=1.0, size=1
     )
     (group,) = policy.encode([problems[0]])
-    assert [picture.num_tokens for picture in group.pictures] == [4]  # as of the shipped model
-    # Words stay whole, whatever class of tokenizer transformers has for the family.
     shipped = script.load(WARM_START)
     assert torch.equal(group.prompt_ids, shipped.encode([problems[0]])[0].prompt_ids)
-    text = write_response("sum", 2, 3)
-    ids, mask = encode_responses(policy.encoder.tokenizer, [text])
-    assert policy.decode_responses([group], ids, mask) == (text,)
 
 
 def test_the_script_makes_a_policy_of_the_other_world(script, tmp_path, one_thread):
