@@ -241,6 +241,7 @@ def adapters_are_trained_alone(family, folder):
         "language": {**part, "targets": ["q_proj", "down_proj"]},
         "vision": {**part, "targets": list(PLAIN[family].lora)},
     }
+    torch.manual_seed(0)  # of the adapters
     plain, policy = policy_of(family), policy_of(family, lora=lora)
     groups, ids, mask = case(policy)
     optimizer = torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=0.1)
@@ -260,7 +261,7 @@ def adapters_are_trained_alone(family, folder):
     policy.model, policy.adapter.model = loaded, loaded
     with torch.no_grad():
         merged = plain_scores(policy, groups, ids, mask)[0]
-    torch.testing.assert_close(merged, trained, rtol=0, atol=1e-5)
+    torch.testing.assert_close(merged, trained, rtol=0, atol=2e-5)
 
 
 def a_frozen_tower_is_asked_once(family, folder):
