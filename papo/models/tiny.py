@@ -27,15 +27,15 @@ def build_byte_tokenizer(family: str) -> PreTrainedTokenizerFast:
         tokenizer_object=backend,
         eos_token=found.end_token,
         pad_token=found.pad_token,
-        additional_special_tokens=[
-            token
-            for token in found.special_tokens
-            if token not in (found.end_token, found.pad_token)
-        ],
         clean_up_tokenization_spaces=False,
-        # None of them would take the others' place.
         **({"extra_special_tokens": dict(found.named_tokens)} if found.named_tokens else {}),
     )
+    # Not among the arguments: named tokens would take the others' place.
+    others = [each for each in found.special_tokens if each not in tokenizer.all_special_tokens]
+    if others:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": others}, replace_extra_special_tokens=False
+        )
     tokenizer.chat_template = found.chat_template
     return tokenizer
 

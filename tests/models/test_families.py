@@ -9,6 +9,8 @@ import torch
 
 from papo.evaluation.probe.attention import heat_map
 from papo.masking.hidden import hide_patches
+from papo.models.families import FAMILIES, SUPPORTED_FAMILIES
+from papo.models.tiny import build_byte_tokenizer
 from papo.types import PictureLayout, Problem, PromptGroup
 
 PAPO = Path(__file__).parents[2] / "papo"
@@ -96,3 +98,10 @@ def test_heat_over_a_picture_keeps_its_sum(layout):
     found = heat_map(heat, layout)
     assert found.shape == layout.token_grid
     torch.testing.assert_close(found.sum(), heat.sum())
+
+
+@pytest.mark.parametrize("family", SUPPORTED_FAMILIES)
+def test_every_special_token_of_a_tiny_tokenizer_is_one_token(family):
+    tokenizer = build_byte_tokenizer(family)
+    for token in FAMILIES[family].special_tokens:
+        assert len(tokenizer(token).input_ids) == 1, token
