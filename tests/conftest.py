@@ -1,6 +1,7 @@
 """Fixtures for all rooms. Nothing of papo is imported here: the hook that checks shapes comes first."""
 
 import atexit
+import importlib
 import os
 import shutil
 import subprocess
@@ -31,6 +32,11 @@ atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 # What runs remember of data, of these tests alone.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="papo_cache_")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+def pytest_configure(config):
+    """Files of conf/ ask these functions for names, also where a test composes them without a command."""
+    importlib.import_module("papo.commands.resolvers")
 
 
 def pytest_collection_modifyitems(items):
