@@ -17,14 +17,12 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 
 from papo.models.families.family import (
     Family,
-    FamilyAdapter,
     ModelParts,
     TinySizes,
-    VisionFeatures,
     require_parts,
 )
 from papo.models.families.pictures import FamilyPictures
-from papo.models.families.tiles import attention_in_tiles, cut_tiles, put_together
+from papo.models.families.tiles import TileAdapter, cut_tiles
 from papo.types import PictureLayout
 
 
@@ -35,7 +33,7 @@ def one_tile(config: Any) -> PictureLayout:
     return PictureLayout(rows=rows, columns=rows, token_side=side)
 
 
-class Gemma3Adapter(FamilyAdapter):
+class Gemma3Adapter(TileAdapter):
     """Reads prompts with a `Gemma3ForConditionalGeneration`."""
 
     parts = ModelParts(
@@ -100,27 +98,6 @@ class Gemma3Adapter(FamilyAdapter):
             name: torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, least)
             for name, mask in masks.items()
         }
-
-    def vision_features(
-        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
-    ) -> VisionFeatures:
-        tiles = put_together(patches, pictures[0])
-        outputs = self.model.model.get_image_features(pixel_values=tiles, return_dict=True)
-        return VisionFeatures(tokens=outputs.pooler_output.flatten(0, 1))
-
-    def received_attention(
-        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
-    ) -> Float[Tensor, " patch"]:
-        """Of all layers."""
-
-        def queries_and_keys(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-            return attention.q_proj(hidden), attention.k_proj(hidden)
-
-        attentions = [layer.self_attn for layer in self.vision_layers]
-        tiles = put_together(patches, pictures[0])
-        with attention_in_tiles(attentions, queries_and_keys) as received:
-            self.vision_tower(pixel_values=tiles)
-        return pictures[0].in_tile_rows(received())
 
     @staticmethod
     def smallest_picture(config: Any) -> PictureLayout:

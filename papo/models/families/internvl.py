@@ -14,14 +14,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 
 from papo.models.families.family import (
     Family,
-    FamilyAdapter,
     ModelParts,
     TinySizes,
-    VisionFeatures,
     require_parts,
 )
 from papo.models.families.pictures import FamilyPictures
-from papo.models.families.tiles import attention_in_tiles, cut_tiles, put_together
+from papo.models.families.tiles import TileAdapter, cut_tiles
 from papo.types import PictureLayout
 
 
@@ -34,7 +32,7 @@ def one_tile(config: Any) -> PictureLayout:
     return PictureLayout(rows=rows, columns=columns, token_side=round(1 / config.downsample_ratio))
 
 
-class InternVLAdapter(FamilyAdapter):
+class InternVLAdapter(TileAdapter):
     """Reads prompts with an `InternVLForConditionalGeneration`."""
 
     parts = ModelParts(
@@ -43,6 +41,8 @@ class InternVLAdapter(FamilyAdapter):
         vision_layers="model.vision_tower.encoder.layer",
         mergers=("model.multi_modal_projector",),
     )
+    attention_name = "attention"
+    num_skipped = 1  # the class token
 
     @staticmethod
     def check(config: Any) -> None:
@@ -52,27 +52,10 @@ class InternVLAdapter(FamilyAdapter):
     def vision_token_ids(self) -> tuple[int, ...]:
         return (self.image_token_id,)
 
-    def vision_features(
-        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
-    ) -> VisionFeatures:
-        tiles = put_together(patches, pictures[0])
-        outputs = self.model.model.get_image_features(pixel_values=tiles, return_dict=True)
-        return VisionFeatures(tokens=outputs.pooler_output.flatten(0, 1))
-
-    def received_attention(
-        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
-    ) -> Float[Tensor, " patch"]:
-        """Of all layers; the class token neither counts nor is counted."""
-
-        def queries_and_keys(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-            queries = attention.q_norm(attention.q_proj(hidden))
-            return queries, attention.k_norm(attention.k_proj(hidden))
-
-        attentions = [layer.attention for layer in self.vision_layers]
-        tiles = put_together(patches, pictures[0])
-        with attention_in_tiles(attentions, queries_and_keys, skipped=1) as received:
-            self.vision_tower(pixel_values=tiles)
-        return pictures[0].in_tile_rows(received())
+    @staticmethod
+    def queries_and_keys(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        queries = attention.q_norm(attention.q_proj(hidden))
+        return queries, attention.k_norm(attention.k_proj(hidden))
 
     @staticmethod
     def smallest_picture(config: Any) -> PictureLayout:

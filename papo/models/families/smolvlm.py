@@ -22,14 +22,13 @@ from transformers.models.smolvlm.processing_smolvlm import (
 
 from papo.models.families.family import (
     Family,
-    FamilyAdapter,
     ModelParts,
     TinySizes,
     VisionFeatures,
     require_parts,
 )
 from papo.models.families.pictures import FamilyPictures
-from papo.models.families.tiles import attention_in_tiles, cut_tiles, put_together
+from papo.models.families.tiles import TileAdapter, cut_tiles, put_together
 from papo.types import PictureLayout
 
 
@@ -39,7 +38,7 @@ def one_tile(config: Any) -> PictureLayout:
     return PictureLayout(rows=rows, columns=rows, token_side=config.scale_factor)
 
 
-class SmolVLMAdapter(FamilyAdapter):
+class SmolVLMAdapter(TileAdapter):
     """Reads prompts with a `SmolVLMForConditionalGeneration`."""
 
     parts = ModelParts(
@@ -64,20 +63,6 @@ class SmolVLMAdapter(FamilyAdapter):
         tiles = put_together(patches, pictures[0]).to(self.model.dtype)
         seen = self.vision_tower(pixel_values=tiles, return_dict=True).last_hidden_state
         return VisionFeatures(tokens=self.model.model.connector(seen).flatten(0, 1))
-
-    def received_attention(
-        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
-    ) -> Float[Tensor, " patch"]:
-        """Of all layers."""
-
-        def queries_and_keys(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-            return attention.q_proj(hidden), attention.k_proj(hidden)
-
-        attentions = [layer.self_attn for layer in self.vision_layers]
-        tiles = put_together(patches, pictures[0])
-        with attention_in_tiles(attentions, queries_and_keys) as received:
-            self.vision_tower(pixel_values=tiles)
-        return pictures[0].in_tile_rows(received())
 
     @staticmethod
     def smallest_picture(config: Any) -> PictureLayout:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from papo.models.families.family import FamilyAdapter, VisionFeatures
 from papo.types import PictureLayout
 
 
@@ -30,6 +31,42 @@ def put_together(
     return cells.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(
         -1, 3, layout.rows * side, layout.columns * side
     )
+
+
+class TileAdapter(FamilyAdapter):
+    """Reads pictures that are square tiles of one size.
+
+    Attributes:
+        attention_name: of the attention in a layer of the vision tower.
+        num_skipped: tokens of the tower before the patches of a tile, which neither attend nor receive.
+    """
+
+    attention_name: ClassVar[str] = "self_attn"
+    num_skipped: ClassVar[int] = 0
+
+    def vision_features(
+        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
+    ) -> VisionFeatures:
+        tiles = put_together(patches, pictures[0])
+        outputs = self.model.model.get_image_features(pixel_values=tiles, return_dict=True)
+        return VisionFeatures(tokens=outputs.pooler_output.flatten(0, 1))
+
+    def received_attention(
+        self, patches: Float[Tensor, "patch pixel"], pictures: Sequence[PictureLayout]
+    ) -> Float[Tensor, " patch"]:
+        """Of all layers."""
+        attentions = [layer.get_submodule(self.attention_name) for layer in self.vision_layers]
+        tiles = put_together(patches, pictures[0])
+        with attention_in_tiles(
+            attentions, self.queries_and_keys, skipped=self.num_skipped
+        ) as received:
+            self.vision_tower(pixel_values=tiles)
+        return pictures[0].in_tile_rows(received())
+
+    @staticmethod
+    def queries_and_keys(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Of all heads of one layer of the tower, given what it reads."""
+        return attention.q_proj(hidden), attention.k_proj(hidden)
 
 
 @contextmanager
