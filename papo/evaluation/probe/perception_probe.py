@@ -21,6 +21,7 @@ from papo.evaluation.response_scorer import (
     ScoredProblem,
     ScoringPolicy,
 )
+from papo.evaluation.scored_response import identity
 from papo.evaluation.token_weights import rounded
 from papo.functional import kl_k3
 from papo.parallel import Ranks
@@ -140,15 +141,9 @@ class PerceptionProbe:
         # A bank has a mask, so neither is the plain 0 of no sum.
         assert isinstance(k3, Tensor)
         assert isinstance(exact, Tensor)
-        tokenizer = policy.encoder.tokenizer
         return tuple(
             TokenDivergence(
-                benchmark=benchmark,
-                problem_id=scored.problem_id,
-                kind=response.kind,
-                response_index=response.index,
-                same_length=response.same_length,
-                tokens=tuple(str(tokenizer.decode([one])) for one in response.ids),
+                **identity(policy, benchmark, scored, response),
                 kl_k3=rounded(k3[row, : len(response.ids)] / self.num_masks),
                 kl_exact=rounded(exact[row, : len(response.ids)] / self.num_masks),
             )

@@ -1,11 +1,10 @@
 """What an audit scores of a policy: given responses, given the picture, none, another's, and without their evidence."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from papo.evaluation.response_scorer import ScoredProblem, ScoringPolicy
+from papo.evaluation.scored_response import ScoredResponse, identity
 from papo.evaluation.token_weights import rounded
 from papo.masking import NoRoom, has_evidence
 from papo.types import IMAGE, ImageMask, PromptGroup
@@ -17,26 +16,15 @@ CONTROL = "control_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViewDrops:
+class ViewDrops(ScoredResponse):
     """What other views than the picture cost one response; one line of grounding.jsonl.
 
     Attributes:
-        benchmark, problem_id: of the problem.
-        kind: "own" (sampled by the policy) or "reference".
-        response_index: of the own response; 0 for a reference.
-        same_length: as of `GivenResponse`.
-        tokens: their texts.
         kl: per token, KL(picture || black picture), nats; empty where blackening changes nothing.
         logprob: log p(response | picture), nats, of all its tokens.
         drops: by view, log p(response | picture) - log p(response | view), nats.
     """
 
-    benchmark: str
-    problem_id: str
-    kind: str
-    response_index: int
-    same_length: bool | None
-    tokens: tuple[str, ...]
     kl: tuple[float, ...]
     logprob: float
     drops: Mapping[str, float]
@@ -52,16 +40,6 @@ class ViewDrops:
         if not self.controls:
             return None
         return self.drops[EVIDENCE] - sum(self.controls) / len(self.controls)
-
-    def to_line(self) -> str:
-        """Returns it as one line of JSON, newline included."""
-        return json.dumps(asdict(self), ensure_ascii=True) + "\n"
-
-    @classmethod
-    def from_line(cls, line: str) -> "ViewDrops":
-        """Reads `to_line` back."""
-        values: dict[str, Any] = json.loads(line)
-        return cls(**{**values, "tokens": tuple(values["tokens"]), "kl": tuple(values["kl"])})
 
 
 def without_evidence(
@@ -90,15 +68,9 @@ def drops_of(policy: ScoringPolicy, benchmark: str, scored: ScoredProblem) -> tu
     """Returns what the other views cost each response to a problem."""
     sums = {view: values.sum(dim=1).tolist() for view, values in scored.logprobs.items()}
     image = sums.pop(IMAGE)
-    tokenizer = policy.encoder.tokenizer
     return tuple(
         ViewDrops(
-            benchmark=benchmark,
-            problem_id=scored.problem_id,
-            kind=response.kind,
-            response_index=response.index,
-            same_length=response.same_length,
-            tokens=tuple(str(tokenizer.decode([one])) for one in response.ids),
+            **identity(policy, benchmark, scored, response),
             kl=rounded(scored.kl[BLANK][row, : len(response.ids)]) if BLANK in scored.kl else (),
             logprob=float(f"{image[row]:.6g}"),
             # Differences of rounded numbers would be all rounding where a view changes little.
