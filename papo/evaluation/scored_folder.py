@@ -1,45 +1,49 @@
 """Scores responses in an evaluation's folder, problem by problem, and goes on where it was."""
 
 import json
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.progress import Advance
-from papo.evaluation.response_scorer import ScoringPolicy
+from papo.evaluation.response_scorer import ResponseScorer, ScoredProblem, ScoringPolicy
+from papo.evaluation.scored_response import ScoredResponse
 from papo.parallel import Ranks
 from papo.storage.files import AppendOnlyFile, write_atomically
 from papo.storage.responses import read_responses
-from papo.types import IMAGE, ProblemSource, ResponseRecord
+from papo.types import IMAGE, ProblemSource, PromptGroup, ResponseRecord
+from papo.views import Item
 
 
-@runtime_checkable
-class Line(Protocol):
-    """What is kept of one response; its line of JSON has `benchmark` and `problem_id`."""
+class Scoring(ABC):
+    """What is scored and kept, e.g. by the perception probe.
 
-    def to_line(self) -> str: ...
-
-
-@runtime_checkable
-class Scoring(Protocol):
-    """What is scored and kept, e.g. the perception probe.
+    Args:
+        scorer: of given responses.
 
     Attributes:
         name: of what is done, for the progress.
         file: where the lines are kept.
-        num_responses: how many of the policy's own responses to a problem it reads.
     """
 
-    name: str
-    file: str
+    name: ClassVar[str]
+    file: ClassVar[str]
+
+    def __init__(self, scorer: ResponseScorer) -> None:
+        self.scorer = scorer
 
     @property
-    def num_responses(self) -> int: ...
+    def num_responses(self) -> int:
+        """How many of the policy's own responses to a problem are read."""
+        return self.scorer.num_responses
 
-    def num_read(self, problems: ProblemSource) -> int: ...
+    def num_read(self, problems: ProblemSource) -> int:
+        """How many problems of a benchmark are looked at, those without a picture included."""
+        return self.scorer.num_read(problems)
 
     def run(
         self,
@@ -49,9 +53,48 @@ class Scoring(Protocol):
         *,
         done: frozenset[str],
         ranks: Ranks,
-    ) -> Iterator[Sequence[Line]]: ...
+    ) -> Iterator[Sequence[ScoredResponse]]:
+        """Yields what is kept of one problem after another; nothing where there is nothing to score.
 
-    def summarize(self, lines: Iterable[str], folder: Path, *, bootstrap_seed: int) -> None: ...
+        Args:
+            policy: as of `ResponseScorer.run`, and so are all others.
+            benchmark: the same.
+            records: the same.
+            done: the same.
+            ranks: the same.
+
+        Raises:
+            RanksDiffer: the ranks do not read the same problems.
+            ValueError: a problem cannot be shown as it should be.
+        """
+        for scored in self.scorer.run(
+            policy,
+            benchmark,
+            records,
+            show=self.show,
+            kl_views=self.compares,
+            done=done,
+            ranks=ranks,
+        ):
+            yield () if scored is None else self.kept(policy, benchmark.key, scored)
+
+    @abstractmethod
+    def show(self, item: Item, policy: ScoringPolicy) -> Mapping[str, PromptGroup]:
+        """The views of a problem that are scored beside the picture."""
+
+    def compares(self, view: str) -> bool:
+        """Whether the KL to this view is computed too."""
+        return True
+
+    @abstractmethod
+    def kept(
+        self, policy: ScoringPolicy, benchmark: str, scored: ScoredProblem
+    ) -> Sequence[ScoredResponse]:
+        """What is kept of the responses to one problem."""
+
+    @abstractmethod
+    def summarize(self, lines: Iterable[str], folder: Path, *, bootstrap_seed: int) -> None:
+        """Writes the summary of what was scored into an evaluation's folder."""
 
 
 def run_scoring(

@@ -6,13 +6,12 @@ vocabulary, and the k3 estimate that training uses, k3 = r - 1 - log r with r = 
 tokens that the policy drew itself; on fixed references it only says what training would see.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from papo.evaluation.benchmark import Benchmark
 from papo.evaluation.probe.report import summarize_probe, write_probe_summary
 from papo.evaluation.probe.token_divergence import TokenDivergence
 from papo.evaluation.response_scorer import (
@@ -21,15 +20,15 @@ from papo.evaluation.response_scorer import (
     ScoredProblem,
     ScoringPolicy,
 )
+from papo.evaluation.scored_folder import Scoring
 from papo.evaluation.scored_response import identity
 from papo.evaluation.token_weights import rounded
 from papo.functional import kl_k3
-from papo.parallel import Ranks
-from papo.types import IMAGE, ImageMask, ProblemSource, PromptGroup, ResponseRecord
+from papo.types import IMAGE, ImageMask, PromptGroup
 from papo.views import MASKED, Item, hide, mask_seed
 
 
-class PerceptionProbe:
+class PerceptionProbe(Scoring):
     """Scores responses against the picture and against a bank of masked pictures.
 
     Args:
@@ -59,13 +58,15 @@ class PerceptionProbe:
             )
         if num_masks < 1:
             raise ValueError(f"the probe needs at least one mask; got {num_masks}. Set num_masks.")
-        self.scorer = ResponseScorer(
-            num_problems=num_problems,
-            num_responses=num_responses,
-            references=references,
-            tokens_per_pass=tokens_per_pass,
-            seed=seed,
-            section="probe",
+        super().__init__(
+            ResponseScorer(
+                num_problems=num_problems,
+                num_responses=num_responses,
+                references=references,
+                tokens_per_pass=tokens_per_pass,
+                seed=seed,
+                section="probe",
+            )
         )
         self.mask = mask
         self.num_masks = num_masks
@@ -73,52 +74,12 @@ class PerceptionProbe:
     name = "probe"
     file = "perception_kl.jsonl"
 
-    @property
-    def num_responses(self) -> int:
-        return self.scorer.num_responses
-
-    def num_read(self, problems: ProblemSource) -> int:
-        """How many problems of a benchmark are looked at, those without a picture included."""
-        return self.scorer.num_read(problems)
-
-    def run(
-        self,
-        policy: ScoringPolicy,
-        benchmark: Benchmark,
-        records: Iterable[ResponseRecord],
-        *,
-        done: frozenset[str],
-        ranks: Ranks,
-    ) -> Iterator[tuple[TokenDivergence, ...]]:
-        """Yields the divergences of one problem after another; none where there is nothing to score.
-
-        Args:
-            policy: as of `ResponseScorer.run`, and so are all others.
-            benchmark: the same.
-            records: the same.
-            done: the same.
-            ranks: the same.
-
-        Raises:
-            RanksDiffer: the ranks do not read the same problems.
-        """
-        for scored in self.scorer.run(
-            policy,
-            benchmark,
-            records,
-            show=self._masked,
-            kl_views=lambda view: True,
-            done=done,
-            ranks=ranks,
-        ):
-            yield () if scored is None else self._divergences(policy, benchmark.key, scored)
-
     def summarize(self, lines: Iterable[str], folder: Path, *, bootstrap_seed: int) -> None:
         """Writes the summary of what was scored into an evaluation's folder."""
         scored = map(TokenDivergence.from_line, lines)
         write_probe_summary(summarize_probe(scored, bootstrap_seed=bootstrap_seed), folder)
 
-    def _masked(self, item: Item, policy: ScoringPolicy) -> dict[str, PromptGroup]:
+    def show(self, item: Item, policy: ScoringPolicy) -> dict[str, PromptGroup]:
         group = item.encoded(policy)
         return {
             f"{MASKED}_{index}": hide(
@@ -127,7 +88,7 @@ class PerceptionProbe:
             for index in range(self.num_masks)
         }
 
-    def _divergences(
+    def kept(
         self, policy: ScoringPolicy, benchmark: str, scored: ScoredProblem
     ) -> tuple[TokenDivergence, ...]:
         image = scored.logprobs[IMAGE]

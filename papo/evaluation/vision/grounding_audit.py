@@ -1,20 +1,19 @@
 """The audit of what a policy grounds, in an evaluation's folder: grounding.jsonl, then one row and one page."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from papo.evaluation.benchmark import Benchmark
-from papo.evaluation.response_scorer import Reference, ResponseScorer, ScoringPolicy
+from papo.evaluation.response_scorer import Reference, ResponseScorer, ScoredProblem, ScoringPolicy
+from papo.evaluation.scored_folder import Scoring
 from papo.evaluation.vision.grounding import measure_grounding
 from papo.evaluation.vision.grounding_report import write_grounding
 from papo.evaluation.vision.scored_views import BLANK, ViewDrops, drops_of, without_evidence
-from papo.parallel import Ranks
 from papo.storage.responses import read_responses
-from papo.types import IMAGE, ImageMask, ProblemSource, PromptGroup, ResponseRecord
+from papo.types import IMAGE, ImageMask, PromptGroup
 from papo.views import Item, View, changed_fraction
 
 
-class GroundingAudit:
+class GroundingAudit(Scoring):
     """How much of what a policy gets right it saw; what the numbers are stands in `papo.evaluation.grounding_measures`.
 
     Args:
@@ -59,13 +58,15 @@ class GroundingAudit:
                 "a log-probability is negative, so a floor of it that is not would leave nothing; got "
                 f"{noise_floor}. Set audit.noise_floor, or null for none."
             )
-        self.scorer = ResponseScorer(
-            num_problems=num_problems,
-            num_responses=num_responses,
-            references=references,
-            tokens_per_pass=tokens_per_pass,
-            seed=seed,
-            section="audit",
+        super().__init__(
+            ResponseScorer(
+                num_problems=num_problems,
+                num_responses=num_responses,
+                references=references,
+                tokens_per_pass=tokens_per_pass,
+                seed=seed,
+                section="audit",
+            )
         )
         self.views = {name: view for name, view in views.items() if view.name != IMAGE}
         self.evidence = evidence
@@ -73,48 +74,15 @@ class GroundingAudit:
         self.num_controls = num_controls
         self.noise_floor = noise_floor
 
-    @property
-    def num_responses(self) -> int:
-        return self.scorer.num_responses
+    def compares(self, view: str) -> bool:
+        return view == BLANK
 
-    def num_read(self, problems: ProblemSource) -> int:
-        """How many problems of a benchmark are looked at, those without a picture included."""
-        return self.scorer.num_read(problems)
+    def kept(
+        self, policy: ScoringPolicy, benchmark: str, scored: ScoredProblem
+    ) -> tuple[ViewDrops, ...]:
+        return drops_of(policy, benchmark, scored)
 
-    def run(
-        self,
-        policy: ScoringPolicy,
-        benchmark: Benchmark,
-        records: Iterable[ResponseRecord],
-        *,
-        done: frozenset[str],
-        ranks: Ranks,
-    ) -> Iterator[tuple[ViewDrops, ...]]:
-        """Yields what other views cost the responses of one problem after another.
-
-        Args:
-            policy: as of `ResponseScorer.run`, and so are all others.
-            benchmark: the same.
-            records: the same.
-            done: the same.
-            ranks: the same.
-
-        Raises:
-            RanksDiffer: the ranks do not read the same problems.
-            ValueError: a box is not four whole numbers.
-        """
-        for scored in self.scorer.run(
-            policy,
-            benchmark,
-            records,
-            show=self._shown,
-            kl_views=lambda view: view == BLANK,
-            done=done,
-            ranks=ranks,
-        ):
-            yield () if scored is None else drops_of(policy, benchmark.key, scored)
-
-    def _shown(self, item: Item, policy: ScoringPolicy) -> dict[str, PromptGroup]:
+    def show(self, item: Item, policy: ScoringPolicy) -> dict[str, PromptGroup]:
         """A view that changes nothing of a problem is left out of it: its drop would be a 0 that says nothing."""
         found = {
             view.name: prompt
