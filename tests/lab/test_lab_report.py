@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -16,7 +17,7 @@ from papo.lab import (
     summarize_grades,
 )
 from papo.lab.grading import Grade, write_response
-from papo.lab.report import PROMPTS_AT_ONCE
+from papo.lab.report import PROMPTS_AT_ONCE, EncodedPrompts, LabHeldOut
 from papo.parallel import Ranks
 from papo.statistics import bootstrap_mean
 from papo.types import PromptGroup, Responses
@@ -154,6 +155,54 @@ def test_the_evaluation_reads_in_chunks_with_their_own_noise():
     again = FakeEngine()
     evaluate(PROMPTS_AT_ONCE + 3, engine=again)
     assert again.seeds == engine.seeds
+
+
+def test_a_run_encodes_its_held_out_problems_once_and_finds_the_same():
+    held_out = LabHeldOut(
+        sets=held_out_sets(zipf_exponent=1.0, difficulty=0.0, size=3),
+        num_problems=3,
+        num_responses=2,
+        seed=5,
+    )
+    policy, engine = FakePolicy(), FakeEngine()
+    first, second = (held_out.evaluate(policy, engine, ranks=Ranks()) for _ in range(2))
+    assert policy.batches == [3, 3]
+    assert engine.seeds[:2] == engine.seeds[2:]
+    assert (
+        first
+        == second
+        == evaluate_lab(
+            FakePolicy(),
+            FakeEngine(),
+            held_out.sets,
+            num_problems=3,
+            num_responses=2,
+            seed=5,
+            ranks=Ranks(),
+        )
+    )
+    other = FakePolicy()
+    held_out.evaluate(other, engine, ranks=Ranks())
+    assert other.batches == [3, 3]
+
+
+def test_prompts_beyond_the_memory_are_encoded_anew():
+    class OfOnePatch(FakePolicy):
+        def encode(self, problems):
+            return tuple(
+                replace(group, patches=torch.zeros(1, 1), pictures=())
+                for group in super().encode(problems)
+            )
+
+    policy = OfOnePatch()
+    sets = held_out_sets(zipf_exponent=1.0, difficulty=0.0, size=3)
+    prompts = EncodedPrompts(policy, sets, most_bytes=9)
+    name = next(iter(sets))
+    read = [prompts.read(name, (2, 0, 1)) for _ in range(2)]
+    assert policy.batches == [3, 1]
+    assert [[group.problem.id for group in groups] for groups in read] == [
+        [sets[name][index].id for index in (2, 0, 1)]
+    ] * 2
 
 
 def test_a_set_that_is_too_small_is_refused():
