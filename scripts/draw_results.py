@@ -36,7 +36,7 @@ def main() -> int:
         for name, figure in figures.items():
             text = (folder / f"{figure['page']}.md").read_text("utf-8")
             panels = [panel_of(text, **panel) for panel in figure["panels"]]
-            write_atomically(folder / f"{name}.svg", as_file(forest_plot(panels), width=520))
+            write_atomically(folder / f"{name}.svg", as_file(forest_plot(panels), width=340))
             print("Wrote", folder / f"{name}.svg")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

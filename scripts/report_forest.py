@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the SVG file")
     arguments = parser.parse_args()
     try:
-        write_atomically(arguments.output, as_file(forest_plot(_panels(arguments)), width=520))
+        write_atomically(arguments.output, as_file(forest_plot(_panels(arguments)), width=340))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

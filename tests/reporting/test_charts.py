@@ -227,6 +227,16 @@ def test_a_chart_alone_is_a_file_with_colours_of_its_own():
     assert "--series-1" in style
 
 
+def test_charts_of_a_file_stand_two_in_a_row():
+    chart = dot_chart("t", [row("a", Dot(value=1.0))], ["x"], along="x")
+    root = ElementTree.fromstring(as_file([chart] * 3, width=300))
+    parts = root.findall("{http://www.w3.org/2000/svg}svg")
+    height = int(parts[0].get("height"))
+    places = [(int(one.get("x")), int(one.get("y"))) for one in parts]
+    assert places == [(0, 0), (316, 0), (0, height + 16)]
+    assert (root.get("width"), root.get("height")) == ("616", str(2 * height + 16))
+
+
 def test_a_file_is_read_as_a_page_is(browser, tmp_path):
     """Its titles and legends have the font and the colours of the drawing, and nothing is cut off."""
     rows = [row("a name", Dot(value=1.0), Dot(value=2.0))]

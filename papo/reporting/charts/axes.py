@@ -27,6 +27,7 @@ _LOWEST, _HIGHEST = -1e300, 1e300  # so that differences are finite numbers too
 _DECADES = 6
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 _LETTER = 6.6  # pixels, mean width of a letter of the text of a chart
+_BESIDE = 2  # charts of a file in one row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,13 +188,16 @@ class Chart:
 
 
 def as_file(charts: Sequence[Chart], *, width: int = 420) -> str:
-    """Returns charts side by side as one SVG file, which has colours of its own.
+    """Returns charts as one SVG file, two beside each other, which has colours of its own.
+
+    More would be scaled down to where a page has room, and their letters with them.
 
     Args:
         charts: at least one.
         width: of each, pixels, texts beside the drawing included.
     """
-    title_height, row = 24, 18
+    title_height, row, gap = 24, 18, 16
+    columns = min(_BESIDE, len(charts))
     height = max(
         title_height + sum(chart.margins[2:]) + chart.height + row * len(chart.legend)
         for chart in charts
@@ -225,7 +229,8 @@ def as_file(charts: Sequence[Chart], *, width: int = 420) -> str:
                 ),
                 *legend,
                 class_="plot",
-                x=number * (width + 16),
+                x=number % columns * (width + gap),
+                y=number // columns * (height + gap),
                 width=width,
                 height=height,
             )
@@ -236,8 +241,8 @@ def as_file(charts: Sequence[Chart], *, width: int = 420) -> str:
             element("style", Markup(_alone_style())),
             *parts,
             xmlns="http://www.w3.org/2000/svg",
-            width=len(charts) * (width + 16),
-            height=height,
+            width=columns * (width + gap) - gap,
+            height=math.ceil(len(charts) / columns) * (height + gap) - gap,
             class_="plot",
             role="img",
             aria_label="; ".join(chart.spoken for chart in charts),
