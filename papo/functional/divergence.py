@@ -166,8 +166,12 @@ def estimate_divergence(
 
 
 def _with_gradient(
-    value: Tensor, p_logprobs: Tensor, towards_p: Tensor, q_logprobs: Tensor, towards_q: Tensor
-) -> Tensor:
+    value: LogProbs,
+    p_logprobs: LogProbs,
+    towards_p: LogProbs,
+    q_logprobs: LogProbs,
+    towards_q: LogProbs,
+) -> Float[Tensor, "rollout token"]:
     """`value` without its own gradient, plus the stated coefficients on grad log p and grad log q."""
     p_step = towards_p * (p_logprobs - p_logprobs.detach())
     q_step = towards_q * (q_logprobs - q_logprobs.detach())

@@ -19,6 +19,9 @@ from torch.autograd.function import once_differentiable
 
 from papo.functional.head_precision import HeadPrecision
 
+Logits = Float[Tensor, "row vocab"]
+"""Of some rows; or log p, or p."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenStatistics:
@@ -109,27 +112,29 @@ def _chunks(num_rows: int, chunk_size: int) -> Iterator[slice]:
 
 
 def _logits(
-    hidden: Tensor,
-    weight: Tensor,
-    banned_ids: Tensor | None,
+    hidden: Float[Tensor, "row hidden"],
+    weight: Float[Tensor, "vocab hidden"],
+    banned_ids: Int[Tensor, " banned"] | None,
     temperature: float,
     precision: HeadPrecision,
-) -> Tensor:
-    """Tempered logits [row vocab]; -inf at banned ids. `weight` is an operand already."""
+) -> Logits:
+    """Tempered; -inf at banned ids. `weight` is an operand already."""
     logits = precision.matmul(precision.operand(hidden), weight.t())
     if temperature != 1.0:
         logits /= temperature
     return logits if banned_ids is None else logits.index_fill_(1, banned_ids, -torch.inf)
 
 
-def _target_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+def _target_logprobs(logits: Logits, targets: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
     """log p(target); overwrites the logits, so that one [row vocab] buffer is all there is."""
     logits.sub_(logits.amax(1, keepdim=True))
     picked = logits.gather(1, targets[:, None]).squeeze(1)
     return picked - logits.exp_().sum(1).log_()
 
 
-def _distribution(logits: Tensor, banned_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+def _distribution(
+    logits: Logits, banned_ids: Int[Tensor, " banned"] | None
+) -> tuple[Logits, Logits]:
     """log p, in the memory of the logits, and p.
 
     log p is 0 instead of -inf at banned ids: p is exactly 0 there, and 0 * -inf would be NaN.
@@ -142,25 +147,27 @@ def _distribution(logits: Tensor, banned_ids: Tensor | None) -> tuple[Tensor, Te
     return (log_p if banned_ids is None else log_p.index_fill_(1, banned_ids, 0.0)), p
 
 
-def _pick(log_p: Tensor, targets: Tensor, banned_ids: Tensor | None) -> Tensor:
+def _pick(
+    log_p: Logits, targets: Int[Tensor, " row"], banned_ids: Int[Tensor, " banned"] | None
+) -> Float[Tensor, " row"]:
     picked = log_p.gather(1, targets[:, None]).squeeze(1)
     if banned_ids is None:
         return picked
     return picked.masked_fill(torch.isin(targets, banned_ids), -torch.inf)
 
 
-def _row_dot(left: Tensor, right: Tensor) -> Tensor:
+def _row_dot(left: Logits, right: Logits) -> Float[Tensor, " row"]:
     """Sum over the vocabulary of left * right, without the product in memory."""
     return torch.bmm(left[:, None, :], right[:, :, None]).flatten()
 
 
 def _log_p_gradient(
-    p: Tensor,
-    log_p: Tensor,
-    targets: Tensor,
-    grad_logprob: Tensor | None,
-    grad_entropy: Tensor | None,
-) -> Tensor:
+    p: Logits,
+    log_p: Logits,
+    targets: Int[Tensor, " row"],
+    grad_logprob: Float[Tensor, " row"] | None,
+    grad_entropy: Float[Tensor, " row"] | None,
+) -> Logits:
     """d/dz of grad_logprob * log p(target) + grad_entropy * H[p], z the tempered logits.
 
     d log p(t) / dz_j = 1[j=t] - p_j;  dH/dz_j = -p_j (log p_j + H). Overwrites log_p (and returns it)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Bool
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -32,7 +33,9 @@ class ScoringShape:
     pictures: tuple[tuple[PictureLayout, ...], ...]
 
     @classmethod
-    def of(cls, groups: Sequence[PromptGroup], response_mask: Tensor) -> "ScoringShape":
+    def of(
+        cls, groups: Sequence[PromptGroup], response_mask: Bool[Tensor, "rollout token"]
+    ) -> "ScoringShape":
         """The shape of a call of `Policy.score`."""
         lengths = response_mask.sum(dim=1).tolist()
         num_responses = len(lengths) // len(groups)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from papo.types import PromptGroup, Responses, Rewards
@@ -51,7 +52,7 @@ class Draft:
         assert len(groups) == len(self.prompts), "prompts of other ranks are read again first"
         return groups
 
-    def mean_accuracies(self) -> Tensor:
+    def mean_accuracies(self) -> Float[Tensor, " prompt"]:
         """The share of correct responses of each group."""
         return self.rewards.correct.float().reshape(len(self.prompts), -1).mean(dim=1)
 
@@ -82,7 +83,7 @@ class Draft:
         )
 
 
-def select_responses(responses: Responses, rows: Tensor) -> Responses:
+def select_responses(responses: Responses, rows: Int[Tensor, " row"]) -> Responses:
     """The responses at some rows, in that order."""
     return Responses(
         ids=responses.ids[rows],

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from papo.parallel import NoSharding, Sharding
@@ -46,7 +47,9 @@ class SecondLook:
         self.microbatches = microbatches
         self.sharding = sharding
 
-    def __call__(self, own: Draft, advantages: Tensor, fillers: int) -> RolloutBatch:
+    def __call__(
+        self, own: Draft, advantages: Float[Tensor, " rollout"], fillers: int
+    ) -> RolloutBatch:
         """Returns the groups that are this rank's to train, scored.
 
         Args:
@@ -94,8 +97,13 @@ class SecondLook:
         }
 
     def _score_view(
-        self, groups: Sequence[PromptGroup], ids: Tensor, mask: Tensor, *, view: str
-    ) -> Tensor:
+        self,
+        groups: Sequence[PromptGroup],
+        ids: Int[Tensor, "rollout token"],
+        mask: Bool[Tensor, "rollout token"],
+        *,
+        view: str,
+    ) -> Float[Tensor, "rollout token"]:
         """log pi(o_t | q, view) alone: one forward pass."""
         return self.policy.score(groups, ids, mask, views=(view,))[view].logprobs
 

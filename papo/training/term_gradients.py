@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from papo.objective import ClippedSurrogate, Objective, TermPull, term_pulls
@@ -147,7 +148,7 @@ def _numbers(
     objective: Objective,
     pulls: Mapping[str, TermPull],
     scores: TokenScores,
-    mask: Tensor,
+    mask: Bool[Tensor, "rollout token"],
 ) -> dict[str, float]:
     numbers = dict.fromkeys(column_names(objective, policy), math.nan)
     surrogate = next(
