@@ -6,7 +6,6 @@ rules, and what the tables show; --page FILE puts the tables below its headings 
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from statistics import median, quantiles
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from papo.commands.check_run import shipped_detector
-from papo.reporting.markdown_text import markdown_table
+from papo.reporting.markdown_text import markdown_table, replaced_table
 from papo.statistics import LOST_FORM, PERCEPTION_KL, Collapse, judge_collapse, wilson_interval
 from papo.storage.files import write_atomically
 from papo.storage.tables import read_numbers
@@ -100,7 +99,7 @@ def main() -> int:
         if arguments.page:
             text = arguments.page.read_text("utf-8")
             for title, table in tables.items():
-                text = replaced(text, title, table)
+                text = replaced_table(text, title, table)
             write_atomically(arguments.page, text)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -108,15 +107,6 @@ def main() -> int:
     for title, table in tables.items():
         print(f"### {title}\n\n{table}\n")
     return 0
-
-
-def replaced(text: str, title: str, table: str) -> str:
-    """Puts a table in place of the first one below a heading of a page."""
-    pattern = rf"(^#+ {title}$(?:(?!^#).*\n)*?)(?:^\|.*\n)+"
-    text, count = re.subn(pattern, lambda found: f"{found[1]}{table}\n", text, flags=re.MULTILINE)
-    if count != 1:
-        raise ValueError(f"the page has one heading {title!r} with a table below; got {count}")
-    return text
 
 
 def measured(folder: Path) -> Iterable[Measured]:

@@ -1,5 +1,6 @@
 """Text from outside that stays text in Markdown."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -24,3 +25,16 @@ def markdown_table(
     return "\n".join(
         "| " + " | ".join(map(markdown_text, line)) + " |" for line in (columns, rule, *rows)
     )
+
+
+def replaced_table(text: str, heading: str, table: str) -> str:
+    """Returns a page with a table in place of the first one below a heading.
+
+    Raises:
+        ValueError: the page has no such heading with a table, or several.
+    """
+    pattern = rf"(^#+ {re.escape(heading)}$(?:(?!^#).*\n)*?)(?:^\|.*\n)+"
+    text, count = re.subn(pattern, lambda found: f"{found[1]}{table}\n", text, flags=re.MULTILINE)
+    if count != 1:
+        raise ValueError(f"the page has one heading {heading!r} with a table below; got {count}")
+    return text

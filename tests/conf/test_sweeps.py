@@ -121,6 +121,11 @@ ARMS = {
         "papo_g_entropy": (0.05, 0.05, 0.0, {"entropy": "exact", "masked_policy": "old"}),
         "papo_g_double_entropy": (0.1, 0.12, 0.12, {"masked_policy": "current"}),
     },
+    "lab_safeguard": {
+        "grpo": (0.0, 0.0, 0.0, {"masked_policy": "old"}),
+        "papo_g_entropy": (0.05, 0.05, 0.0, {"entropy": "exact", "perception_estimator": "k3"}),
+        "papo_jsd": (0.3, 0.05, 0.0, {"entropy": "exact", "perception_estimator": "jsd"}),
+    },
     "lab_method": {
         "grpo": (0.0, 0.0, 0.0, G),
         "grpo_double_entropy": (0.0, 0.12, 0.12, G),

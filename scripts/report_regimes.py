@@ -1,0 +1,92 @@
+"""What each arm is worth in several regimes, against one of them: python scripts/report_regimes.py RUNS [RUNS ...]
+
+RUNS are folders of sweeps, one per regime (few answers known, another world), whose arms were run with the same seeds.
+Each gives a row per arm: differences from the baseline paired by seed, in points with 95 % t intervals, how many runs
+collapsed (papo.statistics.COLLAPSE_RULE), and what a safeguard did in how many of them. --page FILE puts the table below
+its heading "Against GRPO"; docs/results/lab_safeguard.md is one. Nothing but files is read.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+# A clone that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from papo.analysis.sweeps.cells import collapsed_cell, mean_cell, points
+from papo.analysis.sweeps.comparison import SweepSummary, summarize_sweep
+from papo.reporting.markdown_text import markdown_table, replaced_table
+from papo.storage.files import write_atomically
+from papo.storage.sweep_runs import SweepRun, read_sweep
+
+MEASURES = {
+    "accuracy_curve": "mean over all rollouts",
+    "accuracy, training prior": "training prior",
+    "accuracy, counter-prior": "counter-prior",
+}
+FACTOR, RETURNED = "safeguard/factor", "safeguard/returned_to"
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS")
+    parser.add_argument("--baseline", default="grpo", help="arm (default: grpo)")
+    parser.add_argument("--page", type=Path, help="of Markdown, whose table is replaced")
+    arguments = parser.parse_args()
+    try:
+        table = table_of(arguments.folders, arguments.baseline)
+        if page := arguments.page:
+            text = replaced_table(page.read_text("utf-8"), "Against GRPO", table)
+            write_atomically(page, text)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table)
+    return 0
+
+
+def table_of(folders: Sequence[Path], baseline: str) -> str:
+    """A row per regime and arm, the baseline of a regime first."""
+    rows = [
+        row
+        for folder in folders
+        for row in rows_of(folder.name, summarize_sweep(read_sweep(folder), baseline=baseline))
+    ]
+    columns = ["", "seeds", *MEASURES.values(), "collapsed", "steered", "went back"]
+    return markdown_table(columns, rows, texts=1)
+
+
+def rows_of(regime: str, summary: SweepSummary) -> Iterable[list[str]]:
+    """The rows of one regime."""
+    for arm in summary.arms:
+        name = f"{regime}: {arm}" + ", itself" * (arm == summary.baseline)
+        runs = summary.sweep.of_arm(arm)
+        worth = [cell(summary, arm, measure) for measure in MEASURES]
+        yield [name, str(len(runs)), *worth, collapsed_cell(summary.signs[arm]), *acted(runs)]
+
+
+def cell(summary: SweepSummary, arm: str, measure: str) -> str:
+    """The difference from the baseline; of the baseline itself, its mean."""
+    score, tested = summary.scores[arm].get(measure), summary.comparisons[arm].get(measure)
+    if tested is not None:
+        found = tested.difference
+        return points(found.value, found.interval, number=found.number)
+    if score is not None and arm == summary.baseline:
+        return mean_cell(measure, score.mean, score.interval, number=len(score.values))
+    return ""
+
+
+def acted(runs: Sequence[SweepRun]) -> tuple[str, str]:
+    """In how many runs a safeguard held something back, and in how many it went back to a checkpoint."""
+    factors = [run.curves[FACTOR] for run in runs if FACTOR in run.curves]
+    if not factors:
+        return "", ""
+    back = [any(map(math.isfinite, run.curves.get(RETURNED, ()))) for run in runs]
+    return str(sum(min(one) < 1 for one in factors)), str(sum(back))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

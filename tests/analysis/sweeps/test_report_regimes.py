@@ -1,0 +1,63 @@
+"""Arms of several regimes against one of them, in one table."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from analysis.sweeps.test_sweep_report import lab_evaluation, write_run
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "report_regimes.py"
+NAN = float("nan")
+
+
+@pytest.fixture
+def script():
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture
+def regimes(tmp_path):
+    """Two regimes; the safeguard held one run back and took another to a checkpoint as well."""
+    for regime, gain in (("few", 0.1), ("all", 0.0)):
+        for seed, accuracy in ((1, 0.5), (2, 0.6)):
+            write_run(
+                tmp_path / regime / "grpo" / f"seed_{seed}", arm="grpo", seed=seed,
+                accuracies=[accuracy] * 4, evaluation=lab_evaluation(accuracy, 0.2),
+            )  # fmt: skip
+            worth = accuracy + gain + 0.01 * seed
+            held, back = (0.5, 2.0) if seed == 1 else (1.0, NAN)
+            write_run(
+                tmp_path / regime / "papo" / f"seed_{seed}", arm="papo", seed=seed,
+                accuracies=[worth] * 4, evaluation=lab_evaluation(worth, 0.2),
+                columns={"safeguard/factor": [1, 1, held, 1], "safeguard/returned_to": [NAN, NAN, back, NAN]},
+            )  # fmt: skip
+    return [tmp_path / "few", tmp_path / "all"]
+
+
+def test_each_regime_has_its_baseline_and_paired_differences(script, regimes):
+    lines = script["table_of"](regimes, "grpo").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[0] for row in rows] == [
+        "few: grpo, itself", "few: papo", "all: grpo, itself", "all: papo",
+    ]  # fmt: skip
+    # 0.11 and 0.12: mean 11.5, 12.7 * 0.5 to either side.
+    assert rows[1][2:5] == ["+11.5 [+5.1, +17.9]"] * 3
+    assert rows[0][2].startswith("55.0 [")
+    assert rows[1][5:] == ["0 of 2 [0, 66]", "1", "1"]
+    assert rows[0][6:] == ["", ""]
+
+
+def test_the_table_takes_its_place_on_a_page(script, regimes, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("# P\n\n### Against GRPO\n\nWords.\n\n| old |\n| --- |\n| 1 |\n\nMore.\n")
+    arguments = [str(SCRIPT), *map(str, regimes), "--page", str(page)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert script["main"]() == 0
+    text = page.read_text()
+    assert "| old |" not in text
+    assert "Words.\n\n|  | seeds |" in text
+    assert text.endswith("\n\nMore.\n")
+    page.write_text("no heading\n")
+    assert script["main"]() == 1
+    assert "one heading 'Against GRPO'" in capsys.readouterr().err
