@@ -83,13 +83,14 @@ class Ahead:
     def begin(self, engine: RolloutEngine, step: int, position: int) -> None:
         """Has the responses of the rollout after number `step` begun, with the weights that the engine has now.
 
+        After the run's last rollout too: it may be made longer, and these weights are then gone.
+
         Args:
             engine: writes them.
             step: the rollout that the policy is about to learn from.
             position: in the stream of problems, of the next one's first prompt.
         """
-        # Of the last rollout nothing comes after.
-        if not self.rollouts or step + 1 >= self.settings.num_rollouts:
+        if not self.rollouts:
             return
         assert isinstance(engine, EngineAhead), "check_ahead refuses engines that cannot"
         count = self.settings.prompts_per_rollout
@@ -106,12 +107,12 @@ class Ahead:
         """Waits for the responses of a rollout: before this, the engine must be given no other weights.
 
         Raises:
-            Exception: as of the engine.
+            Exception: as of the engine, unless the run is over and does not learn from them.
         """
         if (written := self._written.get(step)) is None:
             return
         written.wait()
-        if written.error is not None:
+        if written.error is not None and step < self.settings.num_rollouts:
             raise written.error
 
     def sample(

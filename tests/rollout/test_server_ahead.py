@@ -125,10 +125,11 @@ def whole(served_policy, tmp_path_factory):
     return folder / "run", versions, running.version
 
 
-def test_responses_come_from_the_weights_one_rollout_before_and_none_past_the_last(whole):
+def test_responses_come_from_the_weights_one_rollout_before(whole):
     folder, versions, version = whole
     # The first rollout is made as ever, with the weights that then write the second.
-    assert versions == [version for version in "0012" for _ in range(NUM_PROMPTS)]
+    # The last weights but one write those of a rollout that a longer run would have next.
+    assert versions == [version for version in "00123" for _ in range(NUM_PROMPTS)]
     assert ages(folder) == [0.0, 1.0, 1.0, 1.0]
     for row in (found := rows(folder)):
         assert float(row["policy/ratio_mean"]) == pytest.approx(1.0, abs=1e-6)
@@ -158,7 +159,7 @@ def test_the_policy_learns_while_the_server_writes(server, tmp_path, monkeypatch
         return answer()
 
     only_at(server, 0, held)
-    done = run(server, tmp_path / "run", num_rollouts=2)
+    done = run(server, tmp_path / "run", num_rollouts=1)
     assert done.code == 0, done.stderr
     assert len(asked) == 2 * NUM_PROMPTS
 
@@ -176,7 +177,17 @@ def test_a_run_that_was_saved_with_responses_goes_on_to_the_bit(
         done = resume(tmp_path / "run", other)
         assert done.code == 0, done.stderr
     # The third rollout was in the checkpoint.
-    assert versions == ["2"] * NUM_PROMPTS
+    assert versions == [version for version in "23" for _ in range(NUM_PROMPTS)]
+    assert_same_run(tmp_path / "run", whole[0])
+
+
+def test_a_finished_run_that_is_made_longer_is_the_longer_run(server, whole, tmp_path):
+    versions = asked_for_training(server)
+    assert run(server, tmp_path / "run", num_rollouts=2).code == 0
+    done = resume(tmp_path / "run", server, "training.num_rollouts=4")
+    assert done.code == 0, done.stderr
+    # The third rollout was in the checkpoint that the run ended with.
+    assert versions == [version for version in "00123" for _ in range(NUM_PROMPTS)]
     assert_same_run(tmp_path / "run", whole[0])
 
 

@@ -1,14 +1,17 @@
 """One step ahead with the policy as the engine: whose responses a rollout has, and what a checkpoint holds of them."""
 
+import csv
 from copy import deepcopy
 from functools import partial
 
 import pytest
 import torch
-from lab_module import NUM_RESPONSES, lab_module, parameters, train
+from lab_module import NUM_RESPONSES, lab_module, train
 from test_agreement import mixed
 
 from papo.rollout import SharedPrefillSampler, check_ahead
+from papo.training.checkpoints import RolloutCheckpoint, checkpoint_path
+from papo.types import Begun
 
 
 def ahead(folder, **settings):
@@ -86,22 +89,44 @@ def test_a_state_has_the_responses_that_are_to_be_learned_from(tmp_path):
     assert other.ahead.state(1) is None
 
 
-def test_nothing_is_sampled_past_the_last_rollout(tmp_path, monkeypatch):
-    calls, sample = [], SharedPrefillSampler.sample
+@pytest.mark.parametrize("rollouts_ahead", [0, 1])
+def test_a_finished_run_that_is_made_longer_is_the_run_that_was_begun_so_long(
+    tmp_path, rollouts_ahead
+):
+    def run(folder, num_rollouts, checkpoint=None):
+        folder.mkdir(exist_ok=True)
+        module = lab_module(folder, num_rollouts=num_rollouts)
+        module.collector.ahead.rollouts = rollouts_ahead
+        saving = RolloutCheckpoint(every_rollouts=10, keep_last=1)
+        trained = train(module, folder, saving, checkpoint=checkpoint)
+        # When training is over nothing is kept.
+        assert module.collector.ahead.state(num_rollouts) is None
+        with (folder / "metrics.csv").open() as file:
+            return trained, list(csv.DictReader(file))
 
-    def counted(self, groups, *arguments):
-        calls.append(len(groups))
-        return sample(self, groups, *arguments)
+    weights, rows = run(tmp_path / "whole", 4)
+    run(tmp_path / "run", 2)
+    end = checkpoint_path(tmp_path / "run" / "checkpoints", 2)
+    again, later = run(tmp_path / "longer", 4, checkpoint=end)
+    assert later == rows[2:]
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    ages = ["0.0", "1.0", "1.0", "1.0"] if rollouts_ahead else [None] * 4
+    assert [row.get("rollout/age") for row in rows] == ages
 
-    monkeypatch.setattr(SharedPrefillSampler, "sample", counted)
-    module = ahead(tmp_path, num_rollouts=3)
-    before = parameters(module.policy_module.policy)
-    after = train(module, tmp_path)
-    assert calls == [4, 4, 4]
-    assert module.last_step.metrics["rollout/age"] == 1.0
-    assert any(not torch.equal(before[name], value) for name, value in after.items())
-    # When training is over nothing is kept.
-    assert module.collector.ahead.state(2) is None
+
+def test_what_could_not_be_written_past_the_last_rollout_ends_no_run(tmp_path):
+    def fails():
+        raise ConnectionError("away")
+
+    collector = ahead(tmp_path, num_rollouts=2).collector
+    begun = Begun(finish=fails, stop=lambda: None)
+    collector.engine.begin = lambda *_: begun
+    collector.ahead.begin(collector.engine, 1, 0)
+    collector.ahead.wait(2)
+    assert collector.ahead.state(2) is None
+    collector.ahead.begin(collector.engine, 0, 0)
+    with pytest.raises(ConnectionError, match="away"):
+        collector.ahead.wait(1)
 
 
 def test_an_engine_that_cannot_answer_later_is_refused():
