@@ -1,5 +1,6 @@
 """Runs a function on the ranks of a small run: processes forked from one that has imported everything."""
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -81,6 +82,8 @@ def _be_rank(pipe, function, arguments, rank, size, port):
     from papo.machine.signals import interruptible
     from papo.parallel import joined, world_of
 
+    # A collection would look at, and so copy, every page of what was imported.
+    gc.freeze()
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank),
