@@ -211,6 +211,28 @@ def test_tiles_of_another_size_than_the_model_reads_are_refused():
         )
 
 
+def test_pixels_of_a_tile_behind_its_last_whole_patch_are_left_out_as_the_tower_leaves_them_out():
+    # As of SmolVLM2 2.2B, whose tiles of 384 pixels hold 27 patches of 14.
+    policy = tiny_policy("smolvlm")
+    config, encoder = policy.model.config, policy.encoder
+    config.vision_config.image_size = 58
+    torch.manual_seed(0)
+    model = type(policy.model)(config).eval()
+    processor = type(encoder.image_processor)(
+        size={"longest_edge": 116}, max_image_size={"longest_edge": 58}
+    )
+    pictures = type(encoder.family_pictures)(processor, encoder.tokenizer, config)
+    image = noise_image(100, 60)
+    patches, [layout] = pictures.process([image])
+    assert (layout.num_tiles, layout.num_patches) == (5, 5 * 16)
+    pixels = processor(images=[image], return_tensors="pt")["pixel_values"]
+    assert pixels.shape[-2:] == (58, 58)
+    with torch.no_grad():
+        own = type(policy.adapter)(model).vision_features(patches, [layout]).tokens
+        expected = model.model.get_image_features(pixel_values=pixels, return_dict=True)
+    torch.testing.assert_close(own, torch.cat(list(expected.pooler_output)).flatten(0, -2))
+
+
 def test_the_check_reads_a_configuration_and_allocates_nothing(tmp_path):
     policy = tiny_policy()
     policy.model.config.save_pretrained(tmp_path)  # a configuration, no weights

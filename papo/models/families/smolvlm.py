@@ -103,6 +103,7 @@ class SmolVLMPictures(FamilyPictures):
     def __init__(self, processor: Any, tokenizer: Any, config: Any) -> None:
         super().__init__(processor, tokenizer, config)
         self.tile, self.tile_pixels = one_tile(config), int(config.vision_config.image_size)
+        self.read_pixels = self.tile.rows * int(config.vision_config.patch_size)
         if processor.max_image_size["longest_edge"] != self.tile_pixels:
             raise ValueError(
                 f"the image processor makes tiles of {processor.max_image_size['longest_edge']} pixels, and the model "
@@ -153,7 +154,9 @@ class SmolVLMPictures(FamilyPictures):
         ]
         pictures = tuple(self.layout(image.height, image.width) for image in images)
         assert [each.num_tiles for each in pictures] == [len(each) for each in tiles]
-        return cut_tiles(torch.cat(tiles), self.tile), pictures
+        # The tower reads whole patches; what is left of a tile behind its last one (2.2B: 6 of 384 pixels) it never sees.
+        read = torch.cat(tiles)[..., : self.read_pixels, : self.read_pixels]
+        return cut_tiles(read, self.tile), pictures
 
     def prompt_ids(self, picture: PictureLayout) -> list[int]:
         # It begins and ends with a special token, so that it is cut into the same tokens in any text.
