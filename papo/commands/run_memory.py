@@ -10,6 +10,7 @@ from papo.commands.building import instantiate
 from papo.commands.constructors import CONF
 from papo.models import check_model, meta_model
 from papo.models.families import family_of
+from papo.models.scoring import BackendChoice
 from papo.parallel import Ranks
 from papo.training import RunMemory, TrainingSettings, recomputes
 from papo.training.microbatches import (
@@ -48,7 +49,7 @@ def run_memory(
         prompt_tokens: of the longest prompt.
         patches: of its pictures.
     """
-    repeats = config.model.scoring == "padded"
+    scoring = BackendChoice(scoring=config.model.scoring, config=model.config)
     return RunMemory(
         model=model,
         make_optimizer=make_optimizer,
@@ -64,7 +65,7 @@ def run_memory(
         microbatches=MicrobatchCutter(
             prompts=settings.prompts_per_microbatch,
             tokens=settings.tokens_per_microbatch,
-            count_tokens=repeated_prefix_tokens if repeats else shared_prefix_tokens,
+            count_tokens=shared_prefix_tokens if scoring.shares_prefix else repeated_prefix_tokens,
         ),
         prompts_per_minibatch=settings.prompts_per_minibatch,
         num_responses=config.rollout.num_responses,

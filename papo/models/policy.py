@@ -127,7 +127,7 @@ class VisionLanguagePolicy(PolicyWeights):
     @property
     def shares_prefix(self) -> bool:
         """Whether scoring reads each prompt once for all its responses, wherever that saves a lot."""
-        return self.choose_backend.scoring != "padded" and self.choose_backend.can_split
+        return self.choose_backend.shares_prefix
 
     @property
     def banned_token_ids(self) -> tuple[int, ...]:

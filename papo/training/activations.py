@@ -109,11 +109,16 @@ def activation_bytes(
     # Four such tensors, in float32, are there in the backward pass of a norm.
     last_norm = norm + 4 * _FLOAT32 * config.hidden_size * sizes.tokens
     seen = _seen(model, sizes.patches, precision, checkpointing=checkpointing)
-    kept = stack.kept + norm + read + seen.kept
-    alone = seen.kept + max(
-        stack.kept + read + last_norm,
-        stack.kept + stack.again + stack.working,
-        seen.again + seen.working,
+    around = _around_windows(config, sizes, precision)
+    kept = stack.kept + norm + read + seen.kept + around
+    alone = (
+        seen.kept
+        + around
+        + max(
+            stack.kept + read + last_norm,
+            stack.kept + stack.again + stack.working,
+            seen.again + seen.working,
+        )
     )
     # The views' passes backward follow one another, and what the first of them says of a weight waits for
     # the other: a second gradient, beside one view.
@@ -166,6 +171,7 @@ def _attention(config: Any, attention: Any, sizes: PassSizes, precision: PassPre
     channels, width, tokens = head_channels(config), precision.width, sizes.tokens
     query, key = config.num_attention_heads * channels, config.num_key_value_heads * channels
     normalised = 0
+    masks = _mask_entries(config, sizes) * width
     if hasattr(attention, "q_norm"):
         normalised = _norm(attention.q_norm, width) * query + _norm(attention.k_norm, width) * key
     # Queries and keys are rotated in the precision of the embeddings, and cast block by block.
@@ -177,7 +183,24 @@ def _attention(config: Any, attention: Any, sizes: PassSizes, precision: PassPre
         attended += query // key * longest * sizes.row_tokens
     if attention.q_proj.out_features == 2 * query:  # a gate, and what it multiplies
         attended += 2 * tokens * query
-    return normalised * tokens + attended * width
+    return normalised * tokens + attended * width + masks
+
+
+def _around_windows(config: Any, sizes: PassSizes, precision: PassPrecision) -> int:
+    """Of layers with a window and of those without: a mask of bits, and the angles that queries and keys are rotated by."""
+    entries = _mask_entries(config, sizes)
+    angles = 2 * head_channels(config) * sizes.tokens
+    return 2 * (entries + precision.residual * angles) if entries else 0
+
+
+def _mask_entries(config: Any, sizes: PassSizes) -> int:
+    """Of one mask that a model with windows is given: every row's queries and keys. Each layer keeps it as numbers."""
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return 0
+    if sizes.prompt_tokens == sizes.tokens:
+        return sizes.rows * sizes.row_tokens**2
+    prompt_length = sizes.row_tokens - sizes.response_tokens // sizes.rows
+    return sizes.prompt_tokens * prompt_length + sizes.response_tokens * sizes.row_tokens
 
 
 def _tower_block(config: Any, block: nn.Module, patches: int, precision: PassPrecision) -> int:
@@ -219,6 +242,10 @@ def _norm(norm: Any, width: int) -> int:
     """Bytes a norm keeps per channel: its input in float32 and, where its weight is trained, the normalised."""
     if isinstance(norm, nn.LayerNorm):
         return _FLOAT32
+    if hasattr(
+        norm, "_norm"
+    ):  # of those that transformers writes so, the weight multiplies in float32
+        width = _FLOAT32
     return _FLOAT32 + (width if norm.weight.requires_grad else 0)
 
 

@@ -70,11 +70,13 @@ def counted_and_told(family, *, half, views=1, responses=4, tokens=50, side=112,
     with LiveBytes() as live:
         one_pass().backward()
     prompt = groups[0].prompt_ids.shape[0]
+    shared = prompt + ids.numel()
+    repeated = responses * (prompt + tokens)
     told = estimate_memory(
         model=policy.model,
         sizes=PassSizes(
-            tokens=prompt + ids.numel(),
-            prompt_tokens=prompt,
+            tokens=shared if policy.shares_prefix else repeated,
+            prompt_tokens=prompt if policy.shares_prefix else repeated,
             rows=responses,
             response_tokens=ids.numel(),
             patches=groups[0].patches.shape[0],
@@ -131,5 +133,28 @@ def test_a_pass_holds_what_is_told_within_a_tenth(family, checkpointing, half, c
 def test_towers_of_tiles_hold_what_is_told(family, half, checkpointing):
     counted, told = counted_and_told(
         family, half=half, gradient_checkpointing=checkpointing, num_layers=4, views=2
+    )
+    assert told == pytest.approx(counted, rel=0.1), told / counted
+
+
+@pytest.mark.parametrize(
+    ("scoring", "half", "checkpointing"),
+    [
+        *(
+            ("padded", half, checkpointing)
+            for half in (False, True)
+            for checkpointing in (False, True)
+        ),
+        *(("twopass", half, False) for half in (False, True)),
+    ],
+)
+def test_layers_with_windows_hold_what_is_told(scoring, half, checkpointing):
+    counted, told = counted_and_told(
+        "gemma3",
+        half=half,
+        gradient_checkpointing=checkpointing,
+        scoring=scoring,
+        num_layers=4,
+        views=2,
     )
     assert told == pytest.approx(counted, rel=0.1), told / counted

@@ -59,6 +59,17 @@ def test_a_random_model_is_counted_too():
     assert again.estimate().activations < kept.estimate().activations
 
 
+def test_prompts_are_counted_as_often_as_they_are_read():
+    windows, full = (
+        counted(f"model=tiny_{family}", "training.prompts_per_microbatch=1")[0]
+        for family in ("gemma3", "qwen2_5_vl")
+    )
+    assert windows.microbatches.count_tokens([9], [4, 2]) == 2 * (9 + 4)
+    assert full.microbatches.count_tokens([9], [4, 2]) == 9 + 4 + 2
+    [twopass, _] = counted("model=tiny_gemma3", "model.scoring=twopass")
+    assert twopass.microbatches.count_tokens([9], [4, 2]) == 9 + 4 + 2
+
+
 def test_a_run_that_fits_neither_way_is_refused_before_it_is_begun(tmp_path, monkeypatch):
     _, again = counted()
     least = again.least().estimate()

@@ -70,6 +70,11 @@ class BackendChoice:
         self.config = config
         self.last = ""
 
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether each prompt is read once for all its responses, wherever that saves a lot."""
+        return self.scoring == "twopass" or (self.scoring != "padded" and self.can_split)
+
     def __call__(
         self,
         groups: Sequence[PromptGroup],
