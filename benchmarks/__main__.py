@@ -35,6 +35,7 @@ BENCHMARKS = (
     "grading",
     "scaling",
     "prefix_grouper",
+    "families",
 )
 
 
