@@ -30,7 +30,7 @@ from papo.functional.divergence import (
 )
 from papo.functional.head_precision import HeadPrecision
 from papo.functional.intervention import attention_change, salient_attention, values_without_picture
-from papo.functional.logprobs import TokenStatistics, token_statistics
+from papo.functional.logprobs import TokenStatistics, soft_capped, token_statistics
 from papo.functional.perception import most_dependent_tokens, restricted_perception_kl
 from papo.functional.reduce import sequence_mean, token_mean, zero_padding
 from papo.functional.reliance import contrast_margin, evidence_gate, evidence_margin, largest_rises
@@ -85,6 +85,7 @@ __all__ = [
     "salient_attention",
     "sequence_mean",
     "shrunk_gaussians",
+    "soft_capped",
     "standardised",
     "token_factors",
     "token_mean",

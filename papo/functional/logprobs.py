@@ -52,10 +52,11 @@ def token_statistics(
     full_vocabulary: bool,
     chunk_size: int,
     masked_hidden: Float[Tensor, "row hidden"] | None = None,
+    softcap: float | None = None,
 ) -> TokenStatistics:
     """Returns log p(target) per row, for one view or two, and on request the exact statistics.
 
-    p = softmax(hidden @ weight.T / temperature) over the vocabulary without `banned_ids`. Every
+    p = softmax(soft_capped(hidden @ weight.T) / temperature) over the vocabulary without `banned_ids`. Every
     returned field carries gradient to `hidden`, `masked_hidden` and `weight`; the gradients are
     hand-written (second derivatives are not available).
 
@@ -69,6 +70,7 @@ def token_statistics(
         full_vocabulary: also return the entropies and, given both views, the KL.
         chunk_size: rows whose logits exist at once; changes memory, never the result's meaning.
         masked_hidden: the same rows scored against the masked image.
+        softcap: of the model's logits; None: they have no bound.
 
     Raises:
         ValueError: temperature or chunk_size is not positive.
@@ -95,6 +97,7 @@ def token_statistics(
             full_vocabulary,
             chunk_size,
             precision,
+            softcap,
         )
     logprobs, masked_logprobs, entropy, masked_entropy, perception_kl = outputs
     return TokenStatistics(
@@ -117,12 +120,23 @@ def _logits(
     banned_ids: Int[Tensor, " banned"] | None,
     temperature: float,
     precision: HeadPrecision,
+    softcap: float | None,
 ) -> Logits:
     """Tempered; -inf at banned ids. `weight` is an operand already."""
-    logits = precision.matmul(precision.operand(hidden), weight.t())
+    logits = soft_capped(precision.matmul(precision.operand(hidden), weight.t()), softcap)
     if temperature != 1.0:
         logits /= temperature
     return logits if banned_ids is None else logits.index_fill_(1, banned_ids, -torch.inf)
+
+
+def soft_capped(logits: Logits, softcap: float | None) -> Logits:
+    """softcap * tanh(logits / softcap), in their memory (arXiv:2408.00118, section 2)."""
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+
+
+def _capped_slope(logits: Logits, softcap: float, temperature: float) -> Logits:
+    """d soft_capped(z) / dz = 1 - tanh(z / softcap)^2, given tempered logits."""
+    return (logits * (temperature / softcap)).square_().neg_().add_(1.0)
 
 
 def _target_logprobs(logits: Logits, targets: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
@@ -202,9 +216,10 @@ class _HeadStatistics(torch.autograd.Function):
         full_vocabulary,
         chunk_size,
         precision,
+        softcap,
     ):
         ctx.save_for_backward(hidden, masked_hidden, weight, targets, banned_ids)
-        ctx.settings = (temperature, chunk_size, precision)
+        ctx.settings = (temperature, chunk_size, precision, softcap)
         ctx.set_materialize_grads(False)
         operand = precision.operand(weight)
         two_views = masked_hidden is not None
@@ -213,23 +228,24 @@ class _HeadStatistics(torch.autograd.Function):
             hidden.new_empty(len(targets), dtype=precision.sums) for _ in range(5)
         )
 
+        def logits_of(states):
+            return _logits(states, operand, banned_ids, temperature, precision, softcap)
+
         def measure(rows):
             """One chunk; its buffers are gone before the next one's are made."""
-            logits = _logits(hidden[rows], operand, banned_ids, temperature, precision)
+            logits = logits_of(hidden[rows])
             if not full_vocabulary:
                 logprobs[rows] = _target_logprobs(logits, targets[rows])
                 del logits  # before the next buffer is made
                 if two_views:
-                    logits = _logits(
-                        masked_hidden[rows], operand, banned_ids, temperature, precision
-                    )
+                    logits = logits_of(masked_hidden[rows])
                     masked_logprobs[rows] = _target_logprobs(logits, targets[rows])
                 return
             log_p, p = _distribution(logits, banned_ids)
             logprobs[rows] = _pick(log_p, targets[rows], banned_ids)
             entropy[rows] = -_row_dot(p, log_p)
             if two_views:
-                logits = _logits(masked_hidden[rows], operand, banned_ids, temperature, precision)
+                logits = logits_of(masked_hidden[rows])
                 log_q, q = _distribution(logits, banned_ids)
                 masked_logprobs[rows] = _pick(log_q, targets[rows], banned_ids)
                 masked_entropy[rows] = -_row_dot(q, log_q)
@@ -255,7 +271,7 @@ class _HeadStatistics(torch.autograd.Function):
 
 
 def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
-    temperature, chunk_size, precision = ctx.settings
+    temperature, chunk_size, precision, softcap = ctx.settings
     needs_hidden, needs_masked, needs_weight = ctx.needs_input_grad[:3]
     operand = precision.operand(weight)
     grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
@@ -265,8 +281,10 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
     reads_p = grads[0] is not None or grads[2] is not None or reads_kl
     reads_q = grads[1] is not None or grads[3] is not None or reads_kl
 
-    def send(grad_logits, state, grad_state, rows):
+    def send(grad_logits, state, grad_state, rows, slope):
         """Carries one chunk's gradient from the tempered logits to the state and the weight."""
+        if slope is not None:
+            grad_logits.mul_(slope)
         if banned_ids is not None:
             grad_logits.index_fill_(1, banned_ids, 0.0)
         grad_logits = grad_logits.to(operand.dtype)
@@ -283,18 +301,18 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
             grad_weight.add_(product, alpha=1.0 / temperature)
 
     def distribution(state, rows):
-        return _distribution(
-            _logits(state[rows], operand, banned_ids, temperature, precision), banned_ids
-        )
+        logits = _logits(state[rows], operand, banned_ids, temperature, precision, softcap)
+        slope = None if softcap is None else _capped_slope(logits, softcap, temperature)
+        return *_distribution(logits, banned_ids), slope
 
     def differentiate(rows):
         """One chunk; its buffers are gone before the next one's are made."""
         chunk_grads = (None if grad is None else grad[rows] for grad in grads)
         grad_logprob, grad_masked_logprob, grad_entropy, grad_masked_entropy, grad_kl = chunk_grads
         if reads_p:
-            log_p, p = distribution(hidden, rows)
+            log_p, p, slope_p = distribution(hidden, rows)
         if reads_q:
-            log_q, q = distribution(masked_hidden, rows)
+            log_q, q, slope_q = distribution(masked_hidden, rows)
         if grad_kl is not None:
             # Both distributions are read again below, so these two are made before anything is
             # overwritten: dKL/dz_q = q - p and dKL/dz_p = p (log p - log q - KL).
@@ -308,14 +326,14 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
             )
             if grad_kl is not None:
                 grad.add_(kl_towards_q)
-            send(grad, masked_hidden, grad_masked, rows)
+            send(grad, masked_hidden, grad_masked, rows, slope_q)
         if reads_p and (needs_hidden or needs_weight):
             grad = _log_p_gradient(p, log_p, targets[rows], grad_logprob, grad_entropy)
             if grad_kl is not None:
                 grad.add_(kl_towards_p)
-            send(grad, hidden, grad_hidden, rows)
+            send(grad, hidden, grad_hidden, rows, slope_p)
 
     for rows in _chunks(len(targets), chunk_size):
         differentiate(rows)
     grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-    return grad_hidden, grad_masked, grad_weight, None, None, None, None, None, None
+    return grad_hidden, grad_masked, grad_weight, *(None,) * 7

@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from papo.functional import HeadPrecision, TokenStatistics, token_statistics
+from papo.functional import HeadPrecision, TokenStatistics, soft_capped, token_statistics
 from papo.models.families import FamilyAdapter, family_of
 from papo.models.hidden_states import HIDDEN_QUANTITIES, ImageCosines
 from papo.models.measure import measured, views_to_read
@@ -366,6 +366,7 @@ class VisionLanguagePolicy(PolicyWeights):
             logits = precision.matmul(
                 precision.operand(hidden), self.reader.head_operand(precision).t()
             )
+        soft_capped(logits, self.adapter.logit_softcap)
         if self.temperature != 1.0:
             logits /= self.temperature
         logits.index_fill_(1, self._banned_ids(hidden.device), -torch.inf)
@@ -440,4 +441,5 @@ class VisionLanguagePolicy(PolicyWeights):
             full_vocabulary=full_vocabulary,
             chunk_size=self.head_chunk_size,
             masked_hidden=masked_hidden,
+            softcap=self.adapter.logit_softcap,
         )

@@ -7,13 +7,18 @@ from papo.functional import token_statistics
 BANNED = torch.tensor([2, 7])
 
 
-def naive_statistics(hidden, masked_hidden, weight, targets, temperature, banned):
+def naive_statistics(hidden, masked_hidden, weight, targets, temperature, banned, softcap=None):
     """Dense log_softmax over the allowed columns, differentiated by autograd."""
+
+    def logits(states):
+        raw = states @ weight[allowed].T
+        return (raw if softcap is None else softcap * torch.tanh(raw / softcap)) / temperature
+
     allowed = [i for i in range(weight.shape[0]) if banned is None or i not in banned.tolist()]
     column = {token: i for i, token in enumerate(allowed)}
     picked = torch.tensor([column[int(t)] for t in targets])
-    log_p = torch.log_softmax((hidden @ weight[allowed].T) / temperature, dim=1)
-    log_q = torch.log_softmax((masked_hidden @ weight[allowed].T) / temperature, dim=1)
+    log_p = torch.log_softmax(logits(hidden), dim=1)
+    log_q = torch.log_softmax(logits(masked_hidden), dim=1)
     rows = torch.arange(len(targets))
     p, q = log_p.exp(), log_q.exp()
     return {
@@ -41,14 +46,15 @@ def head():
     )
 
 
+@pytest.mark.parametrize("softcap", [None, 1.5])  # logits reach 6
 @pytest.mark.parametrize("banned", [None, BANNED])
 @pytest.mark.parametrize("chunk_size", [1, 3, 100])
 @pytest.mark.parametrize(
     "field", ["logprobs", "masked_logprobs", "entropy", "masked_entropy", "perception_kl", "all"]
 )
-def test_values_and_gradients_match_the_dense_definition(head, banned, chunk_size, field):
+def test_values_and_gradients_match_the_dense_definition(head, banned, chunk_size, field, softcap):
     hidden, masked_hidden, weight, targets = head
-    expected = naive_statistics(hidden, masked_hidden, weight, targets, 0.7, banned)
+    expected = naive_statistics(hidden, masked_hidden, weight, targets, 0.7, banned, softcap)
     got = token_statistics(
         hidden,
         weight,
@@ -58,6 +64,7 @@ def test_values_and_gradients_match_the_dense_definition(head, banned, chunk_siz
         full_vocabulary=True,
         chunk_size=chunk_size,
         masked_hidden=masked_hidden,
+        softcap=softcap,
     )
     fields = list(expected) if field == "all" else [field]
     row_weights = torch.linspace(-1.0, 2.0, len(targets), dtype=torch.float64)

@@ -201,6 +201,11 @@ class FamilyAdapter(ABC):
         return self.model.lm_head.weight
 
     @property
+    def logit_softcap(self) -> float | None:
+        """The bound of the model's logits, for papo.functional.soft_capped."""
+        return getattr(self.language_model.config, "final_logit_softcapping", None)
+
+    @property
     def head_channels(self) -> int:
         """Numbers of a key of one head of the language model."""
         attention = (getattr(layer, "self_attn", None) for layer in self.language_model.layers)
