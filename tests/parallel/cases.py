@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 NUM_PROMPTS = 8
@@ -119,8 +120,18 @@ def trained(ranks, *callbacks, folder=None, checkpoint=None, **settings):
 
     folder = Path(folder or tempfile.mkdtemp())
     module = built(ranks, folder, **settings)
-    train(module, folder, *callbacks, checkpoint=checkpoint)
+    with exactly(module.policy_module.policy):
+        train(module, folder, *callbacks, checkpoint=checkpoint)
     return facts(module, module.last_step)
+
+
+def exactly(policy):
+    """Where a model computes its states in float32, whatever its weights: float64 throughout, within."""
+    from conformance.exact import in_float64
+
+    from papo.models.recurrent_state import has_recurrence
+
+    return in_float64(policy) if has_recurrence(policy.model.config) else nullcontext()
 
 
 class Stops(Exception):

@@ -16,6 +16,8 @@ CASES = {
     "old masked view and reference": OLD_MASKED_AND_REFERENCE,
     "pictures": {"tiny": TINY},
     "some without a picture": {"tiny": TINY, "text_only": (0, 3, 5, 6), **BY_TOKENS},
+    "smolvlm": {"tiny": {**TINY, "family": "smolvlm"}, "text_only": (0, 3)},
+    "gemma3": {"tiny": {**TINY, "family": "gemma3", "scoring": "auto"}, "text_only": (0, 3)},
     "none with a picture": {"tiny": TINY, "text_only": range(8)},
 }
 
