@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
@@ -139,6 +139,12 @@ ARMS = {
 @lru_cache
 def jobs_of(*overrides, only_first=False):
     """The configurations that `python train.py -m OVERRIDES` would start, Hydra's part included."""
+    lines, composed = lines_of(*overrides)
+    return [composed(line) for line in lines[: 1 if only_first else None]]
+
+
+def lines_of(*overrides):
+    """The overrides of each job that `python train.py -m OVERRIDES` would start, and what composes them."""
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         loader = hydra.config_loader
@@ -150,8 +156,8 @@ def jobs_of(*overrides, only_first=False):
         assert not any("${" in str(value) for value in params.values())
         arguments = [*(f"{key}={value}" for key, value in params.items()), *overrides]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
-        jobs = BasicSweeper.split_arguments(parsed, None)[0]
-        return [loader.load_sweep_config(config, job) for job in jobs[: 1 if only_first else None]]
+        lines = BasicSweeper.split_arguments(parsed, None)[0]
+        return lines, partial(loader.load_sweep_config, config)
 
 
 @pytest.fixture

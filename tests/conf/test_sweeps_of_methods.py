@@ -1,7 +1,7 @@
 """The sweeps whose arms are methods: every job makes a plan, and what was chosen was a candidate."""
 
 import pytest
-from conf.test_sweeps import CONF, hydra_config, jobs_of
+from conf.test_sweeps import CONF, hydra_config, jobs_of, lines_of
 from omegaconf import OmegaConf
 
 from papo.commands.training.plan import make_plan
@@ -67,8 +67,10 @@ def test_settings_of_the_lab_are_candidates_and_reach_the_run(hydra_config):
 
 
 def test_every_method_has_three_candidates_that_differ(hydra_config):
-    jobs = jobs_of("+sweep=lab_successors_tuning", "reward=lab_partly_labelled")
-    arms = [hydra_config(job).sweep.arm for job in jobs]
+    lines, composed = lines_of("+sweep=lab_successors_tuning", "reward=lab_partly_labelled")
+    chosen = [dict(one.split("=") for one in line) for line in lines]
+    arms = [f"{one['objective']}_{one['sweep.strength']}" for one in chosen]
+    assert hydra_config(composed(lines[-1])).sweep.arm == arms[-1]
     methods = METHODS - {"grpo", "dapo", "papo_g_control"}
     assert sorted(arms) == sorted(
         f"{name}_{strength}" for name in methods for strength in ("weak", "middle", "strong")
