@@ -12,6 +12,8 @@ from training.command import SHORT
 
 from papo.rewards import grading_pool
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

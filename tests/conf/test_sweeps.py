@@ -20,6 +20,8 @@ from papo.commands import arms
 from papo.commands.training.plan import make_plan
 from papo.storage.published import published_results
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 # Their arms are objectives: test_sweeps_of_methods.py.
 OF_METHODS = {"successors", "lab_successors", "lab_successors_tuning"}

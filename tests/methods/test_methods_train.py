@@ -17,6 +17,8 @@ from papo.parallel import NoSharding, Ranks
 from papo.training import RunFolder, Start
 from papo.training.callbacks import TermGradients
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "training.num_rollouts=1",
     *(f"training.prompts_per_{what}=2" for what in ("rollout", "minibatch", "microbatch")),

@@ -13,6 +13,8 @@ from training.command import run_command, sent_on_call
 
 from papo.training import TrainingModule, collect
 
+pytestmark = pytest.mark.slow
+
 GENERATE = "/inference/v1/generate"
 # Of the command's training; the probe and the evaluation ask for one response.
 NUM_RESPONSES, NUM_PROMPTS = 2, 2

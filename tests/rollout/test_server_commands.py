@@ -9,6 +9,8 @@ from lab_module import lab_policy
 from rollout.fake_server import fake_server
 from training.command import run_command
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served_policy():

@@ -12,6 +12,8 @@ import torch
 from command import contents, result, run_command
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_model(monkeypatch):

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 
 from papo.storage.files import locked
 
+pytestmark = pytest.mark.slow
+
 ROLLOUTS = 4
 LONG = (
     f"training.num_rollouts={ROLLOUTS}",

@@ -21,6 +21,8 @@ from papo.reporting.tokens import heat_map
 from papo.training.aliases import aliased, choose_aliases, parse_formula
 from papo.training.callbacks.wandb_rollouts import error_of
 
+pytestmark = pytest.mark.slow
+
 
 def wandb_folder(run):
     [folder] = (run / "wandb").glob("offline-run-*")

@@ -20,6 +20,8 @@ from PIL import Image
 from papo.lab import WARM_START
 from papo.storage.files import locked
 
+pytestmark = pytest.mark.slow
+
 LAB_SETS = {"lab_prior", "lab_counter_prior"}
 
 
