@@ -1,6 +1,6 @@
 """Hostile responses, as many as fit into some seconds of processor time, through real grading processes.
 
-PAPO_FUZZ_SECONDS is that time, of this process and its workers together (20 where it is not set);
+PAPO_FUZZ_SECONDS is that time, of this process and its workers together (10 where it is not set);
 PAPO_FUZZ_SEED draws others. Nothing here depends on how busy the machine is, but how many fit.
 """
 
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.timeout(1_800),
 ]
 
-SECONDS = float(os.environ.get("PAPO_FUZZ_SECONDS", "20"))
+SECONDS = float(os.environ.get("PAPO_FUZZ_SECONDS", "10"))
 SEED = int(os.environ.get("PAPO_FUZZ_SEED", "0"))
 DEADLINE = 0.5
 # A worker's clock ticks a hundred times a second; what it does between a timer's end and its own is in here too.
