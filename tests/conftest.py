@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import composing_once
@@ -64,17 +66,36 @@ def geometry3k(repository: Path) -> Path:
 @pytest.fixture(scope="session")
 def forked_python():
     """A command that runs what `python` runs, without importing the libraries anew (forked_python.py)."""
+    with forking() as command:
+        yield command
+
+
+@pytest.fixture(scope="session")
+def forked_libraries():
+    """The same with the libraries alone, for a papo that is installed somewhere."""
+    with forking("libraries") as command:
+        yield command
+
+
+@contextmanager
+def forking(*words):
     # A socket has a short path.
     with tempfile.TemporaryDirectory(prefix="papo_") as folder:
         socket, command = Path(folder) / "socket", Path(folder) / "python"
         script = Path(__file__).with_name("forked_python.py")
+        # Graders (-P) limit their memory and die of signals: those are processes of their own.
         command.write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" start "{socket}" "$0" "$@"\n'
+            f'#!/bin/sh\n[ "$1" = -P ] && exec "{sys.executable}" "$@"\n'
+            f'exec "{sys.executable}" -S -E "{script}" start "{socket}" "$0" "$@"\n'
         )
         command.chmod(0o755)
-        server = [sys.executable, str(script), "serve", str(socket)]
+        # Without site-packages' own additions to the path the repository is not on it.
+        options, variables = [], dict(os.environ)
+        if words:
+            options, variables["PYTHONPATH"] = ["-S"], sysconfig.get_path("purelib")
+        server = [sys.executable, *options, str(script), "serve", str(socket), *words]
         with subprocess.Popen(
-            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
         ) as process:
             assert process.stdout.readline() == "ready\n"
             yield str(command)

@@ -1,8 +1,9 @@
 """A `python` whose processes are forked from one that has imported the libraries: it costs half a second, not seven.
 
-`serve SOCKET` imports and forks. `start SOCKET NAME WORDS` behaves as `python WORDS` where python is NAME: same
-folder, variables, files and exit code, and a signal to it is one to what it started. The front doors are not
-imported beforehand, so what they do when they are, every process does.
+`serve SOCKET` imports and forks; `serve SOCKET libraries` imports nothing of papo, so that a process may have another.
+`start SOCKET NAME WORDS` behaves as `python WORDS` where python is NAME: same folder, variables, files and exit code,
+and a signal to it is one to what it started. The front doors are not imported beforehand, so what they do when they
+are, every process does.
 """
 
 import array
@@ -17,9 +18,12 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
+LIBRARIES = ("lightning.pytorch", "transformers", "hydra.main", "datasets", "wandb", "scipy.stats")
+MODELS = tuple(f"transformers.models.{n}.modeling_{n}" for n in ("qwen2_5_vl", "qwen3_vl"))
 PRELOADED = (
-    *("lightning.pytorch", "transformers", "hydra", "matplotlib.pyplot", "datasets", "wandb"),
+    *(*LIBRARIES, "matplotlib.pyplot"),
     *("papo.evaluation", "papo.lab", "papo.masking", "papo.models", "papo.objective"),
     *("papo.parallel", "papo.rewards", "papo.rollout", "papo.training"),
 )
@@ -122,14 +126,19 @@ def become(asked, files):
     os.environ.update(asked["variables"])
     sys.executable = asked["executable"]
     words = list(asked["words"])
-    while words[0] in ("-u", "-B"):
+    while words[0].startswith(("-u", "-B", "-S", "-X")):
         words.pop(0)
-    is_module = words[0] == "-m"
+    is_module, is_code = words[0] == "-m", words[0] == "-c"
     sys.argv = words[1:] if is_module else words
-    first = asked["folder"] if is_module else os.path.dirname(os.path.abspath(words[0]))
+    first = os.path.dirname(os.path.abspath(words[0]))
+    if is_module or is_code:
+        first = asked["folder"] if is_module else ""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [first, *filter(None, paths)]
-    if is_module:
+    if is_code:
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(sys.argv.pop(1), "<string>", "exec"), vars(main))  # noqa: S102
+    elif is_module:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -139,8 +148,11 @@ if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(*sys.argv[2:])
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    for name in PRELOADED:
+    of_papo = sys.argv[3:] != ["libraries"]
+    for name in PRELOADED if of_papo else (*LIBRARIES, *MODELS):
         importlib.import_module(name)
+    if not of_papo:
+        del sys.path[0]
     # A child that ends would look at, and so copy, every page: more than a second.
     gc.freeze()
     become(*serve(sys.argv[2]))

@@ -48,7 +48,7 @@ def installed(wheel, tmp_path_factory):
     return folder
 
 
-def run(installed, folder, *words, own=()):
+def run(installed, folder, *words, own=(), python=sys.executable):
     """Runs `papo WORDS` of the installation, with this environment's other packages and without the repository.
 
     Args:
@@ -56,12 +56,13 @@ def run(installed, folder, *words, own=()):
         folder: to work in.
         words: of the command line.
         own: folders of one's own packages.
+        python: runs it.
     """
     paths = [*map(str, own), str(installed), sysconfig.get_path("purelib")]
     # -S and -E: an editable installation of the repository is no way to it.
     code = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); import papo.commands.command_line as c; sys.exit(c.main())"
     return subprocess.run(
-        [sys.executable, "-S", "-c", code, ":".join(paths), *words],
+        [python, "-S", "-c", code, ":".join(paths), *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*own, installed]))},
         capture_output=True,

@@ -10,6 +10,8 @@ from PIL import Image
 
 __all__ = ["installed", "wheel"]
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     "model=tiny_qwen2_5_vl",
     "trainer=cpu",
@@ -19,11 +21,11 @@ TINY = (
 
 
 @pytest.fixture
-def papo(installed, tmp_path):
+def papo(installed, tmp_path, forked_libraries):
     """Runs a command that must succeed, in a folder with nothing of the repository; returns what it printed."""
 
     def papo(*words, own=()):
-        done = run(installed, tmp_path, *words, own=own)
+        done = run(installed, tmp_path, *words, own=own, python=forked_libraries)
         assert done.returncode == 0, done.stdout + done.stderr
         assert str(REPOSITORY) not in done.stdout + done.stderr
         return done.stdout
