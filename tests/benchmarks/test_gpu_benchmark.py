@@ -1,3 +1,4 @@
+import sys
 from itertools import pairwise
 
 import pytest
@@ -31,7 +32,9 @@ ANSWERS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_cell_answers_at_toy_size(tmp_path):
+def test_every_cell_answers_at_toy_size(tmp_path, monkeypatch, forked_python):
+    # Its worker finds the libraries imported.
+    monkeypatch.setattr(sys, "executable", forked_python)
     file = tmp_path / "answers.jsonl"
     main(["toy", "--answers", str(file), "--variant", "model.scoring=padded,rollout.top_k=50"])
     lines = read_answers(file)

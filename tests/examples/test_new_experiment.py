@@ -26,7 +26,9 @@ def new(*words):
     return main(["new", "experiment", *words])
 
 
-def test_its_own_test_passes_and_the_experiment_trains(tmp_path, monkeypatch, capsys):
+def test_its_own_test_passes_and_the_experiment_trains(
+    tmp_path, monkeypatch, capsys, forked_python
+):
     assert new("probe_one", "--parent", str(tmp_path)) == 0
     folder = tmp_path / "probe_one"
     files = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if f.is_file()]
@@ -40,7 +42,7 @@ def test_its_own_test_passes_and_the_experiment_trains(tmp_path, monkeypatch, ca
 
     paths = f"{folder}:{REPOSITORY}"
     tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        [forked_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
         cwd=folder, env={"PYTHONPATH": paths, "PATH": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert tested.returncode == 0, tested.stdout

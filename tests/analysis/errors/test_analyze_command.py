@@ -459,7 +459,11 @@ def test_a_training_run_that_cannot_be_evaluated_is_one_error(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_from_a_finished_run_to_what_it_misreads_in_one_command(tmp_path, capfd):
+def test_from_a_finished_run_to_what_it_misreads_in_one_command(
+    tmp_path, capfd, monkeypatch, forked_python
+):
+    # What the command starts finds the libraries imported.
+    monkeypatch.setattr(sys, "executable", forked_python)
     run = tmp_path / "run"
     assert train_command(f"run_dir={run}").code == 0
     printed = succeed(

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, forked_python):
     folder = tmp_path_factory.mktemp("evaluations")
     driver = Path(__file__).with_name("evaluation_crash_driver.py")
-    subprocess.run([sys.executable, driver, folder], check=True, timeout=280)
+    subprocess.run([forked_python, driver, folder], check=True, timeout=280)
     return folder
 
 
