@@ -5,12 +5,13 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 import torch
 from command import REPOSITORY, SHORT, result, run_command
 from PIL import Image
+
+pytestmark = pytest.mark.slow
 
 
 def table(path):
@@ -22,10 +23,10 @@ def read_records(run):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory, forked_python):
     """The default command, a few rollouts of it, as a user starts it."""
     run = tmp_path_factory.mktemp("demo") / "run"
-    command = [sys.executable, "train.py", *SHORT, "training.num_rollouts=4"]
+    command = [forked_python, "train.py", *SHORT, "training.num_rollouts=4"]
     process = subprocess.run(
         [*command, "callbacks.rollout_table.every_rollouts=2", f"run_dir={run}"],
         cwd=REPOSITORY,
@@ -129,7 +130,6 @@ def test_exporting_over_something_is_refused(demo, tmp_path):
 
 def test_a_multirun_has_a_result_per_job_and_a_wandb_run_each(tmp_path):
     outcome = run_command(
-        "objective.gamma=0.01,0.02",
         "seed=1,2",
         "logger=all",
         f"run_dir={tmp_path / 'sweep'}",
@@ -140,22 +140,22 @@ def test_a_multirun_has_a_result_per_job_and_a_wandb_run_each(tmp_path):
     # One table for all, with a line for each.
     assert outcome.stdout.count("what it set") == 1
     assert "what became of it" not in outcome.stdout
-    assert len([line for line in outcome.stdout.splitlines() if " finished " in line]) == 4
+    assert len([line for line in outcome.stdout.splitlines() if " finished " in line]) == 2
     # Before it a line for each, and none about its rollouts.
     ends = [line for line in outcome.stdout.splitlines() if "Everything is in" in line]
-    assert len(ends) == 4
+    assert len(ends) == 2
     assert not any(word in outcome.stdout for word in ("rollout 1/1", "run folder", "memory:"))
     jobs = sorted((tmp_path / "sweep").glob("*/result.json"))
-    assert [job.parent.name for job in jobs] == ["0", "1", "2", "3"]
+    assert [job.parent.name for job in jobs] == ["0", "1"]
     overrides = [result(job.parent)["overrides"] for job in jobs]
-    assert len({tuple(o) for o in overrides}) == 4
+    assert len({tuple(o) for o in overrides}) == 2
     assert {result(job.parent)["seed"] for job in jobs} == {1, 2}
     ids = set()
     for job in jobs:
         [log] = (job.parent / "wandb").glob("offline-run-*/run-*.wandb")
         ids.add(log.stem)
         assert list((job.parent / "tensorboard").glob("events.out.tfevents.*"))
-    assert len(ids) == 4
+    assert len(ids) == 2
 
 
 def test_one_failing_job_does_not_stop_the_others(tmp_path):
