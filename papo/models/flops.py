@@ -135,15 +135,14 @@ def _head_flops(text: Any, shape: ScoringShape) -> int:
 def _token_flops(text: Any) -> int:
     """All linear layers of the language model, for one token, and the states of linear attention."""
     types = _layer_types(text)
-    attention = (len(types) - types.count("linear_attention")) * _attention_flops(text)
+    attention = sum(map(_attention_flops, attending_layers(text)))
     mlps = len(types) * 6 * text.hidden_size * text.intermediate_size
     return int(attention + _recurrent_layers(text) + mlps)
 
 
 def _attention_flops(text: Any) -> int:
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    query = text.num_attention_heads * head_dim
-    key = text.num_key_value_heads * head_dim
+    query = text.num_attention_heads * head_channels(text)
+    key = text.num_key_value_heads * head_channels(text)
     gate = query if "linear_attention" in _layer_types(text) else 0  # of what was attended
     return int(2 * text.hidden_size * (2 * query + gate + 2 * key))
 
@@ -175,11 +174,28 @@ def _padding_side_by_side(shape: ScoringShape) -> int:
 
 def _pair_flops(text: Any) -> int:
     """Score and value of one query-key pair, all heads and layers that look at pairs."""
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    types = _layer_types(text)
-    num_layers = len(types) - types.count("linear_attention")
-    return int(4 * text.num_attention_heads * head_dim * num_layers)
+    heads = (text.num_attention_heads * head_channels(each) for each in attending_layers(text))
+    return int(4 * sum(heads))
 
 
 def _layer_types(text: Any) -> list[str]:
     return list(getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers)
+
+
+def layer_configs(text: Any) -> list[Any]:
+    """The configuration of each layer of a language model: heads may differ from layer to layer."""
+    differ = getattr(text, "is_heterogeneous", False)
+    return list(text.per_layer_config) if differ else [text] * len(_layer_types(text))
+
+
+def attending_layers(text: Any) -> list[Any]:
+    """Of these, the ones that look at pairs of tokens."""
+    layers = zip(layer_configs(text), _layer_types(text), strict=True)
+    return [each for each, kind in layers if kind != "linear_attention"]
+
+
+def head_channels(text: Any) -> int:
+    """Channels of one attention head; of the widest, where they differ from layer to layer."""
+    if getattr(text, "is_heterogeneous", False):
+        return max(map(head_channels, text.per_layer_config))
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)

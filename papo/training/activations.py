@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from papo.models.families import family_of, model_parts
+from papo.models.flops import head_channels, layer_configs
 from papo.models.recurrent_state import CPU_CHUNK
 from papo.training.recurrent_activations import GPU_CHUNK, recurrent_bytes
 
@@ -95,7 +96,10 @@ def activation_bytes(
     decoder = model_parts(model).language_model(model)
     config = model.config.get_text_config()
     chunk = GPU_CHUNK if on_gpu else CPU_CHUNK
-    layers = [_decoder_layer(config, layer, sizes, precision, chunk) for layer in decoder.layers]
+    layers = [
+        _decoder_layer(of_layer, layer, sizes, precision, chunk)
+        for of_layer, layer in zip(layer_configs(config), decoder.layers, strict=True)
+    ]
     inputs = precision.residual * config.hidden_size * sizes.tokens
     norm = config.hidden_size * _norm(decoder.norm, precision.residual) * sizes.tokens
     read = 2 * _FLOAT32 * config.hidden_size * sizes.response_tokens
@@ -173,7 +177,10 @@ def _attention(config: Any, attention: Any, sizes: PassSizes, precision: PassPre
     normalised = 0
     masks = _mask_entries(config, sizes) * width
     if hasattr(attention, "q_norm"):
-        normalised = _norm(attention.q_norm, width) * query + _norm(attention.k_norm, width) * key
+        normalised = (
+            _norm(attention.q_norm, width) * query
+            + _norm(getattr(attention, "k_norm", attention.q_norm), width) * key
+        )
     # Queries and keys are rotated in the precision of the embeddings, and cast block by block.
     rotated = sizes.prompt_tokens if precision.casts else tokens
     attended = rotated * (query + key) + tokens * key + sizes.prompt_tokens * query
@@ -240,7 +247,7 @@ def _norms(module: nn.Module) -> list[nn.Module]:
 
 def _norm(norm: Any, width: int) -> int:
     """Bytes a norm keeps per channel: its input in float32 and, where its weight is trained, the normalised."""
-    if isinstance(norm, nn.LayerNorm):
+    if isinstance(norm, nn.LayerNorm) or getattr(norm, "weight", None) is None:
         return _FLOAT32
     if hasattr(
         norm, "_norm"
@@ -285,8 +292,3 @@ def _linears(layer: nn.Module) -> list[tuple[str, Any]]:
         if hasattr(module, "base_layer")
         or (isinstance(module, nn.Linear) and "base_layer" not in name and "lora_" not in name)
     ]
-
-
-def head_channels(text: Any) -> int:
-    """Channels of one attention head."""
-    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)

@@ -14,12 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from papo.models.families import model_parts
-from papo.training.activations import (
-    PassPrecision,
-    PassSizes,
-    activation_bytes,
-    head_channels,
-)
+from papo.models.flops import attending_layers, head_channels
+from papo.training.activations import PassPrecision, PassSizes, activation_bytes
 from papo.training.microbatches import MicrobatchCutter
 from papo.training.policy import MakeOptimizer, is_fused
 from papo.training.reference import cast_by_passes
@@ -290,7 +286,9 @@ def _cache_bytes(model: Any, sizes: PassSizes, precision: PassPrecision) -> int:
     text = model.config.get_text_config()
     types = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
     num_recurrent = types.count("linear_attention")
-    row = (len(types) - num_recurrent) * text.num_key_value_heads * head_channels(text)
+    layers = attending_layers(text)
+    layers = layers[: len(layers) - getattr(text, "num_kv_shared_layers", 0)]
+    row = sum(each.num_key_value_heads * head_channels(each) for each in layers)
     state = 0
     if num_recurrent:
         values = text.linear_num_value_heads * text.linear_value_head_dim
