@@ -45,6 +45,18 @@ class VisionFeatures:
             for index, tokens in enumerate(self.tokens.split(list(num_tokens)))
         ]
 
+    def in_slots(
+        self,
+        embeddings: Float[Tensor, "row token hidden"],
+        image_slots: Bool[Tensor, "row token"],
+    ) -> Float[Tensor, "row token hidden"]:
+        """The embeddings with these features in the image slots, in row-major order."""
+        if int(image_slots.sum()) != self.tokens.shape[0]:
+            raise ValueError(
+                f"{int(image_slots.sum())} image slots for {self.tokens.shape[0]} image features"
+            )
+        return embeddings.masked_scatter(image_slots[..., None], self.tokens.to(embeddings.dtype))
+
     @classmethod
     def concatenate(cls, parts: Sequence["VisionFeatures"]) -> "VisionFeatures":
         """The features of all parts, in order."""
@@ -285,7 +297,7 @@ class FamilyAdapter(ABC):
 
     def token_embeddings(
         self, token_ids: Int[Tensor, "row token"]
-    ) -> Float[Tensor, "row token hidden"]:
+    ) -> Float[Tensor, "row token embedded"]:
         return self.model.get_input_embeddings()(token_ids)
 
     def embed(
@@ -293,25 +305,21 @@ class FamilyAdapter(ABC):
         token_ids: Int[Tensor, "row token"],
         image_slots: Bool[Tensor, "row token"],
         features: VisionFeatures | None,
-    ) -> Float[Tensor, "row token hidden"]:
+    ) -> Float[Tensor, "row token embedded"]:
         """Token embeddings with the vision features in the image slots, in row-major order.
 
         Slots are given, never searched for by id: a sampled image token is then just a token.
         """
         embeddings = self.token_embeddings(token_ids)
-        if features is None:
-            return embeddings
-        if int(image_slots.sum()) != features.tokens.shape[0]:
-            raise ValueError(
-                f"{int(image_slots.sum())} image slots for {features.tokens.shape[0]} image features"
-            )
-        return embeddings.masked_scatter(
-            image_slots[..., None], features.tokens.to(embeddings.dtype)
-        )
+        return embeddings if features is None else features.in_slots(embeddings, image_slots)
+
+    def language_inputs(self, embeddings: Float[Tensor, "row token embedded"]) -> dict[str, Tensor]:
+        """What the language model takes of `embed` and `token_embeddings`."""
+        return {"inputs_embeds": embeddings}
 
     def backbone(
         self,
-        embeddings: Float[Tensor, "row token hidden"],
+        embeddings: Float[Tensor, "row token embedded"],
         positions: Int[Tensor, "axis row token"],
         attention_mask: Bool[Tensor, "row key"] | None,
         *,
@@ -340,7 +348,7 @@ class FamilyAdapter(ABC):
             extra["intervention"] = intervention
         extra[self.cache_argument] = cache
         outputs = self.language_model(
-            inputs_embeds=embeddings,
+            **self.language_inputs(embeddings),
             position_ids=self.rotary_positions(positions),
             attention_mask=mask,
             use_cache=cache is not None,

@@ -1,18 +1,13 @@
-"""Gemma 3: every picture is one square of a fixed size, whose tokens see one another; some layers see a window.
-
-Neither fits a packed row, so prompts and responses are read under masks made here from positions: padding between them
-moves no window. `twopass` scoring still reads a prompt once for all its responses.
-"""
+"""Gemma 3: every picture is one square of a fixed size, whose tokens see one another; some layers see a window."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
-from transformers import DynamicCache, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
 from papo.models.families.family import (
@@ -23,6 +18,7 @@ from papo.models.families.family import (
 )
 from papo.models.families.pictures import FamilyPictures
 from papo.models.families.tiles import TileAdapter, cut_tiles
+from papo.models.families.windows import WindowedAdapter, require_windows
 from papo.types import PictureLayout
 
 
@@ -33,7 +29,7 @@ def one_tile(config: Any) -> PictureLayout:
     return PictureLayout(rows=rows, columns=rows, token_side=side)
 
 
-class Gemma3Adapter(TileAdapter):
+class Gemma3Adapter(WindowedAdapter, TileAdapter):
     """Reads prompts with a `Gemma3ForConditionalGeneration`."""
 
     parts = ModelParts(
@@ -46,58 +42,17 @@ class Gemma3Adapter(TileAdapter):
     @staticmethod
     def check(config: Any) -> None:
         require_parts(config, language=("gemma3_text",), vision=("siglip_vision_model",))
-        text = config.text_config
-        for name, found in (
-            ("attn_logit_softcapping", text.attn_logit_softcapping),
-            ("final_logit_softcapping", text.final_logit_softcapping),
-            ("use_bidirectional_attention", text.use_bidirectional_attention),
-        ):
-            if found:
-                raise ValueError(
-                    f"a Gemma 3 is read without {name}; got text_config.{name}={found}. Set model= or model.path= to "
-                    "another."
-                )
+        require_windows(config, refused=("attn_logit_softcapping", "use_bidirectional_attention"))
 
     @property
-    def packs(self) -> bool:
-        return False
+    def mutual_layers(self) -> tuple[str, ...]:
+        return ("full_attention", "sliding_attention")
 
     @property
     def vision_token_ids(self) -> tuple[int, ...]:
         config = self.model.config
         ids = (config.image_token_index, config.boi_token_index, config.eoi_token_index)
         return tuple(sorted(map(int, ids)))
-
-    def new_cache(self) -> DynamicCache:
-        # Of all layers whole: masks say what a window sees, and caches of windows forget by slots, padding included.
-        return DynamicCache()
-
-    def attention_masks(
-        self,
-        is_token: Bool[Tensor, "row key"],
-        positions: Int[Tensor, "1 row token"],
-        image_slots: Bool[Tensor, "row token"] | None,
-    ) -> dict[str, Tensor]:
-        """Causal, but the tokens of a picture see one another; and within the window, for layers that have one."""
-        distance = positions[0][:, :, None] - (is_token.cumsum(dim=1) - 1)[:, None]
-        seen = distance >= 0
-        if image_slots is not None and image_slots.shape == is_token.shape:
-            starts = image_slots & ~image_slots.roll(1, dims=1)
-            picture = torch.where(image_slots, starts.cumsum(dim=1), -1)
-            same = picture[:, :, None] == picture[:, None]
-            seen = seen | (same & image_slots[:, :, None])
-        seen = seen & is_token[:, None]
-        config = self.language_model.config
-        windowed = seen & (distance < config.sliding_window)
-        masks = {"full_attention": seen[:, None], "sliding_attention": windowed[:, None]}
-        if config._attn_implementation != "eager":
-            return masks
-        dtype = self.head_weight.dtype  # eager attention adds its mask
-        least = torch.finfo(dtype).min
-        return {
-            name: torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, least)
-            for name, mask in masks.items()
-        }
 
     @staticmethod
     def smallest_picture(config: Any) -> PictureLayout:

@@ -57,11 +57,16 @@ class TileAdapter(FamilyAdapter):
         """Of all layers."""
         attentions = [layer.get_submodule(self.attention_name) for layer in self.vision_layers]
         tiles = put_together(patches, pictures[0])
-        with attention_in_tiles(
-            attentions, self.queries_and_keys, skipped=self.num_skipped
-        ) as received:
+        with attention_in_tiles(attentions, self._heads, skipped=self.num_skipped) as received:
             self.vision_tower(pixel_values=tiles)
         return pictures[0].in_tile_rows(received())
+
+    def _heads(self, attention: Any, hidden: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        queries, keys = (
+            each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for each in self.queries_and_keys(attention, hidden)
+        )
+        return queries * queries.shape[-1] ** -0.5, keys
 
     @staticmethod
     def queries_and_keys(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +77,7 @@ class TileAdapter(FamilyAdapter):
 @contextmanager
 def attention_in_tiles(
     attentions: Sequence[Any],
-    queries_and_keys: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+    heads: Callable[..., tuple[Tensor, Tensor]],
     *,
     skipped: int = 0,
 ) -> Iterator[Callable[[], Float[Tensor, "tile patch"]]]:
@@ -80,21 +85,17 @@ def attention_in_tiles(
 
     Args:
         attentions: modules that read the hidden states of tiles.
-        queries_and_keys: of one of them, given its input.
+        heads: of one of them, given what it is called with: scaled queries and as many keys [tile head patch channel].
         skipped: tokens before the patches, which neither attend nor receive.
     """
     found: list[Tensor] = []
 
     def note(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        hidden = arguments[0] if arguments else keywords["hidden_states"]
-        heads = attention.num_heads
-        queries, keys = (
-            each.unflatten(-1, (heads, -1)).transpose(1, 2)
-            for each in queries_and_keys(attention, hidden)
-        )
+        given = {**keywords, **({"hidden_states": arguments[0]} if arguments else {})}
+        queries, keys = heads(attention, given.pop("hidden_states"), **given)
         tiles = []
         for query, key in zip(queries, keys, strict=True):  # maps are large
-            maps = (query @ key.transpose(1, 2) * query.shape[-1] ** -0.5).float().softmax(dim=-1)
+            maps = (query @ key.transpose(1, 2)).float().softmax(dim=-1)
             tiles.append(maps[:, skipped:, skipped:].sum(dim=1).mean(dim=0))
         found.append(torch.stack(tiles))
 
