@@ -6,8 +6,10 @@ Not here: anything of papo's own way to read a prompt; that is what is compared 
 from unittest.mock import patch
 
 import torch
+from torch.nn.functional import pad
 from transformers import (
     Gemma3Processor,
+    Gemma4Processor,
     InternVLProcessor,
     ProcessorMixin,
     Qwen2_5_VLProcessor,
@@ -16,6 +18,7 @@ from transformers import (
 )
 from transformers.models.smolvlm import processing_smolvlm
 
+from papo.models.families.gemma4 import padded_pictures
 from papo.models.families.qwen_vl import grid_thw
 from papo.models.families.tiles import put_together
 
@@ -34,12 +37,14 @@ class Plain:
         settings: of its processor.
         videos: whether it asks for one of videos as well.
         lora: linear layers of the vision tower.
+        sizes: of its tiny model, where others show what it is.
     """
 
     processor_class = None
     settings = ()
     videos = True
     lora = ("qkv", "proj")
+    sizes = ()
 
     def processor(self, policy):
         """The Hugging Face processor, of the policy's own tokenizer and image processor."""
@@ -117,8 +122,32 @@ class Gemma3(InternVL):
         return {**self.pixels(group), "token_type_ids": types}
 
 
+class NoSounds:
+    """Stands where a processor wants one of audio."""
+
+    model_input_names = ()
+
+
+class Gemma4(Plain):
+    processor_class = Gemma4Processor
+    settings = (("feature_extractor", NoSounds()),)
+    lora = ("linear", "embedding_projection")
+    # The last layer reads the keys of the second.
+    sizes = (("num_layers", 4),)
+
+    def pixels(self, group):
+        """Every picture is padded to the patches of 70 tokens."""
+        pixels, places = padded_pictures(group.patches, group.pictures)
+        more = (0, 0, 0, 70 * group.pictures[0].patches_per_token - pixels.shape[1])
+        return {
+            "pixel_values": pad(pixels, more),
+            "image_position_ids": pad(places, more, value=-1),
+        }
+
+
 PLAIN = {
     "gemma3": Gemma3(),
+    "gemma4": Gemma4(),
     "qwen2_5_vl": Qwen25(),
     "qwen3_vl": Qwen3(),
     "qwen3_5": Qwen35(),

@@ -22,7 +22,7 @@ from papo.types import derive_seeds
 from papo.views.masked import hide
 
 BACKENDS = ("padded", "twopass", "split", "merged")
-UNPACKED = ("gemma3",)
+UNPACKED = ("gemma3", "gemma4")
 """Families whose prompts and responses do not fit one packed row."""
 LENGTHS = (5, 1, 9, 2, 7, 4, 9, 3)
 EXCEPT: dict[tuple[str, str], str] = {}
@@ -31,7 +31,8 @@ EXCEPT: dict[tuple[str, str], str] = {}
 
 def policy_of(family, **settings):
     scoring = "twopass" if family in UNPACKED else "split"
-    return tiny_policy(family, **{"max_pixels": 128 * 128, "scoring": scoring, **settings})
+    sizes = {"max_pixels": 128 * 128, "scoring": scoring, **dict(PLAIN[family].sizes)}
+    return tiny_policy(family, **{**sizes, **settings})
 
 
 def backends(family):

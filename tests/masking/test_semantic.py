@@ -11,6 +11,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from papo.masking import DinoSaliency, SemanticMask
 from papo.models import VisionTowerSaliency
+from papo.models.families.gemma4 import padded_pictures
 from papo.models.families.qwen_vl import grid_thw
 from papo.models.families.tiles import put_together
 from papo.types import IMAGE_MARKER, PictureLayout, Problem, PromptGroup
@@ -212,6 +213,25 @@ def test_a_tower_of_tiles_gives_the_attention_it_pays_itself(family, skipped):
     one = group.pictures[0].tiled(1, 1, thumbnail=False)
     expected = torch.cat([one.in_rows(each.view(one.grid)) for each in received])
     torch.testing.assert_close(saliency, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tower_of_padded_pictures_gives_the_attention_it_pays_itself():
+    policy = tiny_policy("gemma4", max_pixels=1, scoring="auto")
+    group = encoded(policy, noise_image(112, 56, 3), noise_image(64, 64, 4))
+    saliency = VisionTowerSaliency(policy)(group)
+    policy.model.set_attn_implementation("eager")
+    pixels, places = padded_pictures(group.patches, group.pictures)
+    assert (places == -1).any()
+    with torch.no_grad():
+        maps = policy.adapter.vision_tower(
+            pixel_values=pixels, pixel_position_ids=places, output_attentions=True
+        ).attentions
+    expected = []
+    for index, picture in enumerate(group.pictures):
+        seen = picture.num_patches
+        received = sum(m[index, :, :seen, :seen].mean(dim=0).sum(dim=0) for m in maps)
+        expected.append(picture.in_rows(received.view(picture.grid)))
+    torch.testing.assert_close(saliency, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_asking_the_tower_leaves_no_hook_and_no_gradient(policy):

@@ -13,6 +13,7 @@ from papo.models.families.family import (
     VisionFeatures,
 )
 from papo.models.families.gemma3 import GEMMA3
+from papo.models.families.gemma4 import GEMMA4
 from papo.models.families.internvl import INTERNVL
 from papo.models.families.pictures import FamilyPictures
 from papo.models.families.qwen3_5 import QWEN3_5
@@ -26,6 +27,7 @@ FAMILIES: dict[str, Family] = {
     "internvl": INTERNVL,
     "smolvlm": SMOLVLM,
     "gemma3": GEMMA3,
+    "gemma4": GEMMA4,
 }
 """By the `model_type` of their Hugging Face configurations."""
 
