@@ -6,6 +6,8 @@ import os
 import socket
 import traceback
 
+import lab_module
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
@@ -46,7 +48,9 @@ def outcomes(function, *arguments, size=2, timeout=120):
     for rank in range(size):
         mine, theirs = CONTEXT.Pipe()
         process = CONTEXT.Process(
-            target=_be_rank, args=(theirs, function, arguments, rank, size, port), daemon=True
+            target=_be_rank,
+            args=(theirs, function, arguments, rank, size, port, lab_module.default_config()),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -76,7 +80,7 @@ def _outcome(process, pipe, timeout):
         return "ended", process.exitcode
 
 
-def _be_rank(pipe, function, arguments, rank, size, port):
+def _be_rank(pipe, function, arguments, rank, size, port, composed):
     import torch
 
     from papo.machine.signals import interruptible
@@ -84,6 +88,8 @@ def _be_rank(pipe, function, arguments, rank, size, port):
 
     # A collection would look at, and so copy, every page of what was imported.
     gc.freeze()
+    # Composing it anew is a seventh of a small run.
+    lab_module.default_config = lambda: composed
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank),
