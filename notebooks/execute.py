@@ -49,6 +49,8 @@ def executed(name: str, home: Path, parameters: Mapping[str, Any] | None = None)
         kernel_name="python3",
         timeout=600,
         record_timing=False,
+        # On a busy machine what is printed comes in pieces.
+        coalesce_streams=True,
         resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute(env={**os.environ, **settings})

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import runpy
+import sys
 
 import nbformat
 import pytest
@@ -51,13 +52,23 @@ def kinds(cell):
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
-def executed(request, tmp_path_factory):
-    """A notebook after it ran, in a kernel of its own with an empty home, as from its folder."""
+def executed(request, tmp_path_factory, forked_python):
+    """A notebook after it ran, in a kernel of its own, as from its folder.
+
+    Its kernel, and the commands that it starts, find the libraries imported. So does Matplotlib, which a kernel tells
+    by a variable, before it is imported, to draw into the notebook: its home is empty but for that.
+    """
     import matplotlib
 
     assert matplotlib.get_cachedir() == os.environ["MPLCONFIGDIR"]
+    home = tmp_path_factory.mktemp("home")
+    startup = home / ".ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "drawn.ipy").write_text("%matplotlib inline\n")
     run = runpy.run_path(str(FOLDER / "execute.py"))["executed"]
-    return request.param, run(request.param, tmp_path_factory.mktemp("home"), SMALL[request.param])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", forked_python)
+        return request.param, run(request.param, home, SMALL[request.param])
 
 
 def test_every_notebook_has_small_settings_to_run_with():
