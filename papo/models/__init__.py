@@ -1,5 +1,6 @@
 """Policies: model families behind one adapter, loading, tiny random models, scoring."""
 
+from papo.models.checkpoint_parts import text_family
 from papo.models.checkpoint_weights import checkpoint_weights
 from papo.models.families import FamilyAdapter, VisionFeatures
 from papo.models.loading import (
@@ -28,4 +29,5 @@ __all__ = [
     "load_encoder",
     "load_policy",
     "meta_model",
+    "text_family",
 ]

@@ -45,6 +45,20 @@ def check_parts(config: PreTrainedConfig, location: str, folder: Path | None) ->
         _check_files(family, folder)
 
 
+def text_family(folder: Path) -> str | None:
+    """The family of a model in a folder that reads text alone; None where it reads pictures, or nothing says which.
+
+    Args:
+        folder: of a Hugging Face model; its config.json alone is read.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    content, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
+    family = content.get("model_type")
+    reads_pictures = family in SUPPORTED_FAMILIES or content.get("vision_config") is not None
+    return None if family is None or reads_pictures else str(family)
+
+
 def _check_files(family: Family, folder: Path) -> None:
     for kind, names in (("image processor", _PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
         if not any((folder / name).is_file() for name in names):

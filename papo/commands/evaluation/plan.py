@@ -18,9 +18,10 @@ from papo.commands.constructors import plain
 from papo.commands.policy_source import PolicySource, find_policy, run_of
 from papo.evaluation import Benchmark, GroundingAudit, PerceptionProbe
 from papo.evaluation.settings import EvaluationSettings, check_num_responses, evaluation_settings
+from papo.models import text_family
 from papo.rollout import check_sampling
 from papo.training import check_seed, check_threads
-from papo.types import IMAGE
+from papo.types import IMAGE, shown
 from papo.views import View
 
 KNOWN_KEYS = (
@@ -90,6 +91,8 @@ def make_plan(config: DictConfig) -> Plan:
         max_response_tokens=config.rollout.max_response_tokens,
     )
     device = choose_device(config.device)
+    if config.audit:
+        check_audited(config.checkpoint or config.model.get("path"))
     source = find_policy(config.checkpoint, config.model, changed=changed_model_keys(config))
     OmegaConf.update(config, "model", source.model, merge=False)
     audit: GroundingAudit | None = instantiate(config.audit) if config.audit else None
@@ -107,6 +110,21 @@ def make_plan(config: DictConfig) -> Plan:
         audit=audit,
         make_engine=instantiate(config.rollout, without=("num_responses", "ahead")),
     )
+
+
+def check_audited(location: str | None) -> None:
+    """Returns where what is audited may have read pictures; says so before anything else that its folder lacks.
+
+    Raises:
+        ValueError: it is a model that reads text alone.
+    """
+    family = None if location is None else text_family(Path(location).expanduser())
+    if family is not None:
+        raise ValueError(
+            "an audit of what a policy grounds compares what it says with and without its picture, so it needs a "
+            f"vision-language model; got {location}, a model of family {shown(family)!r} that reads text alone. Set "
+            "checkpoint= or model.path= to one that reads pictures."
+        )
 
 
 def make_views(node: DictConfig, audited: Mapping[str, View]) -> tuple[View, ...]:

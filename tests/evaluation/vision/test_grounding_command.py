@@ -136,6 +136,19 @@ def test_without_boxes_the_evidence_is_empty_and_said_and_one_problem_has_no_int
     assert "no interval" in (tmp_path / "run" / "grounding.html").read_text()
 
 
+@pytest.mark.parametrize("key", ["checkpoint", "model.path"])
+def test_a_model_that_reads_text_alone_is_named_whatever_its_folder_lacks(tmp_path, no_model, key):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    overrides = ("model=qwen2_5_vl_3b", f"{key}={tmp_path}", f"run_dir={tmp_path / 'run'}")
+    if key == "model.path":
+        overrides = ("checkpoint=null", *overrides)
+    outcome = run_evaluation("audit=grounding", *overrides)
+    assert outcome.code == 1
+    assert "needs a vision-language model" in outcome.stderr
+    assert f"got {tmp_path}, a model of family 'qwen3' that reads text alone" in outcome.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [
