@@ -5,6 +5,7 @@ seen (papo.training).
 """
 
 from papo.data.census import notes_on
+from papo.data.diagram_labels import DiagramLabels
 from papo.data.filtering import (
     CheckedProblems,
     FilteredProblems,
@@ -22,6 +23,7 @@ from papo.data.virl39k import Virl39kProblems
 
 __all__ = [
     "CheckedProblems",
+    "DiagramLabels",
     "FilteredProblems",
     "LogicVistaProblems",
     "MixedProblems",

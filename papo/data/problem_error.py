@@ -8,7 +8,7 @@ class ProblemError(ValueError):
 
     Attributes:
         reason: a short name to count by: broken_image, broken_text, not_text, image_markers,
-            empty_question, empty_answer, cannot_encode, prompt_too_long.
+            empty_question, empty_answer, broken_boxes, cannot_encode, prompt_too_long.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from papo.data.build import build_problem, checked_texts
 from papo.data.cells import Cell, answer_in, cell_of, id_in
 from papo.data.census import Census, note_of_markers, note_of_system_turns
 from papo.data.chat import Question, question_in
+from papo.data.diagram_labels import DiagramLabels
+from papo.data.evidence_boxes import boxes_in
 from papo.data.filtering import FilteredProblems, ProblemFilterReport, Reading, usable_problems
 from papo.data.forms import Columns, columns_among
 from papo.data.images import decode_image
@@ -57,6 +60,8 @@ class ProblemTable:
         name: of a configuration of the hub's data set.
         filter: the values, or lists of values, that problems have in columns (see `selected_rows`).
         system_prompt: of every problem, in the place of its system's turn; empty for none; None leaves it as it is.
+        boxes_column: where the evidence is (see `boxes_in`); `truth["boxes"]` of rows that say so. None: not read.
+        label_boxes: finds them in the pictures of rows that do not.
 
     Raises:
         ValueError: neither path nor hub_id is given, or a count is below 1.
@@ -85,6 +90,8 @@ class ProblemTable:
         name: str | None = None,
         filter: Mapping[str, Any] | None = None,
         system_prompt: str | None = None,
+        boxes_column: str | None = None,
+        label_boxes: DiagramLabels | None = None,
     ) -> None:
         if path is None and hub_id is None:
             raise ValueError(
@@ -119,6 +126,8 @@ class ProblemTable:
         self.name = name
         self.filter = dict(filter or {})
         self.system_prompt = system_prompt
+        self.boxes_column = boxes_column
+        self.label_boxes = label_boxes
 
     def preflight(self) -> None:
         """Returns when the data is in place or can be downloaded; reads and downloads nothing.
@@ -152,7 +161,7 @@ class ProblemTable:
             name: value
             for name, value in vars(self).items()
             if name in inspect.signature(ProblemTable).parameters
-            and name not in ("path", "num_threads", "section", "strict")
+            and name not in ("path", "num_threads", "section", "strict", "label_boxes")
         }
         if self.path is None:
             commit = self.resolved_revision
@@ -271,7 +280,7 @@ class ProblemTable:
         stored = listed(row.get(self.columns.pictures)) if self.columns.pictures else []
         question, answer, images = self._record(row, stored)
         system = question.system if self.system_prompt is None else self.system_prompt
-        return build_problem(
+        problem = build_problem(
             id=name,
             source=self.source,
             question=question.text,
@@ -281,6 +290,14 @@ class ProblemTable:
             prompt_suffix=self.prompt_suffix,
             system_prompt=system,
             truth=truth or None,
+        )
+        boxes = None
+        if self.boxes_column is not None:
+            boxes = boxes_in(self._cell(row, self.boxes_column, "boxes_column"), problem.images)
+        if boxes is None and self.label_boxes is not None:
+            boxes = self.label_boxes(row, problem.images)
+        return (
+            problem if boxes is None else replace(problem, truth={**(truth or {}), "boxes": boxes})
         )
 
     def _numbered(self, index: int) -> str:
@@ -366,6 +383,14 @@ class ProblemTable:
     def _read(self, names: Sequence[str]) -> list[str]:
         """The columns to read of a table that has these."""
         columns = self._columns_among(names)
-        wanted = [columns.question, columns.answer, self.id_column, columns.pictures, *self.filter]
+        wanted = [
+            columns.question,
+            columns.answer,
+            self.id_column,
+            columns.pictures,
+            self.boxes_column,
+        ]
+        wanted += self.filter
         roots = [name if name in names else name.partition(".")[0] for name in wanted if name]
-        return [*dict.fromkeys([*roots, *self.truth_columns])]
+        labels = () if self.label_boxes is None else self.label_boxes.columns
+        return [*dict.fromkeys([*roots, *self.truth_columns, *labels])]

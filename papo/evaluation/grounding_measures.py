@@ -155,10 +155,10 @@ MEASURES: tuple[GroundingMeasure, ...] = (
 
 COUNTS = (
     *("num_problems", "num_responses", "num_scored", "num_unchanged", "num_boxed"),
-    *("num_controls", "controls_needed"),
+    *("num_no_control", "num_controls", "controls_needed"),
 )
 """Columns that count: problems with responses; k; problems scored; of these without a picture that blackening
-changes; with evidence and controls; controls of each; controls that a stable margin needs."""
+changes; with evidence and controls; with evidence and no room for a control; controls of each; controls that a stable margin needs."""
 
 IDENTITY = ("checkpoint", "weights", "benchmark", "label")
 

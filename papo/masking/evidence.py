@@ -71,7 +71,7 @@ class EvidenceMask(_BoxMask):
 class EvidenceControlMask(_BoxMask):
     """Blackens boxes of the same sizes that touch no box of the truth, nor one another.
 
-    Each box goes to one of its free places, all equally likely. What it costs beyond nothing is the
+    Boxes of the truth that overlap are cut first, so that no pixel counts twice. Each goes to one of its free places, all equally likely. What it costs beyond nothing is the
     cost of hiding so many pixels; the rest of what `EvidenceMask` costs is the evidence.
 
     Args:
@@ -89,7 +89,7 @@ class EvidenceControlMask(_BoxMask):
         for box in evidence:
             _fill(taken, box)
         controls = []
-        for left, top, right, bottom in evidence:
+        for left, top, right, bottom in _disjoint(evidence):
             place = _free_place(taken, right - left, bottom - top, generator)
             if place is None:
                 raise NoRoom(
@@ -149,6 +149,35 @@ def _blacken(image: Image.Image, boxes: Iterable[Box]) -> Image.Image:
     for box in boxes:
         masked.paste((0, 0, 0), box)
     return masked
+
+
+def _disjoint(boxes: Iterable[Box]) -> list[Box]:
+    """The same pixels in boxes of which none overlap; those that do not are as they were."""
+    found: list[Box] = []
+    for box in boxes:
+        pieces = [box]
+        for other in found:
+            pieces = [rest for piece in pieces for rest in _without(piece, other)]
+        found += pieces
+    return found
+
+
+def _without(box: Box, other: Box) -> list[Box]:
+    """What is left of a box where another covers part of it: above, below, left and right of that part."""
+    left, top, right, bottom = box
+    common = (
+        *(max(left, other[0]), max(top, other[1])),
+        *(min(right, other[2]), min(bottom, other[3])),
+    )
+    if common[0] >= common[2] or common[1] >= common[3]:
+        return [box]
+    rests = [
+        (left, top, right, common[1]),
+        (left, common[3], right, bottom),
+        (left, common[1], common[0], common[3]),
+        (common[2], common[1], right, common[3]),
+    ]
+    return [rest for rest in rests if rest[0] < rest[2] and rest[1] < rest[3]]
 
 
 def _fill(taken: Bool[Tensor, "row column"], box: Box) -> None:

@@ -107,6 +107,18 @@ def test_the_control_hides_as_many_pixels_and_none_of_the_labels(problems):
         assert not (control & evidence).any()
 
 
+@pytest.mark.parametrize(
+    "boxes", [[(0, 0, 40, 10), (20, 5, 60, 15), (0, 0, 40, 10)], [(5, 5, 30, 30), (10, 10, 20, 20)]]
+)
+def test_a_pixel_in_two_boxes_counts_once(boxes):
+    one = with_boxes(dict(enumerate(boxes)))
+    bright = replace(one, images=(Image.new("RGB", (100, 50), "white"),))
+    evidence = pixels_after(EvidenceMask(), bright)[:, :, 0] == 0
+    control = pixels_after(EvidenceControlMask(seed=0), bright)[:, :, 0] == 0
+    assert control.sum() == evidence.sum()
+    assert not (control & evidence).any()
+
+
 def test_the_control_draws_from_its_generator_alone(problems):
     mask = EvidenceControlMask(seed=0)
     first = pixels_after(mask, problems[0], seed=1)

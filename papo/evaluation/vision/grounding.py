@@ -213,10 +213,11 @@ class _Benchmark:
         }
 
     def _counts(self) -> dict[str, int | None]:
-        boxed = {line.problem_id: line for line in self.lines if line.controls}
+        boxed = {line.problem_id: line for line in self.lines if line.evidence_margin is not None}
+        no_control = {line.problem_id for line in self.lines if line.lacks_control}
         margins: dict[str, list[list[float]]] = defaultdict(list)
         for line in self.lines:
-            if line.kind == "own" and line.controls:
+            if line.kind == "own" and line.evidence_margin is not None:
                 margins[line.problem_id].append(
                     [line.drops[EVIDENCE] - one for one in line.controls]
                 )
@@ -233,6 +234,7 @@ class _Benchmark:
                 {line.problem_id for line in self.lines if BLANK not in line.drops}
             ),
             "num_boxed": len(boxed) or None,
+            "num_no_control": len(no_control) or None,
             "num_controls": max((len(line.controls) for line in boxed.values()), default=None),
             "controls_needed": repeats_needed(repeats) if several else None,
         }
@@ -259,13 +261,22 @@ class _Benchmark:
                 f"{counts['num_unchanged']} problems look the same with a black picture: they are left out of the margins "
                 "against it and of the perception KL"
             )
-        if self.lines and not counts["num_boxed"]:
+        boxed, no_control = counts["num_boxed"] or 0, counts["num_no_control"] or 0
+        if no_control:
             yield (
-                "no problem says where its evidence is (truth.boxes of one picture, with room for a control): the "
-                "columns of the evidence are empty, not 0"
+                f"no control: of {boxed + no_control} scored problems that say where their evidence is, {no_control} have "
+                "no room in their picture to hide as much elsewhere, and are left out of the columns of the evidence"
             )
-        elif self.lines and (counts["num_boxed"] or 0) < num_scored:
-            yield f"{counts['num_boxed']} of {num_scored} scored problems say where their evidence is"
+        if self.lines and not boxed:
+            yield (
+                "no problem says where its evidence is (boxes in its one picture: docs/data.md) and has room for a "
+                "control: the columns of the evidence are empty, not 0"
+            )
+        elif boxed + no_control < num_scored:
+            yield (
+                f"{boxed + no_control} of {num_scored} scored problems say where their evidence is; the columns of the "
+                "evidence are of these"
+            )
         references = [line for line in self.lines if line.kind == "reference"]
         quiet = [
             line

@@ -1,6 +1,7 @@
 """What an audit scores of a policy: given responses, given the picture, none, another's, and without their evidence."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from papo.evaluation.response_scorer import ScoredProblem, ScoringPolicy
@@ -35,9 +36,14 @@ class ViewDrops(ScoredResponse):
         return [drop for view, drop in self.drops.items() if view.startswith(CONTROL)]
 
     @property
+    def lacks_control(self) -> bool:
+        """Whether the evidence is known, and there is no room to hide as much elsewhere."""
+        return EVIDENCE in self.drops and not self.controls
+
+    @property
     def evidence_margin(self) -> float | None:
-        """What hiding the evidence costs beyond hiding as much elsewhere; None where no box is known."""
-        if not self.controls:
+        """What hiding the evidence costs beyond hiding as much elsewhere; None where one of the two is not there."""
+        if EVIDENCE not in self.drops or not self.controls:
             return None
         return self.drops[EVIDENCE] - sum(self.controls) / len(self.controls)
 
@@ -47,21 +53,21 @@ def without_evidence(
 ) -> dict[str, PromptGroup]:
     """Returns a problem without its evidence and, so many times, without as much elsewhere.
 
-    Nothing where no box is known, or a picture has no room for a control: evidence without one says nothing.
+    Nothing where no box is known, and no control where a picture has no room for one: such a problem is counted, and
+    its evidence compared with nothing.
 
     Raises:
         ValueError: a box is not four whole numbers.
     """
     if not has_evidence(item.problem):
         return {}
-    masks = {EVIDENCE: (evidence, item.seed)}
-    for index in range(num_controls):
-        masks[f"{CONTROL}{index}"] = (control, mask_seed(item.seed, control, index))
     group = item.encoded(policy)
-    try:
-        return {name: hide(group, mask, policy, seed=seed) for name, (mask, seed) in masks.items()}
-    except NoRoom:
-        return {}
+    found = {EVIDENCE: hide(group, evidence, policy, seed=item.seed)}
+    seeds = [mask_seed(item.seed, control, index) for index in range(num_controls)]
+    with suppress(NoRoom):
+        controls = [hide(group, control, policy, seed=seed) for seed in seeds]
+        found |= {f"{CONTROL}{index}": one for index, one in enumerate(controls)}
+    return found
 
 
 def drops_of(policy: ScoringPolicy, benchmark: str, scored: ScoredProblem) -> tuple[ViewDrops, ...]:

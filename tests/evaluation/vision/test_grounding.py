@@ -123,6 +123,25 @@ def test_what_is_missing_is_said():
     assert "3 of 3 problems have no response in the view swapped" in notes
 
 
+def test_a_problem_without_room_for_a_control_is_counted_as_such():
+    found = measured(
+        [
+            drops("p", index=0, kl=(), evidence=5.0, control_0=1.0),
+            drops("q", index=0, kl=(), evidence=9.0),
+            drops("q", index=1, kl=(), evidence=7.0),
+            # Its evidence was black already.
+            drops("r", index=0, kl=(), control_0=1.0),
+        ]
+    )
+    assert (found.counts["num_boxed"], found.counts["num_no_control"]) == (1, 1)
+    assert value(found, "evidence_margin") == pytest.approx(4.0)
+    notes = " | ".join(found.notes)
+    assert (
+        "no control: of 2 scored problems that say where their evidence is, 1 have no room" in notes
+    )
+    assert "2 of 3 scored problems say where their evidence is" in notes
+
+
 def test_one_problem_has_no_intervals_and_none_right_no_share_of_them():
     records = [
         ResponseRecord.from_line(line)
@@ -305,9 +324,11 @@ def test_problems_are_scored_as_far_as_they_can_be_shown(policy):
     # Black already: hiding it says nothing, and no 0 is written.
     assert "blank" not in found["black"].drops
     assert found["black"].kl == ()
-    # No room for a control beside evidence that is everywhere.
-    assert "evidence" not in found["full"].drops
+    # No room for a control beside evidence that is everywhere: counted, and compared with nothing.
+    assert found["full"].lacks_control
+    assert found["full"].evidence_margin is None
     assert "evidence" not in found["null"].drops
+    assert not found["null"].lacks_control
     assert "text" not in found
 
 

@@ -149,6 +149,33 @@ def test_a_model_that_reads_text_alone_is_named_whatever_its_folder_lacks(tmp_pa
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_a_table_names_its_boxes_and_one_without_room_for_a_control_is_counted(tmp_path):
+    boxes = {"known": [[2, 2, 20, 20]], "full": [[0, 0, 60, 39]], "unknown": None}
+    problems = []
+    for name, stored in boxes.items():
+        Image.effect_noise((60, 40), 90).convert("RGB").save(tmp_path / f"{name}.png")
+        problems.append(
+            {
+                "problem": "How many?",
+                "answer": "3",
+                "image": f"{name}.png",
+                "id": name,
+                "boxes": stored,
+            }
+        )
+    outcome = local(tmp_path, problems)
+    assert outcome.code == 0, outcome.stderr
+    (row,) = rows(tmp_path / "run")
+    assert (row["num_scored"], row["num_boxed"], row["num_no_control"]) == ("3", "1", "1")
+    assert row["evidence_margin"]
+    (one,) = read_json(tmp_path / "run", "grounding.json")
+    notes = " | ".join(one["notes"])
+    assert (
+        "no control: of 2 scored problems that say where their evidence is, 1 have no room" in notes
+    )
+    assert "2 of 3 scored problems say where their evidence is" in notes
+
+
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [
