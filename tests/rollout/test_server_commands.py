@@ -96,6 +96,22 @@ def test_an_evaluation_on_a_server_keeps_the_same_records(server, tmp_path):
     assert "engine" not in (tmp_path / "local" / "responses.jsonl").read_text()
 
 
+def test_an_audit_scores_what_a_server_wrote(server, tmp_path):
+    audit = ("audit=grounding", "audit.num_controls=1", "audit.num_responses=1")
+    done = run_evaluation(*on(server), *audit, f"run_dir={tmp_path / 'run'}")
+    assert done.code == 0, done.stderr
+    found = records(tmp_path / "run")
+    assert {one.view for one in found} == {"image", "blank", "removed", "swapped"}
+    assert {one.engine for one in found} == {"server"}
+    lines = (tmp_path / "run" / "grounding.jsonl").read_text().splitlines()
+    own = [one for one in map(json.loads, lines) if one["kind"] == "own"]
+    assert {one["problem_id"] for one in own} == {one.problem_id for one in found}
+    assert all({"blank", "evidence", "control_0"} <= set(one["drops"]) for one in own)
+    row, _ = json.loads((tmp_path / "run" / "grounding.json").read_text())
+    assert row["evidence_margin"] is not None
+    assert "a server wrote 24 of 24 responses; the policy itself scored them" in row["notes"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

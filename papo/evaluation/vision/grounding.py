@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,9 @@ def measure_grounding(
     """
     hits: dict[str, dict[str, dict[str, list[bool]]]] = defaultdict(lambda: defaultdict(dict))
     right: dict[tuple[str, str, int], bool] = {}
+    engines: dict[str, Counter[str | None]] = defaultdict(Counter)
     for record in records:
+        engines[record.benchmark][record.engine] += 1
         hits[record.benchmark][record.view].setdefault(record.problem_id, []).append(record.correct)
         if record.view == IMAGE:
             key = (record.benchmark, record.problem_id, record.response_index)
@@ -97,6 +99,7 @@ def measure_grounding(
             num_responses=len(next(iter(views[IMAGE].values()), ())),
             lines=scored[benchmark],
             right=right,
+            engines=engines[benchmark],
             noise_floor=noise_floor,
             seed=bootstrap_seed,
         ).grounding()
@@ -113,6 +116,7 @@ class _Benchmark:
     num_responses: int
     lines: Sequence[ViewDrops]
     right: Mapping[tuple[str, str, int], bool]
+    engines: Mapping[str | None, int]
     noise_floor: float | None
     seed: int
 
@@ -290,6 +294,10 @@ class _Benchmark:
             )
         if self.lines and not references:
             yield "no reference was scored (audit.references): its margins are empty"
+        if served := self.engines.get("server"):
+            yield (
+                f"a server wrote {served} of {sum(self.engines.values())} responses; the policy itself scored them"
+            )
         if problems == 1:
             yield "one problem: no interval"
 
