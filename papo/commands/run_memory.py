@@ -18,6 +18,7 @@ from papo.training.microbatches import (
     repeated_prefix_tokens,
     shared_prefix_tokens,
 )
+from papo.views import CounterfactualView
 
 _LORA = CONF / "model" / "lora" / "language.yaml"
 
@@ -60,6 +61,7 @@ def run_memory(
         on_gpu=on_gpu,
         shards=shards,
         offloads=bool(config.trainer.get("offload_while_sampling")),
+        intervenes=CounterfactualView.name in objective.needs.views,
         prompt_tokens=prompt_tokens,
         patches=patches,
         microbatches=MicrobatchCutter(

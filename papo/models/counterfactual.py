@@ -83,16 +83,27 @@ def intervened_attention(
         for row, reading in enumerate(intervention.readings):
             q, k, v = (each[row][:, reading.tokens].to(precise) for each in (query, key, value))
             k, v = (each.repeat_interleave(repeats, dim=0) for each in (k, v))
-            later = torch.ones(q.shape[1], q.shape[1], dtype=torch.bool, device=q.device).triu(1)
-            scores = (q @ k.transpose(1, 2) * scaling).masked_fill(later, -torch.inf)
-            weights = scores.softmax(-1)
-            attended = weights @ v
-            if reading.deviations is not None and reading.pictures:
-                salient = salient_attention(
-                    weights, reading.pictures, deviations=reading.deviations
-                )
-                mean = values_without_picture(v, reading.is_image)
-                attended = attended + attention_change(weights, v, salient, mean)
+            # A call of its own, so that no matrix of one sequence is there beside those of the next.
+            attended = _attended(q, k, v, reading, scaling)
             empty = attended.new_zeros(query.shape[2], *attended.shape[::2])
             rows.append(empty.index_copy(0, reading.tokens, attended.transpose(0, 1)))
     return torch.stack(rows).to(query.dtype)
+
+
+def _attended(
+    query: Float[Tensor, "head token channel"],
+    key: Float[Tensor, "head token channel"],
+    value: Float[Tensor, "head token channel"],
+    reading: Reading,
+    scaling: float,
+) -> Float[Tensor, "head token channel"]:
+    """Of one sequence: it holds two matrices of (head, token, token), and a flag for each of their cells."""
+    length = query.shape[1]
+    later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    weights = (query * scaling @ key.transpose(1, 2)).masked_fill(later, -torch.inf).softmax(-1)
+    attended = weights @ value
+    if reading.deviations is not None and reading.pictures:
+        salient = salient_attention(weights, reading.pictures, deviations=reading.deviations)
+        mean = values_without_picture(value, reading.is_image)
+        attended = attended + attention_change(weights, value, salient, mean)
+    return attended

@@ -129,6 +129,29 @@ def activation_bytes(
     return alone if sizes.views == 1 else max(kept + alone, alone + second_gradient)
 
 
+def intervened_bytes(model: Any, sizes: PassSizes, precision: PassPrecision) -> int:
+    """The most that a counterfactual view takes without gradient: dense attention, one response at a time.
+
+    No response shares its prompt, and of one there are two matrices of (head, token, token) in float32 and a flag for
+    each of their cells (papo.models.counterfactual).
+
+    Args:
+        model: as of `activation_bytes`.
+        sizes: of the pass.
+        precision: of the pass.
+    """
+    config = model.config.get_text_config()
+    channels, length = head_channels(config), sizes.row_tokens
+    query, key = config.num_attention_heads * channels, config.num_key_value_heads * channels
+    square = config.num_attention_heads * length**2 * (2 * _FLOAT32 + 1)
+    # Queries, keys and values as they are read and rotated; what was attended, of all rows and, of one, in the making.
+    per_token = (precision.width + precision.residual) * (query + 2 * key) + _FLOAT32 * query
+    attention = sizes.rows * length * per_token + 6 * _FLOAT32 * query * length + square
+    feed_forward = sizes.rows * length * 3 * config.intermediate_size * precision.width
+    residuals = sizes.rows * length * 2 * config.hidden_size * precision.residual
+    return int(residuals + max(attention, feed_forward))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stack:
     """Bytes of layers: kept by all, kept of the one that is computed again, and made by its backward pass."""

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from papo.models.families import model_parts
 from papo.models.flops import attending_layers, head_channels
-from papo.training.activations import PassPrecision, PassSizes, activation_bytes
+from papo.training.activations import (
+    PassPrecision,
+    PassSizes,
+    activation_bytes,
+    intervened_bytes,
+)
 from papo.training.microbatches import MicrobatchCutter
 from papo.training.policy import MakeOptimizer, is_fused
 from papo.training.reference import cast_by_passes
@@ -41,6 +46,7 @@ class MemoryEstimate:
         reference: what the reference policy holds beside the policy's own weights.
         activations: what the largest micro-batch keeps for its backward pass, all views.
         head: logits of one chunk of the vocabulary head and what is made of them.
+        intervened: what a counterfactual view takes while it is scored, without gradient.
         unsharded: of shards, what a pass puts together: a layer and the next, and what is in none.
         cache: keys and values of all responses that are sampled side by side.
         decoding: matrices in half precision that their tokens are read with, beside wider weights.
@@ -56,6 +62,7 @@ class MemoryEstimate:
     reference: int
     activations: int
     head: int
+    intervened: int
     unsharded: int
     cache: int
     decoding: int
@@ -71,6 +78,7 @@ class MemoryEstimate:
         sampled = self.weights + self.cache + self.decoding + self.drawing + self.gathered
         return {
             "sampling": sampled + (0 if self.offloads else idle),
+            "the second look": self.weights + idle + self.intervened,
             "the update": stays + self.activations + self.head + self.unsharded,
             "the optimiser's step": stays + self.step,
         }
@@ -157,6 +165,7 @@ def estimate_memory(
     on_gpu: bool,
     shards: int = 1,
     offloads: bool = False,
+    intervenes: bool = False,
 ) -> MemoryEstimate:
     """Returns what a device will hold; allocates nothing.
 
@@ -171,6 +180,7 @@ def estimate_memory(
         on_gpu: the run computes on GPUs.
         shards: devices that share one copy of all that stays; the model is whole here.
         offloads: optimiser and reference are on the host while responses are sampled.
+        intervenes: a counterfactual view is scored.
     """
     stored = next(model.parameters()).element_size()
     width = 2 if half_precision else stored
@@ -200,6 +210,7 @@ def estimate_memory(
         head=_head_bytes(
             model, sizes, head_chunk_size, narrow=width < _FLOAT32 and not precision.casts
         ),
+        intervened=intervened_bytes(model, sizes, precision) if intervenes else 0,
         unsharded=0 if shards == 1 else _unsharded_bytes(model, width),
         cache=_cache_bytes(model, sizes, precision),
         decoding=_decoding_bytes(model, precision, on_gpu=on_gpu) if sizes.sampled_rows else 0,

@@ -22,7 +22,7 @@ class RunMemory:
 
     Attributes:
         model, make_optimizer, has_reference, half_precision, checkpointing, head_chunk_size, on_gpu, shards,
-            offloads: as of `estimate_memory`.
+            offloads, intervenes: as of `estimate_memory`.
         prompt_tokens, patches, microbatches, prompts_per_minibatch, num_responses, max_response_tokens, views:
             as of `largest_pass`.
         sampled_rows: responses sampled side by side.
@@ -37,6 +37,7 @@ class RunMemory:
     on_gpu: bool
     shards: int
     offloads: bool
+    intervenes: bool
     prompt_tokens: int
     patches: int
     microbatches: MicrobatchCutter
@@ -69,6 +70,7 @@ class RunMemory:
             on_gpu=self.on_gpu,
             shards=self.shards,
             offloads=self.offloads,
+            intervenes=self.intervenes,
         )
 
     def least(self) -> "RunMemory":

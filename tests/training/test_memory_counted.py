@@ -2,6 +2,7 @@
 
 import weakref
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -48,6 +49,32 @@ class LiveBytes(TorchDispatchMode):
         self.live -= self.known.pop(key, 0)
 
 
+def told_of(policy, groups, ids, *, half, views, intervenes=False):
+    prompt = groups[0].prompt_ids.shape[0]
+    shared, repeated = prompt + ids.numel(), ids.shape[0] * (prompt + ids.shape[1])
+    return estimate_memory(
+        model=policy.model,
+        sizes=PassSizes(
+            tokens=shared if policy.shares_prefix else repeated,
+            prompt_tokens=prompt if policy.shares_prefix else repeated,
+            rows=ids.shape[0],
+            response_tokens=ids.numel(),
+            patches=groups[0].patches.shape[0],
+            views=views,
+            row_tokens=prompt + ids.shape[1],
+            cached_tokens=0,
+            sampled_rows=0,
+        ),
+        make_optimizer=partial(torch.optim.AdamW, lr=1e-3),
+        has_reference=False,
+        half_precision=half,
+        checkpointing=policy.gradient_checkpointing,
+        head_chunk_size=policy.head_chunk_size,
+        on_gpu=False,
+        intervenes=intervenes,
+    )
+
+
 def counted_and_told(family, *, half, views=1, responses=4, tokens=50, side=112, **settings):
     """Peak of a pass forward and backward, where gradients are there already, and the estimate of it."""
     policy = tiny_policy(family, **settings)
@@ -69,29 +96,7 @@ def counted_and_told(family, *, half, views=1, responses=4, tokens=50, side=112,
     one_pass().backward()
     with LiveBytes() as live:
         one_pass().backward()
-    prompt = groups[0].prompt_ids.shape[0]
-    shared = prompt + ids.numel()
-    repeated = responses * (prompt + tokens)
-    told = estimate_memory(
-        model=policy.model,
-        sizes=PassSizes(
-            tokens=shared if policy.shares_prefix else repeated,
-            prompt_tokens=prompt if policy.shares_prefix else repeated,
-            rows=responses,
-            response_tokens=ids.numel(),
-            patches=groups[0].patches.shape[0],
-            views=views,
-            row_tokens=prompt + tokens,
-            cached_tokens=0,
-            sampled_rows=0,
-        ),
-        make_optimizer=partial(torch.optim.AdamW, lr=1e-3),
-        has_reference=False,
-        half_precision=half,
-        checkpointing=policy.gradient_checkpointing,
-        head_chunk_size=policy.head_chunk_size,
-        on_gpu=False,
-    )
+    told = told_of(policy, groups, ids, half=half, views=views)
     return live.peak, told.activations + told.head
 
 
@@ -158,3 +163,20 @@ def test_layers_with_windows_hold_what_is_told(scoring, half, checkpointing):
         views=2,
     )
     assert told == pytest.approx(counted, rel=0.1), told / counted
+
+
+@pytest.mark.parametrize(("responses", "tokens", "half"), [(3, 20, False), (2, 200, True)])
+def test_a_counterfactual_view_holds_what_is_told(responses, tokens, half):
+    policy = tiny_policy(num_layers=2)
+    (group,) = policy.encode([problem("<image>" + "What? " * 10, images=(noise_image(112, 112),))])
+    group = replace(group, views={"counterfactual": (replace(group, salient_above=2.0),)})
+    ids = torch.randint(5, 200, (responses, tokens), generator=torch.Generator().manual_seed(0))
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False)
+    with torch.no_grad(), autocast if half else nullcontext(), LiveBytes() as live:
+        policy.score(
+            [group], ids, torch.ones_like(ids, dtype=torch.bool), views=("counterfactual",)
+        )
+    told = told_of(policy, [group], ids, half=half, views=1, intervenes=True)
+    assert told.intervened == pytest.approx(live.peak, rel=0.1), told.intervened / live.peak
+    assert told.moments["the second look"] == told.weights + told.optimizer + told.intervened
+    assert told_of(policy, [group], ids, half=half, views=1).intervened == 0
