@@ -96,7 +96,8 @@ def said_passes(objective, fidelity):
 
 @pytest.mark.parametrize(
     ("objective", "fidelity"),
-    [(name, "official") for name in OBJECTIVES] + [("papo_g", "exact"), ("papo_d", "paper")],
+    [(name, "official") for name in OBJECTIVES]
+    + [("papo_g", "exact"), ("papo_d", "paper"), ("papo_jsd", "paper")],
 )
 def test_its_passes_are_those_of_the_table(objective, fidelity, tmp_path):
     from papo.commands.training.plan import make_views
