@@ -60,7 +60,7 @@ def panel_of(
         title: above the panel.
         column: the name that stands in the tables.
         sections: their headings.
-        zero: what the differences are from; by default the arm of the first row.
+        zero: what the differences are from, where a table has several such rows; by default the arm of the first.
         along: what the shares are of; the cells are shares then, and no row is what they differ from.
 
     Raises:
@@ -75,7 +75,7 @@ def panel_of(
                 effects[arm] = _effect(cell)
     if along and effects and not firsts:
         return Panel(title=title, baseline="", effects=effects, along=along)
-    if len(firsts) != len(sections) or not effects:
+    if not effects or (len(firsts) != len(sections) and not (zero and firsts)):
         raise ValueError(
             f"a table has one row 'ARM, itself' and others; got {firsts} as the first rows"
         )

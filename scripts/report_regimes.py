@@ -3,7 +3,7 @@
 RUNS are folders of sweeps, one per regime (few answers known, another world), whose arms were run with the same seeds.
 Each gives a row per arm: differences from the baseline paired by seed, in points with 95 % t intervals, how many runs
 collapsed (papo.statistics.COLLAPSE_RULE), and what a safeguard did in how many of them. --page FILE puts the table below
-its heading "Against GRPO"; docs/results/lab_safeguard.md is one. Nothing but files is read.
+its heading "Against GRPO", or another; docs/results/lab_safeguard.md is one. Nothing but files is read.
 """
 
 import argparse
@@ -35,11 +35,12 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS")
     parser.add_argument("--baseline", default="grpo", help="arm (default: grpo)")
     parser.add_argument("--page", type=Path, help="of Markdown, whose table is replaced")
+    parser.add_argument("--heading", default="Against GRPO", help="above that table")
     arguments = parser.parse_args()
     try:
         table = table_of(arguments.folders, arguments.baseline)
         if page := arguments.page:
-            text = replaced_table(page.read_text("utf-8"), "Against GRPO", table)
+            text = replaced_table(page.read_text("utf-8"), arguments.heading, table)
             write_atomically(page, text)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
