@@ -24,6 +24,8 @@ from papo.training import TrainingModule
 HERE = {"PYTHONPATH": str(REPOSITORY)}
 NUM_ROLLOUTS = 3
 SETTINGS = (
+    "objective=lab_papo_g",
+    "safeguard=off",
     f"training.num_rollouts={NUM_ROLLOUTS}",
     "evaluation.num_problems=2",
     "evaluation.num_responses=1",

@@ -25,13 +25,15 @@ MASK = {"ratio": 0.6, "grid": "patch", "raw_square_pixels": 14, "seed": 0}
 
 @cache
 def default_config():
-    """What `python train.py` composes."""
+    """What `python train.py objective=lab_papo_g safeguard=off` composes: every term has a weight and a live view."""
     from hydra import compose, initialize_config_dir
 
     from papo.commands import front_door  # registers the resolvers of conf/
 
     with initialize_config_dir(config_dir=front_door.CONFIG_FOLDER, version_base="1.3"):
-        return compose("train", overrides=[f"model.path={REPOSITORY}/papo/lab/warm_start"])
+        chosen = ["objective=lab_papo_g", "safeguard=off"]
+        start = f"model.path={REPOSITORY}/papo/lab/warm_start"
+        return compose("train", overrides=[*chosen, start])
 
 
 def settings_of(section):
@@ -40,7 +42,7 @@ def settings_of(section):
 
 
 def lab_objective(**overrides):
-    """The objective of the default configuration; overrides are settings of `objective` or `fidelity`."""
+    """The objective of `default_config`; overrides are settings of `objective` or `fidelity`."""
     from omegaconf import OmegaConf
 
     from papo.commands.building import make_objective

@@ -26,6 +26,7 @@ TRAINING = (
     "callbacks.checkpoint.every_rollouts=1",
     "callbacks.rollout_table.every_rollouts=2",
     "trainer.devices=2",
+    "safeguard=off",
 )
 
 

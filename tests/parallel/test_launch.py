@@ -23,6 +23,7 @@ SHORT = (
     "evaluation.num_problems=2",
     "evaluation.num_responses=1",
     "callbacks.checkpoint.every_rollouts=1",
+    "safeguard=off",
 )
 
 

@@ -20,6 +20,7 @@ from papo.commands.training import job as train
 from papo.training import callbacks, checkpoints, collect, module
 
 COMMAND = [
+    "objective=lab_papo_g",
     "training.num_rollouts=5",
     "training.prompts_per_rollout=4",
     "training.prompts_per_minibatch=2",
