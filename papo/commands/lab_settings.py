@@ -11,7 +11,7 @@ from papo.lab import WARM_START
 
 LAB_PROBLEMS = "papo.lab.PerceptionLabProblems"
 OF_THE_LAB = {
-    "objective": ("lab_papo_g", "objective.gamma"),
+    "objective": ("papo_jsd", "objective.gamma"),
     "training": ("lab", "training.num_rollouts"),
     "rollout": ("lab", "rollout.max_response_tokens"),
     "optimizer": ("lab_adamw", "optimizer.lr"),

@@ -100,7 +100,7 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     ):
         raise ValueError(
             "safeguard=act goes back to what callbacks.checkpoint saves, and this run has none. Leave "
-            "~callbacks.checkpoint out, or set safeguard.rollbacks.max_rollbacks=0."
+            "~callbacks.checkpoint out, or set safeguard=off, or safeguard.rollbacks.max_rollbacks=0."
         )
     keeps_best = any(isinstance(one, Validation) and one.settings.keep_best for one in callbacks)
     if keeps_best and not has_checkpoints:

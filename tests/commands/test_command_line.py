@@ -116,5 +116,5 @@ def test_every_group_is_in_the_help_of_the_commands_that_read_it():
 
 
 def test_the_help_names_the_default_of_a_group_first():
-    assert dict(groups_of("train"))["objective"][0] == "lab_papo_g"
-    assert "lab_papo_g, " in help_of("train")
+    assert dict(groups_of("train"))["objective"][0] == "papo_jsd"
+    assert "papo_jsd, " in help_of("train")

@@ -95,8 +95,11 @@ def test_a_trainer_of_this_machine_is_one_process(choice, tmp_path):
 
 def test_the_lab_differs_from_the_published_runs_where_it_says_so():
     lab, published = composed(), composed("+experiment=papo_g_3b")
-    assert lab.objective.gamma == 0.1
-    assert lab.objective.eta_masked == 0.12
+    assert lab.objective.gamma == 0.3
+    assert lab.objective.eta_full == 0.05
+    assert lab.fidelity.perception_estimator == "jsd"
+    assert lab.safeguard.rollbacks.max_rollbacks == 3
+    assert published.safeguard == {}
     assert published.objective.gamma == 0.02
     assert published.objective.eta_masked == 0.0
     assert lab.optimizer.lr == 3e-4

@@ -290,9 +290,9 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished_run):
 
 def test_resuming_with_another_setting_is_refused_and_names_it(finished_run):
     before = contents(finished_run)
-    outcome = run_command(f"run_dir={finished_run}", "resume=true", "objective.gamma=0.3")
+    outcome = run_command(f"run_dir={finished_run}", "resume=true", "objective.gamma=0.2")
     assert outcome.code == 1
-    assert "objective.gamma was 0.1, is 0.3" in outcome.stderr
+    assert "objective.gamma was 0.3, is 0.2" in outcome.stderr
     assert contents(finished_run) == before
 
 

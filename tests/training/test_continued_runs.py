@@ -255,10 +255,10 @@ def test_settings_that_are_left_out_are_the_runs_own(killed, finished):
 
 def test_a_setting_that_differs_is_refused_and_the_way_on_is_said(killed):
     before = contents(killed)
-    line = one_line(whole_command(killed, "objective.gamma=0.3"))
-    assert "objective.gamma was 0.1, is 0.3" in line
+    line = one_line(whole_command(killed, "objective.gamma=0.2"))
+    assert "objective.gamma was 0.3, is 0.2" in line
     assert f"With run_dir={killed} resume=true and no setting it continues with its own" in line
-    line = one_line(continued(killed, "objective.gamma=0.3"))
+    line = one_line(continued(killed, "objective.gamma=0.2"))
     assert "evaluation.num_problems was 2, is 250" in line
     assert contents(killed) == before
 

@@ -185,11 +185,11 @@ def test_another_model_is_not_trained_with_what_was_left_of_the_labs_settings(mo
     assert outcome.code == 1
     [line] = outcome.stderr.splitlines()
     assert (
-        "objective.gamma=0.1, training.num_rollouts=60, rollout.max_response_tokens=24, "
+        "objective.gamma=0.3, training.num_rollouts=60, rollout.max_response_tokens=24, "
         "optimizer.lr=0.0003 are settings for PerceptionLab's model"
     ) in line
     assert f"python train.py +experiment=own_data {' '.join(words)} " in line
-    assert "objective=lab_papo_g training=lab rollout=lab optimizer=lab_adamw" in line
+    assert "objective=papo_jsd training=lab rollout=lab optimizer=lab_adamw" in line
     assert not (tmp_path / "run").joinpath("run.json").exists()
 
 
@@ -216,7 +216,7 @@ def test_only_what_was_left_is_named(tmp_path):
         ("+experiment=papo_geo3k", "model.path=FOLDER", *OWN),
         ("+experiment=papo_geo3k", *OWN),
         (
-            *("model.path=FOLDER", *OWN, "objective=lab_papo_g", "training=lab", "rollout=lab"),
+            *("model.path=FOLDER", *OWN, "objective=papo_jsd", "training=lab", "rollout=lab"),
             "optimizer=lab_adamw",
         ),
         (

@@ -26,7 +26,7 @@ def read_records(run):
 def demo(tmp_path_factory, forked_python):
     """The default command, a few rollouts of it, as a user starts it."""
     run = tmp_path_factory.mktemp("demo") / "run"
-    command = [forked_python, "train.py", *SHORT, "training.num_rollouts=4"]
+    command = [forked_python, "train.py", *SHORT, "safeguard=act", "training.num_rollouts=4"]
     process = subprocess.run(
         [*command, "callbacks.rollout_table.every_rollouts=2", f"run_dir={run}"],
         cwd=REPOSITORY,
@@ -46,6 +46,9 @@ def test_the_demo_ends_with_a_table_and_says_where_everything_is(demo):
         assert text in process.stdout
     assert process.stdout.count("rollout ") >= 4
     assert process.stderr == ""
+    # Of a sound run the safeguard says nothing.
+    assert "safeguard" not in process.stdout
+    assert not (run / "safeguard.jsonl").exists()
 
 
 def test_the_demo_leaves_the_files_of_a_run(demo):

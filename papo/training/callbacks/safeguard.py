@@ -137,7 +137,7 @@ class Safeguard(Callback):
                     folder,
                     rollout,
                     "steers",
-                    f"the {pushes} left its bounds: {', '.join(self._steered)} is held back (safeguard/factor)",
+                    f"the safeguard steers: the {pushes} left its bounds, so {', '.join(self._steered)} counts less until it is back (safeguard/factor)",
                 )
         if alarm is not None:
             found = f"a collapse begins: {', '.join(alarm.signals)} (safeguard/suspicion {suspicion:.2f})"
