@@ -162,6 +162,8 @@ PLACES = {
         ".from_pretrained": TRUST,
         "huggingface_hub.try_to_load_from_cache": HUB,
     },
+    "papo/models/families/gemma4.py": {"getattr": "names written there"},
+    "papo/models/families/windows.py": {"getattr": "names that the files of families write"},
     "papo/models/loading.py": {
         ".from_pretrained": TRUST,
         "getattr": "a type of torch, checked",
