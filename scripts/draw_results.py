@@ -52,6 +52,7 @@ def panel_of(
     sections: Sequence[str],
     zero: str = "",
     along: str = "",
+    only: str = "",
 ) -> Panel:
     """Reads the differences, or shares, in one column of the first tables of some sections of a page.
 
@@ -61,6 +62,7 @@ def panel_of(
         column: the name that stands in the tables.
         sections: their headings.
         zero: what the differences are from, where a table has several such rows; by default the arm of the first.
+        only: what the names of rows that are drawn end with.
         along: what the shares are of; the cells are shares then, and no row is what they differ from.
 
     Raises:
@@ -71,7 +73,7 @@ def panel_of(
         for arm, cell in _cells(text, section, column):
             if arm.endswith(", itself"):
                 firsts.append(arm.removesuffix(", itself"))
-            else:
+            elif arm.endswith(only):
                 effects[arm] = _effect(cell)
     if along and effects and not firsts:
         return Panel(title=title, baseline="", effects=effects, along=along)
