@@ -18,6 +18,7 @@ CASES = {
     "some without a picture": {"tiny": TINY, "text_only": (0, 3, 5, 6), **BY_TOKENS},
     "smolvlm": {"tiny": {**TINY, "family": "smolvlm"}, "text_only": (0, 3)},
     "gemma3": {"tiny": {**TINY, "family": "gemma3", "scoring": "auto"}, "text_only": (0, 3)},
+    "gemma4": {"tiny": {**TINY, "family": "gemma4", "scoring": "auto"}, "text_only": (0, 3)},
     "none with a picture": {"tiny": TINY, "text_only": range(8)},
 }
 

@@ -49,7 +49,7 @@ def trained(family, folder, *, first=None):
     return before, after
 
 
-@pytest.mark.parametrize("family", ["qwen3_5", "gemma3", "smolvlm"])
+@pytest.mark.parametrize("family", ["qwen3_5", "gemma3", "gemma4", "smolvlm"])
 def test_a_run_goes_on_to_the_same_bits(family, tmp_path):
     before, after = trained(family, tmp_path)
     assert any(not torch.equal(before[name], one) for name, one in after.items())
