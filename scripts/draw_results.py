@@ -14,8 +14,8 @@ import yaml
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.sweeps.forest import Panel, forest_plot
-from papo.reporting.charts import Dot, as_file
+from papo.analysis.sweeps.forest import Panel, forest_file
+from papo.reporting.charts import Dot
 from papo.storage.files import write_atomically
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -36,7 +36,7 @@ def main() -> int:
         for name, figure in figures.items():
             text = (folder / f"{figure['page']}.md").read_text("utf-8")
             panels = [panel_of(text, **panel) for panel in figure["panels"]]
-            write_atomically(folder / f"{name}.svg", as_file(forest_plot(panels), width=340))
+            write_atomically(folder / f"{name}.svg", forest_file(panels))
             print("Wrote", folder / f"{name}.svg")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

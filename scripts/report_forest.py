@@ -13,8 +13,7 @@ from pathlib import Path
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.sweeps.forest import Panel, forest_plot, read_panel
-from papo.reporting.charts import as_file
+from papo.analysis.sweeps.forest import Panel, forest_file, read_panel
 from papo.storage.files import write_atomically
 
 
@@ -33,7 +32,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the SVG file")
     arguments = parser.parse_args()
     try:
-        write_atomically(arguments.output, as_file(forest_plot(_panels(arguments)), width=340))
+        write_atomically(arguments.output, forest_file(_panels(arguments)))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -272,9 +272,8 @@ def _norm(norm: Any, width: int) -> int:
     """Bytes a norm keeps per channel: its input in float32 and, where its weight is trained, the normalised."""
     if isinstance(norm, nn.LayerNorm) or getattr(norm, "weight", None) is None:
         return _FLOAT32
-    if hasattr(
-        norm, "_norm"
-    ):  # of those that transformers writes so, the weight multiplies in float32
+    # Of norms that transformers writes so, the weight multiplies in float32.
+    if hasattr(norm, "_norm"):
         width = _FLOAT32
     return _FLOAT32 + (width if norm.weight.requires_grad else 0)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from papo.reporting.charts import Chart, Dot, Row, dot_chart
+from papo.reporting.charts import Chart, Dot, Row, as_file, dot_chart
 
 _MOST_PANELS = 4
+_FILE_WIDTH = 340  # pixels of a panel: two in a row are as wide as the text of a page
 PUBLISHED = "published: overall accuracy, one run of another model and data"
 
 Range = tuple[float, float]
@@ -71,6 +72,15 @@ def panel_of(rows: Sequence[Mapping[str, Any]], *, measure: str, title: str) -> 
         effects={row["arm"]: _effect(row) for row in found},
         collapsed=collapsed,
     )
+
+
+def forest_file(panels: Sequence[Panel]) -> str:
+    """Returns a forest plot as an SVG file for a page of the docs.
+
+    Raises:
+        ValueError: as `forest_plot` does.
+    """
+    return as_file(forest_plot(panels), width=_FILE_WIDTH)
 
 
 def forest_plot(
