@@ -59,7 +59,7 @@ def commands_of(page: Path) -> Iterator[Command]:
     inline = re.findall(r"`([^`\n]+)`", text)
     variables: dict[str, str] = {}
     for line in [*indented, *inline]:
-        if assigned := re.fullmatch(r"([A-Z]\w*)=(\S+)", line):
+        if assigned := re.fullmatch(r"([A-Z]\w*)=(\S+)(?: +#.*)?", line):
             variables[assigned[1]] = assigned[2]
         elif loop := re.match(r"for (\w+) in (\S+)", line):
             variables[loop[1]] = loop[2]
