@@ -6,6 +6,7 @@ docs/methods.md has a row for each, with its cost in passes; below the formula, 
 from papo.methods.cgpo import CGPO
 from papo.methods.cppo import ViewContrast
 from papo.methods.evidence_rl import EvidenceRL
+from papo.methods.papo_margin import ViewMargin
 from papo.methods.pepo import PEPO
 from papo.methods.perceval import Perceval
 from papo.methods.pgpo import PGPO
@@ -31,4 +32,5 @@ __all__ = [
     "ShareGRPO",
     "ToR",
     "ViewContrast",
+    "ViewMargin",
 ]

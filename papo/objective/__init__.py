@@ -15,7 +15,15 @@ from papo.objective.credit import (
 from papo.objective.errors import NonFiniteTermError, SettingError
 from papo.objective.objective import Objective
 from papo.objective.pulls import TermPull, term_pulls
-from papo.objective.term import Number, Term, TokenChoice, TokenValues, look
+from papo.objective.term import (
+    Number,
+    PolicyOfView,
+    Term,
+    TokenChoice,
+    TokenValues,
+    look,
+    view_needs,
+)
 from papo.objective.terms import ClippedSurrogate, ReferenceKL, ViewEntropy, ViewKL
 
 __all__ = [
@@ -26,6 +34,7 @@ __all__ = [
     "NonFiniteTermError",
     "Number",
     "Objective",
+    "PolicyOfView",
     "ReferenceKL",
     "SettingError",
     "Term",
@@ -39,4 +48,5 @@ __all__ = [
     "old",
     "old_needs",
     "term_pulls",
+    "view_needs",
 ]

@@ -32,6 +32,7 @@ ALIVE = {
     "r1_sharevl": ("credit/scale", lambda value: value > 0),
     "perceval": ("credit/scale", lambda value: abs(value - 1) < 0.1),
     "evidence_rl": ("credit/scale", lambda value: value > 0),
+    "papo_margin": ("loss/margin", lambda value: -5.01 < value < -0.006),
     "papo_jsd": ("loss/perception_kl", lambda value: 0 < value < math.log(2)),
 }
 
