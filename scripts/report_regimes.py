@@ -2,8 +2,9 @@
 
 RUNS are folders of sweeps, one per regime (few answers known, another world), whose arms were run with the same seeds.
 Each gives a row per arm: differences from the baseline paired by seed, in points with 95 % t intervals, how many runs
-collapsed (papo.statistics.COLLAPSE_RULE), and what a safeguard did in how many of them. --page FILE puts the table below
-its heading "Against GRPO", or another; docs/results/lab_safeguard.md is one. Nothing but files is read.
+collapsed (papo.statistics.COLLAPSE_RULE), and what a safeguard did in how many of them; *: q < 0.05 (Benjamini and Hochberg
+over the arms of a column and regime). --beside ARM adds the difference over all rollouts from a second arm. --page FILE puts
+the table below its heading "Against GRPO", or another; docs/results/lab_safeguard.md is one. Nothing but files is read.
 """
 
 import argparse
@@ -26,6 +27,8 @@ MEASURES = {
     "accuracy, training prior": "training prior",
     "accuracy, counter-prior": "counter-prior",
 }
+ACTED_COLUMNS = (ACTED := "steered", "went back")
+LEVEL = 0.05
 FACTOR, RETURNED = "safeguard/factor", "safeguard/returned_to"
 
 
@@ -34,11 +37,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS")
     parser.add_argument("--baseline", default="grpo", help="arm (default: grpo)")
+    parser.add_argument("--beside", metavar="ARM", help="compared with as well")
     parser.add_argument("--page", type=Path, help="of Markdown, whose table is replaced")
     parser.add_argument("--heading", default="Against GRPO", help="above that table")
     arguments = parser.parse_args()
     try:
-        table = table_of(arguments.folders, arguments.baseline)
+        table = table_of(arguments.folders, arguments.baseline, arguments.beside)
         if page := arguments.page:
             text = replaced_table(page.read_text("utf-8"), arguments.heading, table)
             write_atomically(page, text)
@@ -49,24 +53,33 @@ def main() -> int:
     return 0
 
 
-def table_of(folders: Sequence[Path], baseline: str) -> str:
+def table_of(folders: Sequence[Path], baseline: str, beside: str | None = None) -> str:
     """A row per regime and arm, the baseline of a regime first."""
-    rows = [
-        row
-        for folder in folders
-        for row in rows_of(folder.name, summarize_sweep(read_sweep(folder), baseline=baseline))
-    ]
-    columns = ["", "seeds", *MEASURES.values(), "collapsed", "steered", "went back"]
-    return markdown_table(columns, rows, texts=1)
+    rows = [row for folder in folders for row in rows_of(folder, baseline, beside)]
+    if any(row[ACTED] for row in rows):
+        columns = list(rows[0])
+    else:
+        columns = [name for name in rows[0] if name not in ACTED_COLUMNS]
+    return markdown_table(columns, [[row[name] for name in columns] for row in rows], texts=1)
 
 
-def rows_of(regime: str, summary: SweepSummary) -> Iterable[list[str]]:
-    """The rows of one regime."""
+def rows_of(folder: Path, baseline: str, beside: str | None) -> Iterable[dict[str, str]]:
+    """The rows of one regime: column -> cell."""
+    sweep = read_sweep(folder)
+    summary = summarize_sweep(sweep, baseline=baseline)
+    second = None if beside is None else summarize_sweep(sweep, baseline=beside)
     for arm in summary.arms:
-        name = f"{regime}: {arm}" + ", itself" * (arm == summary.baseline)
         runs = summary.sweep.of_arm(arm)
-        worth = [cell(summary, arm, measure) for measure in MEASURES]
-        yield [name, str(len(runs)), *worth, collapsed_cell(summary.signs[arm]), *acted(runs)]
+        row = {
+            "": f"{folder.name}: {arm}" + ", itself" * (arm == summary.baseline),
+            "seeds": str(len(runs)),
+        }
+        for measure, column in MEASURES.items():
+            row[column] = cell(summary, arm, measure)
+            if second is not None and measure == "accuracy_curve":
+                row[f"than `{beside}`"] = "" if arm == beside else cell(second, arm, measure)
+        row["collapsed"] = collapsed_cell(summary.signs[arm])
+        yield row | dict(zip(ACTED_COLUMNS, acted(runs), strict=True))
 
 
 def cell(summary: SweepSummary, arm: str, measure: str) -> str:
@@ -74,7 +87,8 @@ def cell(summary: SweepSummary, arm: str, measure: str) -> str:
     score, tested = summary.scores[arm].get(measure), summary.comparisons[arm].get(measure)
     if tested is not None:
         found = tested.difference
-        return points(found.value, found.interval, number=found.number)
+        star = "*" * (tested.q_value < LEVEL)
+        return points(found.value, found.interval, number=found.number) + star
     if score is not None and arm == summary.baseline:
         return mean_cell(measure, score.mean, score.interval, number=len(score.values))
     return ""

@@ -42,10 +42,42 @@ def test_each_regime_has_its_baseline_and_paired_differences(script, regimes):
         "few: grpo, itself", "few: papo", "all: grpo, itself", "all: papo",
     ]  # fmt: skip
     # 0.11 and 0.12: mean 11.5, 12.7 * 0.5 to either side.
-    assert rows[1][2:5] == ["+11.5 [+5.1, +17.9]"] * 3
+    assert rows[1][2:5] == ["+11.5 [+5.1, +17.9]*"] * 3
+    assert rows[3][2] == "+1.5 [-4.9, +7.9]"
     assert rows[0][2].startswith("55.0 [")
     assert rows[1][5:] == ["0 of 2 [0, 66]", "1", "1"]
     assert rows[0][6:] == ["", ""]
+
+
+def test_a_second_arm_stands_beside_and_what_is_found_has_a_star(script, regimes):
+    for seed in (3, 4, 5):
+        for arm, accuracy in (("grpo", 0.5), ("papo", 0.6 + 0.01 * seed)):
+            write_run(
+                regimes[0] / arm / f"seed_{seed}", arm=arm, seed=seed,
+                accuracies=[accuracy] * 4, evaluation=lab_evaluation(accuracy, 0.2),
+            )  # fmt: skip
+    head, _, grpo, papo = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in script["table_of"](regimes[:1], "grpo", "papo").splitlines()
+    )
+    column = head.index("than `papo`")
+    assert grpo[column].startswith("-13.0 [")
+    assert grpo[column].endswith("]*")
+    assert papo[column] == ""
+    # 11 to 15 points: mean 13, Student's t of four degrees 2.776 * 1.58 / sqrt(5).
+    assert papo[column - 1] == "+13.0 [+11.0, +15.0]*"
+
+
+def test_columns_of_the_safeguard_are_left_out_where_none_was_on(script, regimes, tmp_path):
+    for seed in (1, 2):
+        for arm in ("grpo", "papo"):
+            write_run(
+                tmp_path / "plain" / arm / f"seed_{seed}", arm=arm, seed=seed,
+                accuracies=[0.5] * 4, evaluation=lab_evaluation(0.5, 0.2),
+            )  # fmt: skip
+    plain = script["table_of"]([tmp_path / "plain"], "grpo").splitlines()[0]
+    assert plain.strip("| ").endswith("collapsed")
+    assert "went back" in script["table_of"]([tmp_path / "plain", regimes[0]], "grpo")
 
 
 def test_the_table_takes_its_place_on_a_page(script, regimes, tmp_path, monkeypatch, capsys):
