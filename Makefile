@@ -68,7 +68,7 @@ docs: $(DOCS_STAMP) ## the site of README and docs/: outputs/docs/index.html
 	@echo 'to read and search it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory outputs/docs'
 
 # One thread, so that CPU seconds mean the same on a shared machine. BENCH passes options on.
-bench: $(DEV_STAMP) ## speed and memory against other trainers (about 20 minutes)
+bench: $(DEV_STAMP) ## speed and memory against other trainers (about 25 minutes)
 	@$(MAKE) --no-print-directory peers || echo "no environments for the peers: their rows say so"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
 

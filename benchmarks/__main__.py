@@ -36,6 +36,7 @@ BENCHMARKS = (
     "scaling",
     "prefix_grouper",
     "families",
+    "methods",
 )
 
 

@@ -131,6 +131,21 @@ def build_module(variant: str, response_tokens: int, folder: Path) -> TrainingMo
     )
 
 
+def make_trainer(callbacks: list[Callback]) -> Trainer:
+    """Lightning's part of a step on the CPU, and nothing beside it."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=-1,  # a rollout each; whoever asks for steps ends it
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--variant", choices=VARIANTS, required=True)
@@ -138,20 +153,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     turnstile = Turnstile()
     with tempfile.TemporaryDirectory() as folder:
         module = build_module(arguments.variant, arguments.response_tokens, Path(folder))
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=-1,  # a rollout each; whoever asks for steps ends it
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[TakeTurns(turnstile)],
-        )
+        trainer = make_trainer([TakeTurns(turnstile)])
         trainer.fit(module)
 
 
