@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,20 @@ def main() -> int:
     """Checks the files; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json")
-    checked = failed = 0
+    found: Counter[str] = Counter()
     for path in parser.parse_args().files:
         try:
             file = read(path)
         except (OSError, NoCasesError) as error:
             print(f"{path}: {' '.join(str(error).split())[:300]}")
-            failed += 1
+            found["failed"] += 1
             continue
-        checked += len(file["cases"])
-        failed += report(file)
+        found += report(file)
+    failed, left_out = found["failed"], found["left out"]
     print(
-        f"{checked} cases; "
+        f"{found['computed']} cases; "
         + (f"{failed} of them or of the files failed" if failed else "none differs")
+        + (f"; {left_out} more are of what is not offered" if left_out else "")
     )
     return 1 if failed else 0
 
@@ -77,15 +79,15 @@ def read(path: Path) -> dict[str, Any]:
     return file
 
 
-def report(file: Mapping[str, Any]) -> int:
-    """Prints a line per case of a file; returns how many failed."""
+def report(file: Mapping[str, Any]) -> Counter[str]:
+    """Prints a line per case of a file; returns how many were computed, failed and were left out."""
     method, tolerance = file["method"], float(file["tolerance"])
     if method in NOT_CHECKED:
         print(f"{method}: not offered ({NOT_CHECKED[method]})")
-        return 0
+        return Counter({"left out": len(file["cases"])})
     module = importlib.import_module(f"papo.commands.method_cases.{MODULES[method]}")
     not_offered: Mapping[str, str] = getattr(module, "NOT_OFFERED", {})
-    failed = 0
+    found: Counter[str] = Counter()
     for case in file["cases"]:
         label = (
             f"{method:12} {case['name']!s:.40}".ljust(54) + f"{case.get('reference', '')!s:12.12}"
@@ -95,20 +97,22 @@ def report(file: Mapping[str, Any]) -> int:
         ]
         if reasons:
             print(f"{label} not offered ({reasons[0]})")
+            found["left out"] += 1
             continue
+        found["computed"] += 1
         try:
             worst, where = worst_error(module.outputs(case), case)
         except Exception as error:  # a case that cannot be computed has not passed
             print(f"{label} FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-            failed += 1
+            found["failed"] += 1
             continue
         differs = worst > tolerance
-        failed += differs
+        found["failed"] += differs
         print(
             f"{label} {worst:.1e}"
             + (f" DIFFERS: {where} (at most {tolerance:g})" if differs else "")
         )
-    return failed
+    return found
 
 
 def worst_error(computed: Mapping[str, Any], case: Mapping[str, Any]) -> tuple[float, str]:

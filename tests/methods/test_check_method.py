@@ -35,7 +35,19 @@ def test_the_cases_of_the_repository_are_reproduced(check, path):
     status, lines = check(path)
     assert status == 0, lines
     assert len(lines) == len(cases) + 1
-    assert lines[-1] == f"{len(cases)} cases; none differs"
+    left_out = sum(" not offered (" in line for line in lines)
+    said = f"{len(cases) - left_out} cases; none differs"
+    assert lines[-1] == said + (f"; {left_out} more are of what is not offered" if left_out else "")
+
+
+def test_cases_that_nothing_computes_are_not_counted_as_equal(check, tmp_path):
+    vapo = json.loads((GOLDEN / "pgpo.json").read_text()) | {"method": "VAPO"}
+    path = tmp_path / "vapo.json"
+    path.write_text(json.dumps(vapo))
+    status, lines = check(GOLDEN / "pgpo.json", path)
+    assert status == 0
+    assert lines[2].startswith("VAPO: not offered (")
+    assert lines[-1] == "2 cases; none differs; 2 more are of what is not offered"
 
 
 def test_every_method_that_is_checked_has_cases_here(check):
