@@ -3,21 +3,32 @@
 It composes a command's configuration once more, before all else, to read `hydra.mode`. conf/ does not set it. Where
 the command line does not either, that is left out here: a third of the CPU seconds of a command that is refused.
 
-It reads every file of conf/ for every command. A file that was read is remembered here until it is written.
+It reads the files of conf/ for every command, finds those that were chosen, and merges them. What was read, found and
+merged is remembered here for the next command of the same choices, until one of those files is written, appears or
+goes away. The command's values are set anew, in a copy.
 """
 
 import os
 import pickle
 
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.hydra import Hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 
 
 def install():
-    """From here on commands of this process compose once, of files that are read once."""
-    Hydra.get_mode = _composing_once(Hydra.get_mode)
-    ConfigRepository.load_config = _reading_once(ConfigRepository.load_config)
+    """From here on commands of this process compose once, of files that are read and merged once."""
+    for owner, name, once in (
+        (Hydra, "get_mode", _composing_once),
+        (ConfigRepository, "load_config", _reading_once),
+        (config_loader_impl, "create_defaults_list", _choosing_once),
+        (ConfigLoaderImpl, "_compose_config_from_defaults_list", _merging_once),
+    ):
+        setattr(owner, name, once(getattr(owner, name)))
 
 
 def _composing_once(original):
@@ -30,26 +41,72 @@ def _composing_once(original):
 
 
 def _reading_once(original):
-    read = {}
+    remembered = {}
 
     def load_config(self, config_path):
-        source = self._find_object_source(config_path=config_path, object_type=ObjectType.CONFIG)
-        version = source and _version(source, source._normalize_file_name(config_path))
-        if version is None:
-            return original(self, config_path)
-        # The folder that a file is found in is one of several, and is said with what was read.
-        place = (source.provider, os.path.abspath(source.path), config_path)
-        if read.get(place, (None,))[0] != version:
-            read[place] = version, pickle.dumps(original(self, config_path))
-        # Whoever composes writes into what was read.
-        return pickle.loads(read[place][1])  # noqa: S301
+        def read():
+            return original(self, config_path), [config_path]
+
+        return _once(remembered, config_path, self, read)
 
     return load_config
 
 
-def _version(source, name):
-    """What changes where a file is written; None where that is not known, as of packages of one's own."""
+def _choosing_once(original):
+    remembered = {}
+
+    def create_defaults_list(repo, config_name, overrides_list, **settings):
+        overrides = Overrides(repo, overrides_list)
+        values = [id(one) for one in overrides.config_overrides]
+        choices = [one.input_line for one in overrides_list if id(one) not in values]
+
+        def choose():
+            found = original(repo, config_name, overrides_list, **settings)
+            files = [key.removeprefix("config_path=") for key in repo.cache]
+            return (found.defaults, found.defaults_tree, found.overrides.known_choices), files
+
+        key = (config_name, *choices, *settings.items())
+        found = _once(remembered, key, repo.delegate, choose)
+        defaults, tree, overrides.known_choices = found
+        return DefaultsList(defaults, tree, overrides.config_overrides, overrides)
+
+    return create_defaults_list
+
+
+def _merging_once(original):
+    remembered = {}
+
+    def _compose_config_from_defaults_list(self, defaults, repo):
+        def merge():
+            return original(self, defaults, repo), [one.config_path for one in defaults]
+
+        key = tuple((one.config_path, one.package, one.primary) for one in defaults)
+        return _once(remembered, key, repo.delegate, merge)
+
+    return _compose_config_from_defaults_list
+
+
+def _once(remembered, key, repository, make):
+    """What `make` makes, with the files it is made of, where they are not as they were when it was made last."""
+    key = (key, *((one.provider, os.path.abspath(one.path)) for one in repository.get_sources()))
+    versions, kept = remembered.get(key, ({}, b""))
+    if not versions or any(_version(repository, name) != was for name, was in versions.items()):
+        made, files = make()
+        versions = {name: _version(repository, name) for name in files}
+        kept = pickle.dumps(made)
+        remembered[key] = versions, kept
+    # Whoever composes writes into what was made.
+    return pickle.loads(kept)  # noqa: S301
+
+
+def _version(repository, name):
+    """What is another where a file is written, appears or goes away."""
+    source = repository._find_object_source(config_path=name, object_type=ObjectType.CONFIG)
+    if source is None:
+        return None
+    name = source._normalize_file_name(name)
     if source.scheme() == "file":
         found = os.stat(os.path.join(source.path, name))
-        return found.st_ino, found.st_mtime_ns, found.st_size
-    return () if source.path == "hydra.conf" else None
+        return source.path, found.st_ino, found.st_mtime_ns, found.st_size
+    # What was stored in this process, compared as the object that it is, or an installed package.
+    return (ConfigStore.instance()._load(name),) if source.scheme() == "structured" else source.path
