@@ -15,7 +15,7 @@ class EvidenceRL(Credit):
     """Group advantages of R = r gate(m) + weight m: a right answer earns as far as it rests on the evidence.
 
     m is the margin of what hiding the evidence costs over what hiding as much elsewhere does
-    (papo.functional.evidence_margin), in the mean log-prob of a response.
+    (papo.functional.evidence_margin), in the mean log-prob of a response. r is 0 where no answer is known.
 
     Args:
         evidence: the view without the evidence.
@@ -54,5 +54,8 @@ class EvidenceRL(Credit):
         beside = torch.stack(controls) if controls else evidence.new_zeros(0, len(evidence))
         margin = evidence_margin(evidence, beside, relative=self.relative)
         gate = evidence_gate(margin, self.temperature) if self.routed else 1.0
-        rewards = torch.where(batch.correct, 1.0, self.wrong) * gate + self.weight * margin
+        verdicts = torch.where(batch.correct, 1.0, self.wrong)
+        if batch.known is not None:
+            verdicts = verdicts.where(batch.known, 0.0)
+        rewards = verdicts * gate + self.weight * margin
         return standardised(rewards, batch.num_responses, epsilon=self.epsilon)[:, None] * mask

@@ -14,8 +14,8 @@ class PartlyLabelled:
     All responses to an unlabelled problem earn the same, so their advantages are 0: only terms that
     need no answer (perception KL, entropies, reference KL) learn from them. Whether a problem is
     labelled depends on its id alone. `correct` and the components stay those of the whole reward, since
-    metrics read them; what trains on `correct` (`objective.gate=correct`, dynamic sampling) would
-    use answers that nobody knows, and `train.py` refuses it.
+    metrics read them; `known` says on which of them nothing may be trained. What can only act on every
+    verdict (`objective.gate=correct`, dynamic sampling) `train.py` refuses.
 
     Args:
         reward: of the labelled problems.
@@ -38,10 +38,12 @@ class PartlyLabelled:
     def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> Rewards:
         """Returns the rewards, with the component `labelled`: 1 where the answer is known."""
         rewards = self.reward(problems, texts)
-        labelled = torch.tensor([float(self.is_labelled(problem)) for problem in problems])
+        known = torch.tensor([self.is_labelled(problem) for problem in problems])
+        labelled = known.float()
         return replace(
             rewards,
             total=rewards.total * labelled,
+            known=known,
             components={**rewards.components, "labelled": labelled},
         )
 

@@ -79,6 +79,7 @@ class Draft:
                 flawed=None
                 if rewards.flawed is None
                 else tuple(rewards.flawed[i] for i in rows.tolist()),
+                known=_rows(rewards.known, rows),
             ),
         )
 
@@ -128,6 +129,7 @@ def concatenate(drafts: Sequence[Draft]) -> Draft:
     """One draft after another, padded to the longest response."""
     if len(drafts) == 1:
         return drafts[0]
+    known = [draft.rewards.known for draft in drafts if draft.rewards.known is not None]
     return Draft(
         prompts=tuple(prompt for draft in drafts for prompt in draft.prompts),
         responses=concatenate_responses([draft.responses for draft in drafts]),
@@ -143,6 +145,7 @@ def concatenate(drafts: Sequence[Draft]) -> Draft:
             flawed=None
             if drafts[0].rewards.flawed is None
             else tuple(spans for draft in drafts for spans in draft.rewards.flawed or ()),
+            known=torch.cat(known) if known else None,
         ),
     )
 

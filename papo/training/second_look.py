@@ -58,6 +58,7 @@ class SecondLook:
             fillers: passes over them that it takes part in beyond its own.
         """
         device, responses = self.policy.device, own.responses
+        correct, known = own.rewards.correct, own.rewards.known
         batch = RolloutBatch(
             num_responses=self.num_responses,
             groups=own.groups,
@@ -65,7 +66,9 @@ class SecondLook:
             response_mask=responses.mask.to(device),
             old_logprobs=responses.logprobs.to(device),
             advantages=advantages.to(device)[:, None].expand(responses.mask.shape),
-            correct=own.rewards.correct.to(device),
+            # What nobody knows is not there to be read.
+            correct=(correct if known is None else correct & known).to(device),
+            known=None if known is None else known.to(device),
             rewards=own.rewards.total.to(device),
         )
         if self.needs.flagged:

@@ -70,6 +70,8 @@ class Rewards:
         timeouts: how many gradings were killed at the deadline (each counted as wrong).
         flawed: for every response the spans [start, end) of its characters that claim what is not so; None where
             nobody looked.
+        known: whether the verdict on a response may be trained on; elsewhere it is there for metrics alone. None: all
+            are.
     """
 
     total: Float[Tensor, " rollout"]
@@ -77,6 +79,7 @@ class Rewards:
     components: Mapping[str, Float[Tensor, " rollout"]] = field(default_factory=dict)
     timeouts: int = 0
     flawed: tuple[tuple[tuple[int, int], ...], ...] | None = None
+    known: Bool[Tensor, " rollout"] | None = None
 
 
 Quantity = Literal[
@@ -222,7 +225,8 @@ class RolloutBatch:
         behaviour_logprobs: under the engine that drew the tokens; None where that is the rollout policy.
         old_views: what the rollout policy says given other views, by name; those that something reads.
         advantages: A of every token.
-        correct: the accuracy verdict per rollout.
+        correct: the accuracy verdict per rollout; False where none is known.
+        known: where one is known; None: everywhere.
         rewards: R of every response; None where only the objective is evaluated.
         flagged: True at tokens of claims that the reward calls false; None where nothing reads it.
         term_weights: of the tokens, by the name of a term that chooses among them, once per rollout.
@@ -241,6 +245,7 @@ class RolloutBatch:
     ref_logprobs: Float[Tensor, "rollout token"] | None = None
     behaviour_logprobs: Float[Tensor, "rollout token"] | None = None
     old_views: Mapping[str, ViewScores] = field(default_factory=dict)
+    known: Bool[Tensor, " rollout"] | None = None
     rewards: Float[Tensor, " rollout"] | None = None
     flagged: Bool[Tensor, "rollout token"] | None = None
     term_weights: Mapping[str, Float[Tensor, "rollout token"]] = field(default_factory=dict)

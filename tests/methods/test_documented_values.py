@@ -9,7 +9,8 @@ from methods.credit_cases import blocks_of, config_of, credit_of, given, objecti
 
 from papo.commands import building
 from papo.methods import TPAE, VPPO
-from papo.types import IMAGE
+from papo.rewards import PartlyLabelled
+from papo.types import IMAGE, Rewards
 
 
 def test_pgpo_leaves_a_response_of_one_token_or_of_equal_tokens_its_advantages():
@@ -130,6 +131,35 @@ def test_tpae_finds_no_distance_where_right_answers_are_two_points_on_a_line():
         }
         ids = torch.zeros(16, 9, dtype=torch.long)
         assert not given(credit, replace(batch, old_views=scores, response_ids=ids)).any()
+
+
+@pytest.mark.parametrize("objective", ["evidence_rl", "tpae", "pivot"])
+def test_verdicts_on_answers_that_nobody_knows_change_no_advantage(objective, tmp_path):
+    from papo.commands.training.plan import make_views
+
+    made = objective_of(objective)
+    views = make_views(config_of(objective), made)
+    assert made.credits
+
+    def credited(*, flips):
+        """Half of the problems have an answer; on those of the others the verdicts are turned round."""
+
+        def reward(problems, texts):
+            hidden = torch.tensor([not labelled.is_labelled(problem) for problem in problems])
+            right = torch.arange(len(texts)) % 3 == 0
+            right = right ^ (hidden & flips)
+            return Rewards(total=right.float(), correct=right)
+
+        labelled = PartlyLabelled(reward=reward, labelled_share=0.5)
+        module = lab_module(tmp_path, objective=made, views=views, reward=labelled)
+        return module.collector.collect(0, 0, progress=0.0)
+
+    rollout, other = credited(flips=False), credited(flips=True)
+    hidden = rollout.draft.rewards.components["labelled"] == 0
+    assert 0 < hidden.sum() < len(hidden)
+    assert not torch.equal(rollout.draft.rewards.correct, other.draft.rewards.correct)
+    assert torch.equal(rollout.batch.advantages, other.batch.advantages)
+    assert rollout.batch.advantages[~hidden].any()
 
 
 @pytest.mark.parametrize("objective", ["vppo", "vepo"])

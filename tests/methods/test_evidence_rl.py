@@ -88,6 +88,19 @@ def test_more_reliance_on_the_evidence_is_a_larger_advantage():
     assert torch.equal(after[4:], before[4:])
 
 
+def test_without_a_known_answer_only_the_margin_is_compared():
+    """The code's verdict None: r is 0, whatever the response is."""
+    known = torch.tensor([False] * 4 + [True] * 4)
+    batch = make_batch(views(), num_responses=4)
+    hidden = make_batch(views(), num_responses=4, known=known)
+    got = credit()(hidden, blocks_of(hidden), progress=0.0)
+    margins = credit(wrong=0.0)(
+        make_batch(views(), num_responses=4, rewards=[0.0] * 8), blocks_of(batch), progress=0.0
+    )
+    torch.testing.assert_close(got[:4], margins[:4])
+    torch.testing.assert_close(got[4:], credit()(batch, blocks_of(batch), progress=0.0)[4:])
+
+
 def test_it_asks_the_rollout_policy_once_for_every_view():
     needs = credit().needs
     assert needs.old_views == tuple(sorted(["evidence", *CONTROLS]))

@@ -38,6 +38,7 @@ def test_only_labelled_problems_earn_and_the_metrics_keep_the_truth():
     assert 60 < labelled.sum() < 140
     assert torch.equal(rewards.total.bool(), rewards.correct & labelled)
     assert rewards.correct.sum() == 200
+    assert torch.equal(rewards.known, labelled)
     assert rewards.components["accuracy"].sum() == 200
     assert rewards.timeouts == 3
 

@@ -17,7 +17,7 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
     controls = torch.tensor(inputs["control_drops"], dtype=torch.float64)[:, None]
     margin = evidence_margin(evidence, controls.reshape(-1, 1), relative=True)
     gate = evidence_gate(margin, config["tau"])
-    # Without ground truth, which no problem of papo lacks, an answer earns nothing.
+    # Without ground truth an answer earns nothing.
     verdict = {True: 1.0, False: -0.25, None: 0.0}[inputs["correct"]]
     beside = config["evidence_coef"] * margin
     # Questions whether something is there are not routed; papo's data have none.
