@@ -6,10 +6,13 @@ the command line does not either, that is left out here: a third of the CPU seco
 It reads the files of conf/ for every command, finds those that were chosen, and merges them. What was read, found and
 merged is remembered here for the next command of the same choices, until one of those files is written, appears or
 goes away. The command's values are set anew, in a copy.
+
+OmegaConf parses the text of an interpolation whenever it is asked for its value. The tree depends on the text alone.
 """
 
 import os
 import pickle
+from functools import cache
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -18,6 +21,7 @@ from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
+from omegaconf import _utils, base
 
 
 def install():
@@ -27,6 +31,7 @@ def install():
         (ConfigRepository, "load_config", _reading_once),
         (config_loader_impl, "create_defaults_list", _choosing_once),
         (ConfigLoaderImpl, "_compose_config_from_defaults_list", _merging_once),
+        *((module, "parse", cache) for module in (base, _utils)),
     ):
         setattr(owner, name, once(getattr(owner, name)))
 
