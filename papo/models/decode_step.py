@@ -198,12 +198,12 @@ class Decoding:
 
     Attributes:
         static: as of DecodeStep.
-        head_operand: of HeadPrecision.
+        head: the output head, as it is multiplied.
     """
 
     def __init__(self, adapter: FamilyAdapter, *, static: bool) -> None:
         self.adapter, self.static = adapter, static
-        self.head_operand: Tensor | None = None
+        self.head: Projection | None = None
         self._step: DecodeStep | None = None
 
     @property

@@ -363,9 +363,7 @@ class VisionLanguagePolicy(PolicyWeights):
         """
         precision = HeadPrecision.of(hidden, self.adapter.head_weight)
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = precision.matmul(
-                precision.operand(hidden), self.reader.head_operand(precision).t()
-            )
+            logits = self.reader.head_logits(hidden, precision)
         soft_capped(logits, self.adapter.logit_softcap)
         if self.temperature != 1.0:
             logits /= self.temperature

@@ -12,7 +12,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from papo.functional import HeadPrecision
-from papo.models.decode_step import Decoding, can_decode, product_dtype
+from papo.models.decode_step import Decoding, can_decode
+from papo.models.decode_weights import Projection, in_order, product_dtype
 from papo.models.families import FamilyAdapter, VisionFeatures
 from papo.models.packed_prompts import PackedPrompts, side_by_side, worth_packing
 from papo.models.pixel_levels import PixelLevels
@@ -172,13 +173,19 @@ class PromptReader:
         finally:
             self.decoding = None
 
-    def head_operand(self, precision: HeadPrecision) -> Float[Tensor, "vocab hidden"]:
-        """The head's weight as it is multiplied."""
+    def head_logits(
+        self, hidden: Float[Tensor, "row hidden"], precision: HeadPrecision
+    ) -> Float[Tensor, "row vocab"]:
+        """What the head says of hidden states, before anything is done to it. Call it outside autocast."""
+        operand = precision.operand(hidden)
         if self.decoding is None:
-            return precision.operand(self.adapter.head_weight)
-        if self.decoding.head_operand is None:
-            self.decoding.head_operand = precision.operand(self.adapter.head_weight)
-        return self.decoding.head_operand
+            return precision.matmul(operand, precision.operand(self.adapter.head_weight).t())
+        if self.decoding.head is None:
+            weight = in_order(precision.operand(self.adapter.head_weight))
+            self.decoding.head = Projection(weight=weight, bias=None)
+        if operand.dtype == precision.sums:
+            return self.decoding.head(operand)
+        return precision.matmul(operand, self.decoding.head.weight.t())
 
     @property
     def pass_precision(self) -> torch.dtype:

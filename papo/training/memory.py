@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from papo.models.decode_weights import packs
 from papo.models.families import model_parts
 from papo.models.flops import attending_layers, head_channels
 from papo.training.activations import (
@@ -49,7 +50,7 @@ class MemoryEstimate:
         intervened: what a counterfactual view takes while it is scored, without gradient.
         unsharded: of shards, what a pass puts together: a layer and the next, and what is in none.
         cache: keys and values of all responses that are sampled side by side.
-        decoding: matrices in half precision that their tokens are read with, beside wider weights.
+        decoding: matrices that their tokens are read with, narrower or in another order than the weights.
         drawing: what their next tokens are drawn from.
         gathered: the weights of all shards, put together for sampling.
         offloads: optimiser and reference are on the host while responses are sampled.
@@ -308,14 +309,16 @@ def _cache_bytes(model: Any, sizes: PassSizes, precision: PassPrecision) -> int:
 
 
 def _decoding_bytes(model: Any, precision: PassPrecision, *, on_gpu: bool) -> int:
-    """The matrices that every token is read with, held once more where passes would cast them (DecodeStep)."""
+    """The matrices that every token is read with, held once more where passes would cast them or a CPU reads
+    them in another order (DecodeStep)."""
+    layers = model_parts(model).language_model(model).layers
+    named = [(name, each.numel()) for name, each in layers.named_parameters() if "norm" not in name]
     if not precision.casts:
-        return 0
-    matrices = sum(
-        parameter.numel()
-        for name, parameter in model_parts(model).language_model(model).layers.named_parameters()
-        if "norm" not in name
-    )
+        if on_gpu or model.lm_head.weight.dtype != torch.float32:
+            return 0
+        numbers = [count for name, count in named if "lora_" not in name]
+        return sum(_FLOAT32 * n for n in [*numbers, model.lm_head.weight.numel()] if packs(n))
+    matrices = sum(count for _, count in named)
     # A CPU adds up products of half precision in operands that are wide again.
     head = model.lm_head.weight.numel() * (precision.width if on_gpu else _FLOAT32)
     return int(matrices * precision.width + head)

@@ -7,6 +7,7 @@ import torch
 from lab_module import lab_module, lab_policy, lab_problems
 from model_fixtures import tiny_policy
 
+from papo.models import decode_weights
 from papo.training import ReferenceModule, estimate_memory, largest_pass, longest_prompt
 from papo.training.activations import PassSizes
 from papo.training.memory import optimizer_bytes
@@ -109,19 +110,36 @@ def test_the_head_is_bounded_by_its_chunk_and_the_cache_by_its_precision():
     assert estimate(policy).cache == 2 * estimate(policy, half_precision=True).cache
 
 
-def test_what_tokens_are_read_with_is_counted_as_it_is_held():
-    policy = lab_policy()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), policy.decoding(static=False):
+def read_with(policy):
+    """What holds the numbers that tokens are read with, after one of them."""
+    with torch.no_grad(), policy.decoding(static=False):
         prefix = policy.prefill(policy.encode([lab_problems()[0]])).share(2)
         policy.next_token_logprobs(prefix.last_hidden)
         policy.extend(prefix, torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=bool))
         decoding = policy.reader.decoding
-        copies = [decoding.head_operand]
+        held = [decoding.head.weight]
         for layer in decoding.step.layers:
             for part in (*layer.mixer.qkv, layer.mixer.output, *layer.gate_up, layer.down):
-                copies += [part.weight, *([] if part.bias is None else [part.bias])]
-    assert estimate(policy, half_precision=True).decoding == sum(one.nbytes for one in copies)
+                held += [part.weight, *([] if part.bias is None else [part.bias])]
+    return held
+
+
+def test_what_tokens_are_read_with_is_counted_as_it_is_held():
+    policy = lab_policy()
+    with torch.autocast("cpu", torch.bfloat16):
+        held = read_with(policy)
+    assert estimate(policy, half_precision=True).decoding == sum(one.nbytes for one in held)
     assert estimate(policy).decoding == 0
+
+
+def test_matrices_in_another_order_are_counted(monkeypatch):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    policy = lab_policy()
+    monkeypatch.setattr(decode_weights, "PACKED_FROM", 4000)
+    held = [one for one in read_with(policy) if one.layout != torch.strided]
+    assert held
+    assert estimate(policy).decoding == sum(4 * one.numel() for one in held)
 
 
 def test_the_cache_is_that_of_the_sampler():
