@@ -4,7 +4,7 @@ The logits of a minibatch, (tokens x vocabulary), are the largest tensor of the 
 Here they exist for `chunk_size` rows at a time and are recomputed in the backward pass.
 
     forward, chunk by chunk      states[c] --head--> logits[c] --> log p(targets)[c], H[c], KL[c]
-    kept for the backward pass   states, targets, the head: no logits
+    kept for the backward pass   states, targets, the head: no logits; of log p alone also p of the last chunk
     backward, chunk by chunk     states[c] --head--> logits[c] again --> d loss / d logits[c] = D[c]
                                  gradient of states[c] = D[c] head;  gradient of the head += D[c]^T states[c]
 """
@@ -139,11 +139,20 @@ def _capped_slope(logits: Logits, softcap: float, temperature: float) -> Logits:
     return (logits * (temperature / softcap)).square_().neg_().add_(1.0)
 
 
-def _target_logprobs(logits: Logits, targets: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
-    """log p(target); overwrites the logits, so that one [row vocab] buffer is all there is."""
+def _target_logprobs(
+    logits: Logits, targets: Int[Tensor, " row"]
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row 1"]]:
+    """log p(target), and what makes p of the logits' memory, which holds p times that: no other buffer is made."""
     logits.sub_(logits.amax(1, keepdim=True))
     picked = logits.gather(1, targets[:, None]).squeeze(1)
-    return picked - logits.exp_().sum(1).log_()
+    total = logits.exp_().sum(1, keepdim=True)
+    return picked - total.log().squeeze(1), total
+
+
+def _probabilities(logits: Logits) -> Logits:
+    """p, in the memory of the logits."""
+    p = logits.sub_(logits.amax(1, keepdim=True)).exp_()
+    return p.div_(p.sum(1, keepdim=True))
 
 
 def _distribution(
@@ -177,7 +186,7 @@ def _row_dot(left: Logits, right: Logits) -> Float[Tensor, " row"]:
 
 def _log_p_gradient(
     p: Logits,
-    log_p: Logits,
+    log_p: Logits | None,
     targets: Int[Tensor, " row"],
     grad_logprob: Float[Tensor, " row"] | None,
     grad_entropy: Float[Tensor, " row"] | None,
@@ -188,6 +197,7 @@ def _log_p_gradient(
     where the entropy has a gradient, else p; `log_p` is finite at banned ids.
     """
     if grad_entropy is not None:
+        assert log_p is not None
         entropy = -_row_dot(p, log_p)
         grad = log_p.add_(entropy[:, None]).mul_(p).mul_(-grad_entropy[:, None])
         if grad_logprob is not None:
@@ -202,7 +212,7 @@ def _log_p_gradient(
 
 
 class _HeadStatistics(torch.autograd.Function):
-    """Saves the inputs only; forward and backward each walk over the rows in chunks."""
+    """Saves the inputs only, and p of the chunk that was read last; both ways walk over the rows in chunks."""
 
     @staticmethod
     def forward(
@@ -224,6 +234,9 @@ class _HeadStatistics(torch.autograd.Function):
         operand = precision.operand(weight)
         two_views = masked_hidden is not None
         exact_two_views = two_views and full_vocabulary
+        # The room of a chunk is empty between the passes; a second view or a slope would need more.
+        keeps_last = not (two_views or full_vocabulary or softcap) and any(ctx.needs_input_grad)
+        ctx.last = None
         logprobs, masked_logprobs, entropy, masked_entropy, perception_kl = (
             hidden.new_empty(len(targets), dtype=precision.sums) for _ in range(5)
         )
@@ -235,11 +248,13 @@ class _HeadStatistics(torch.autograd.Function):
             """One chunk; its buffers are gone before the next one's are made."""
             logits = logits_of(hidden[rows])
             if not full_vocabulary:
-                logprobs[rows] = _target_logprobs(logits, targets[rows])
+                logprobs[rows], total = _target_logprobs(logits, targets[rows])
+                if keeps_last and rows.stop == len(targets):
+                    ctx.last = logits.div_(total)
                 del logits  # before the next buffer is made
                 if two_views:
                     logits = logits_of(masked_hidden[rows])
-                    masked_logprobs[rows] = _target_logprobs(logits, targets[rows])
+                    masked_logprobs[rows], _ = _target_logprobs(logits, targets[rows])
                 return
             log_p, p = _distribution(logits, banned_ids)
             logprobs[rows] = _pick(log_p, targets[rows], banned_ids)
@@ -280,6 +295,8 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
     reads_kl = grads[4] is not None
     reads_p = grads[0] is not None or grads[2] is not None or reads_kl
     reads_q = grads[1] is not None or grads[3] is not None or reads_kl
+    # Overwritten below: whoever differentiates twice has it computed again.
+    last, ctx.last = ctx.last, None
 
     def send(grad_logits, state, grad_state, rows, slope):
         """Carries one chunk's gradient from the tempered logits to the state and the weight."""
@@ -300,9 +317,13 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
             product = precision.matmul(grad_logits.t(), read)
             grad_weight.add_(product, alpha=1.0 / temperature)
 
-    def distribution(state, rows):
+    def distribution(state, rows, *, needs_log):
+        if last is not None and rows.stop == len(targets):
+            return None, last, None
         logits = _logits(state[rows], operand, banned_ids, temperature, precision, softcap)
         slope = None if softcap is None else _capped_slope(logits, softcap, temperature)
+        if not needs_log:
+            return None, _probabilities(logits), slope
         return *_distribution(logits, banned_ids), slope
 
     def differentiate(rows):
@@ -310,9 +331,13 @@ def _backward(ctx, hidden, masked_hidden, weight, targets, banned_ids, grads):
         chunk_grads = (None if grad is None else grad[rows] for grad in grads)
         grad_logprob, grad_masked_logprob, grad_entropy, grad_masked_entropy, grad_kl = chunk_grads
         if reads_p:
-            log_p, p, slope_p = distribution(hidden, rows)
+            log_p, p, slope_p = distribution(
+                hidden, rows, needs_log=reads_kl or grad_entropy is not None
+            )
         if reads_q:
-            log_q, q, slope_q = distribution(masked_hidden, rows)
+            log_q, q, slope_q = distribution(
+                masked_hidden, rows, needs_log=reads_kl or grad_masked_entropy is not None
+            )
         if grad_kl is not None:
             # Both distributions are read again below, so these two are made before anything is
             # overwritten: dKL/dz_q = q - p and dKL/dz_p = p (log p - log q - KL).

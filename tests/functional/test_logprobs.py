@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -269,6 +271,87 @@ def test_logits_of_the_whole_batch_never_exist():
         )
         (got.logprobs.sum() + got.perception_kl.sum()).backward()
     assert largest.numel == 32 * 1000
+
+
+class ShapesMade(TorchDispatchMode):
+    """How many operations made a new matrix of each shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.products, self.matrices = Counter(), Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dim() == 2:
+            name = operation.overloadpacket.__name__
+            self.products[tuple(result.shape)] += name == "mm"
+            inputs = {each.data_ptr() for each in args if isinstance(each, torch.Tensor)}
+            self.matrices[tuple(result.shape)] += result.data_ptr() not in inputs
+        return result
+
+
+@pytest.mark.parametrize(
+    ("two_views", "full_vocabulary", "softcap", "products"),
+    # Three chunks forward and again backward; the last one not, where its probabilities were kept.
+    [
+        (False, False, None, 5),
+        (False, True, None, 6),
+        (False, False, 1.5, 6),
+        (True, False, None, 9),
+    ],
+)
+def test_the_chunk_that_was_read_last_is_not_read_again(
+    head, two_views, full_vocabulary, softcap, products
+):
+    hidden, masked, weight, targets = head
+    with ShapesMade() as made:
+        got = token_statistics(
+            hidden,
+            weight,
+            targets,
+            temperature=0.7,
+            banned_ids=BANNED,
+            full_vocabulary=full_vocabulary,
+            chunk_size=3,
+            masked_hidden=masked if two_views else None,
+            softcap=softcap,
+        )
+        got.logprobs.sum().backward()
+    # Rows 0 to 3 and 3 to 6, and the last one.
+    assert made.products[3, 11] + made.products[1, 11] == products
+
+
+def test_log_probabilities_alone_take_one_matrix_a_chunk_each_way(head):
+    hidden, _, weight, targets = head
+    with ShapesMade() as made:
+        got = token_statistics(
+            hidden,
+            weight,
+            targets,
+            temperature=1.0,
+            banned_ids=None,
+            full_vocabulary=False,
+            chunk_size=3,
+        )
+        got.logprobs.sum().backward()
+    assert made.matrices[3, 11] == 4
+
+
+def test_a_second_derivation_of_the_same_graph_is_the_first(head):
+    hidden, _, weight, targets = head
+    loss = token_statistics(
+        hidden,
+        weight,
+        targets,
+        temperature=0.7,
+        banned_ids=BANNED,
+        full_vocabulary=False,
+        chunk_size=3,
+    ).logprobs[1:2]
+    first = torch.autograd.grad(loss.sum(), (hidden, weight), retain_graph=True)
+    again = torch.autograd.grad(loss.sum(), (hidden, weight))
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_temperature_of_zero_names_its_key(head):
