@@ -139,6 +139,21 @@ def test_a_half_updated_server_is_found_out_by_its_log_probabilities(policy, ser
     assert not [body for body in server.bodies if body.get("sampling_params", {}).get("n") == 3]
 
 
+def test_every_hand_over_is_probed_before_a_response_is_asked_for(policy, server, tmp_path):
+    rollouts = engine(policy, [server.url], tmp_path, top_p=0.9)
+    for version in ("0", "1"):
+        rollouts.follow(source(changed(policy)), version)
+        server.bodies.clear()
+        ask(rollouts, policy)
+        ask(rollouts, policy)
+        asked = [body["sampling_params"] for body in server.bodies if "sampling_params" in body]
+        probes, responses = asked[:8], asked[8:]
+        # Eight prompts, whatever their number, drawn from everything; then two calls of three.
+        assert [(one["n"], one["top_p"], one["max_tokens"]) for one in probes] == [(1, 1.0, 12)] * 8
+        assert [(one["n"], one["top_p"]) for one in responses] == [(3, 0.9)] * 6
+        assert len({one["seed"] for one in probes}) == 8
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
