@@ -54,7 +54,15 @@ def product_dtype(weight: Tensor) -> torch.dtype:
 
 def packs(numbers: int) -> bool:
     """Whether a float32 matrix of so many numbers is held in oneDNN's order on a CPU."""
-    return numbers >= PACKED_FROM and torch.backends.mkldnn.is_available()
+    return numbers >= PACKED_FROM and can_pack()
+
+
+def can_pack() -> bool:
+    """Whether this PyTorch has oneDNN and both operators, which have no public name and may move."""
+    operators = ("_linear_pointwise", "_reorder_linear_weight")
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in operators
+    )
 
 
 def is_packed(weight: Tensor) -> bool:

@@ -13,7 +13,7 @@ from papo.rollout import SharedPrefillSampler
 from papo.types import derive_seeds
 
 pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"
+    not decode_weights.can_pack(), reason="this PyTorch has no oneDNN, or other operators of it"
 )
 SOME = 1000
 """Numbers in a matrix: those of a tiny policy's MLP and head have more, its norms and biases fewer."""
@@ -89,6 +89,15 @@ def test_the_weights_are_those_of_now(monkeypatch):
     assert not torch.equal(before.ids, now.ids)
     scored = policy.score(policy.encode(mixed_problems()), now.ids, now.mask)["image"].logprobs
     torch.testing.assert_close(scored[now.mask], now.logprobs[now.mask], rtol=0, atol=1e-5)
+
+
+def test_a_pytorch_without_the_operators_multiplies_as_ever(monkeypatch):
+    expected, _ = sample(tiny_policy(), 8)
+    monkeypatch.setattr(decode_weights, "PACKED_FROM", SOME)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    got, calls = sample(tiny_policy(), 8)
+    assert calls["_linear_pointwise"] == 0
+    assert torch.equal(got.ids, expected.ids)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
