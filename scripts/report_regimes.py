@@ -67,7 +67,8 @@ def rows_of(folder: Path, baseline: str, beside: str | None) -> Iterable[dict[st
     """The rows of one regime: column -> cell."""
     sweep = read_sweep(folder)
     summary = summarize_sweep(sweep, baseline=baseline)
-    second = None if beside is None else summarize_sweep(sweep, baseline=beside)
+    has_second = beside is not None and bool(sweep.of_arm(beside))
+    second = summarize_sweep(sweep, baseline=beside) if has_second else None
     for arm in summary.arms:
         runs = summary.sweep.of_arm(arm)
         row = {
@@ -76,8 +77,9 @@ def rows_of(folder: Path, baseline: str, beside: str | None) -> Iterable[dict[st
         }
         for measure, column in MEASURES.items():
             row[column] = cell(summary, arm, measure)
-            if second is not None and measure == "accuracy_curve":
-                row[f"than `{beside}`"] = "" if arm == beside else cell(second, arm, measure)
+            if beside is not None and measure == "accuracy_curve":
+                others = arm != beside and second is not None
+                row[f"than `{beside}`"] = cell(second, arm, measure) if second and others else ""
         row["collapsed"] = collapsed_cell(summary.signs[arm])
         yield row | dict(zip(ACTED_COLUMNS, acted(runs), strict=True))
 

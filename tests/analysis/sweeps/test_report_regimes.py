@@ -68,6 +68,13 @@ def test_a_second_arm_stands_beside_and_what_is_found_has_a_star(script, regimes
     assert papo[column - 1] == "+13.0 [+11.0, +15.0]*"
 
 
+def test_a_regime_without_the_second_arm_has_no_such_difference(script, regimes):
+    lines = script["table_of"](regimes[:1], "grpo", "entropy").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    column = rows[0].index("than `entropy`")
+    assert [row[column] for row in rows[2:]] == ["", ""]
+
+
 def test_columns_of_the_safeguard_are_left_out_where_none_was_on(script, regimes, tmp_path):
     for seed in (1, 2):
         for arm in ("grpo", "papo"):
