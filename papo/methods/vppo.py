@@ -15,7 +15,8 @@ class VPPO(Credit):
 
     Args:
         view: whose log-probs tell dependence, k3 in [0, 10].
-        top_share: of a response's tokens that keep their advantage; null: only those of `entropy_share` do.
+        top_share: of a response's tokens that keep their advantage; null: only those of `entropy_share` do. Where both
+            are null, all tokens do.
         least: factor of the least dependent response of the block; 1: all factors are 1.
         entropy_share: tokens with the largest entropy that keep it too (an option of the code); null: none.
         scope: where responses are compared.
@@ -46,6 +47,8 @@ class VPPO(Credit):
         mask = batch.response_mask
         dependence = k3_dependence(old(batch, self.view), batch.old_logprobs)
         chosen = largest_share(dependence, mask, self.top_share or 0.0)
+        if self.top_share is None and self.entropy_share is None:
+            chosen = mask
         if self.entropy_share is not None:
             chosen |= largest_share(old(batch, IMAGE, "entropy"), mask, self.entropy_share)
         means = response_means(dependence, mask)

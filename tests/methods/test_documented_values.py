@@ -48,6 +48,14 @@ def test_vppo_factors_have_a_mean_of_one_in_their_block():
         assert float(factors[rows].min()) == pytest.approx(0.5)
 
 
+def test_vppo_without_a_choice_of_tokens_weighs_responses_alone():
+    """As its code does with both filters off; before, no token learned."""
+    chosen, all_of_them = (VPPO(view="masked", top_share=share, least=0.5) for share in (None, 1.0))
+    batch = rollout(chosen)
+    assert given(chosen, batch).any()
+    torch.testing.assert_close(given(chosen, batch), given(all_of_them, batch))
+
+
 def test_vepo_averages_over_the_selected_tokens_of_a_minibatch():
     credit = credit_of("vepo-vepo")
     batch = rollout(credit)

@@ -32,7 +32,7 @@ def outputs(case: Mapping[str, Any]) -> dict[str, Any]:
 
     sees, thinks = config["use_vppo_on_perception"], config.get("use_vppo_on_entropy", False)
     shares: dict[str, Any] = {
-        "top_share": config["top_p_perception_tokens"] if sees else None if thinks else 1.0,
+        "top_share": config["top_p_perception_tokens"] if sees else None,
         "entropy_share": config["top_p_entropy_tokens"] if thinks else None,
     }
     least = config["advantage_scaling_min"] if config["use_advantage_shaping"] else 1.0
