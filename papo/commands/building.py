@@ -66,20 +66,35 @@ def make_objective(config: DictConfig) -> Objective:
     text = OmegaConf.to_yaml(config.objective)
     # A run's own configuration is resolved: nothing in it says who reads what.
     if read := set(re.findall(r"\$\{objective\.(\w+)", text)):
-        shipped = {
-            key
-            for file in (CONF / "objective").rglob("*.yaml")
-            for key in re.findall(r"^(\w+):", file.read_text("utf-8"), re.MULTILINE)
-        }
-        # A shipped key may have lost its reader: whoever sets a term's weight itself needs no gamma.
-        if unread := set(config.objective) - read - shipped:
-            raise ValueError(
-                f"unknown key: objective.{min(unread)}; no part of the objective reads it"
-            )
+        _check_read(config.objective, set(config.objective) - read)
     terms = instantiate_each(config.objective, "terms", Term)
     credits = instantiate_each(config.objective, "credits", Credit)
     with settings_named(config.fidelity):
         return Objective(terms=terms, credits=credits, count_epsilon=config.fidelity.count_epsilon)
+
+
+def _check_read(objective: DictConfig, unread: set[Any]) -> None:
+    """Refuses keys of the objective that nothing ever reads, and a weight whose term is not there.
+
+    Other shipped keys may have lost their reader: whoever sets a term's weight itself needs no gamma.
+    """
+    texts = [file.read_text("utf-8") for file in (CONF / "objective").rglob("*.yaml")]
+    shipped = {key for text in texts for key in re.findall(r"(?m)^(\w+):", text)}
+    if unknown := unread - shipped:
+        raise ValueError(
+            f"unknown key: objective.{min(unknown)}; no part of the objective reads it"
+        )
+    weighs = r"(?m)^  (\w+):\n    _target_: .*\n    weight: \$\{objective\.(\w+)\}"
+    terms_of: dict[str, list[str]] = {}
+    for term, key in (found for text in texts for found in re.findall(weighs, text)):
+        terms_of.setdefault(key, []).append(term)
+    for key in sorted(unread & terms_of.keys()):
+        if objective[key] and not {*terms_of[key]} & {*(objective.get("terms") or ())}:
+            named = " or ".join(sorted({*terms_of[key]}))
+            raise ValueError(
+                f"objective.{key}={objective[key]} is a weight, and there is no term {named} that it would be of: "
+                "nothing would come of it. Leave it out, or choose an objective that has one"
+            )
 
 
 @contextmanager

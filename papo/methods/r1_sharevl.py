@@ -1,5 +1,6 @@
 """R1-ShareVL's advantages (Yao et al., arXiv:2505.16673, code HJYao00/R1-ShareVL@da7388e)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from papo.functional import standardised
@@ -37,11 +38,12 @@ class ShareGRPO(Credit):
     def needs(self) -> Needs:
         return Needs()
 
-    def check_group(self, num_responses: int) -> None:
-        if num_responses % self.variants:
+    def check_group(self, sampled: Mapping[str, int]) -> None:
+        if len(sampled) != self.variants or len(set(sampled.values())) > 1:
+            told = ", ".join(f"{count} of {view}" for view, count in sampled.items())
             raise SettingError(
-                f"a group has equally many responses to each variant; got rollout.num_responses={num_responses} and "
-                f"{{variants}}={self.variants}"
+                f"a group has equally many responses to each variant; got {{variants}}={self.variants} and {told}. Set "
+                "objective.sampled_from, or rollout.num_responses"
             )
 
     def __call__(self, batch: RolloutBatch, blocks: Blocks, *, progress: float) -> TokenValues:

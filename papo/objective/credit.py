@@ -83,8 +83,12 @@ class Credit(ABC):
         """Whether it means to weigh the tokens that it lets keep an advantage: then a run is told where it does not."""
         return False
 
-    def check_group(self, num_responses: int) -> None:  # noqa: B027 - most credits suit any group
-        """Raises SettingError where groups of so many responses do not suit it; asked before a model is loaded."""
+    def check_group(self, sampled: Mapping[str, int]) -> None:  # noqa: B027 - most credits suit any group
+        """Raises SettingError where groups that are sampled so do not suit it; asked before a model is loaded.
+
+        Args:
+            sampled: responses to a prompt, by the view that they are sampled from, in their order; `image` first.
+        """
 
     def check_share(self, *names: str) -> None:
         """Raises SettingError where a setting is no share, above 0 to 1; None passes, it switches one off."""

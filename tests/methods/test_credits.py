@@ -207,7 +207,7 @@ def test_one_response_alone_is_no_trouble(name):
     batch = rollout(credit, num_groups=1)
     [alone] = [batch.select_groups(0, 1)]
     try:
-        credit.check_group(1)
+        credit.check_group({IMAGE: 1})
     except SettingError:
         return
     if alone.flagged is not None:

@@ -89,6 +89,23 @@ def test_it_trains(name, tmp_path):
             ],
             "objective.credits.share_grpo.variants=4",
         ),
+        (
+            ["objective=r1_sharevl", "objective.sampled_from.turned=0.25"],
+            "objective.credits.share_grpo.variants=2 and 3 of image, 1 of turned",
+        ),
+        (
+            ["objective=r1_sharevl", "~objective.sampled_from"],
+            "objective.credits.share_grpo.variants=2 and 4 of image",
+        ),
+        (
+            ["objective=grpo", "+objective.gamma=0.02"],
+            "objective.gamma=0.02 .*no term .*perception_kl",
+        ),
+        (["objective=papo_g", "~objective.terms.perception_kl"], "objective.gamma=0.02 .*no term"),
+        (
+            ["objective=vppo", "+objective.credits.vppo.scope=micro"],
+            "objective.credits.vppo.scope must be one of response, group.*got 'micro'",
+        ),
         (["objective=cppo", "~objective.views.remove"], "objective.views.remove"),
         (["objective=evidence_rl", "~objective.views.control_1"], "objective.views.control_1"),
         (["objective=noisyrollout", "~objective.views.noised"], "objective.views.noised"),

@@ -61,9 +61,11 @@ def test_permuting_the_responses_to_a_variant_permutes_the_advantages():
 
 
 def test_groups_that_have_no_equal_blocks_are_refused():
-    with pytest.raises(SettingError, match=r"rollout.num_responses=5 and variants=2"):
-        credit().check_group(5)
-    credit().check_group(6)
+    for sampled in ({"image": 5}, {"image": 3, "turned": 2}, {"image": 2, "a": 2, "b": 2}):
+        with pytest.raises(SettingError, match=r"got variants=2 and \d of image.*sampled_from"):
+            credit().check_group(sampled)
+    credit().check_group({"image": 3, "turned": 3})
+    credit(variants=1).check_group({"image": 5})
     with pytest.raises(SettingError, match="variants is 1 or more; got 0"):
         credit(variants=0)
     with pytest.raises(SettingError, match="copies is 1 or more; got 0"):

@@ -210,9 +210,11 @@ def importance_cap_of(objective: Objective) -> float | None:
 
 def check_credits(plan: Plan) -> None:
     """Raises ValueError where groups or rewards are not such as the credits need."""
+    from_image = plan.num_responses - sum(plan.sampled_from.values())
+    sampled = {IMAGE: from_image, **dict(sorted(plan.sampled_from.items()))}
     for name, credit in plan.objective.credits.items():
         with building.settings_named(plan.config.objective.credits[name]):
-            credit.check_group(plan.num_responses)
+            credit.check_group(sampled)
     if plan.objective.needs.flagged and not getattr(plan.reward, "flags_claims", False):
         raise ValueError(
             "objective.credits needs a reward that says which claims of a response are false, as reward=lab does; got "
