@@ -50,6 +50,25 @@ def _checked(function):
     return called
 
 
+def unchecked(patch, *owners):
+    """Until a test's `patch` is undone, functions of these modules and classes are called without their checks.
+
+    For what is called a million times, beside a test that calls it with them.
+    """
+    for owner in owners:
+        for name, defined in list(vars(owner).items()):
+            if _is_checked(defined):
+                patch.setattr(owner, name, defined.__wrapped__)
+            elif isinstance(defined, property) and _is_checked(defined.fget):
+                patch.setattr(owner, name, property(defined.fget.__wrapped__))
+
+
+def _is_checked(defined):
+    # Others wrap functions too.
+    code = getattr(defined, "__code__", None)
+    return hasattr(defined, "__wrapped__") and getattr(code, "co_filename", None) == __file__
+
+
 def _check_of(function):
     hints = function.__annotations__.values()
     # What is written as text may be imported for type checkers alone, which jaxtyping passes over.

@@ -69,3 +69,26 @@ def test_nothing_of_the_package_is_imported_before_its_checks():
         text=True,
     )
     assert "imported before its checks" in done.stderr
+
+
+def test_checks_that_a_test_does_without_are_back_after_it():
+    from shape_checks import unchecked
+
+    from papo.safeguard import CollapseDetector, Signal
+    from papo.safeguard import detector as module
+
+    signal = Signal(columns=["a"], floor=1.0, memory=1)
+    watch = CollapseDetector(
+        signals={"a": signal}, limit=1.0, allowance=0.0, excess_cap=1.0, baseline_rollouts=1
+    )
+    functions = (CollapseDetector.update, Signal.read, module.first_number)
+    with pytest.MonkeyPatch.context() as patch:
+        unchecked(patch, module, CollapseDetector, Signal)
+        assert (CollapseDetector.update, Signal.read, module.first_number) == tuple(
+            one.__wrapped__ for one in functions
+        )
+        assert watch.update({"a": "1"}) is None
+        assert watch.statistic == 0.0
+    assert (CollapseDetector.update, Signal.read, module.first_number) == functions
+    with pytest.raises(TypeError):
+        watch.update({"a": "1"})
