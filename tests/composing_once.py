@@ -14,6 +14,7 @@ import os
 import pickle
 from functools import cache
 
+from hydra import compose, initialize_config_dir
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
@@ -34,6 +35,18 @@ def install():
         *((module, "parse", cache) for module in (base, _utils)),
     ):
         setattr(owner, name, once(getattr(owner, name)))
+
+
+def beforehand(folder):
+    """Composes what a front door does where nothing is chosen, so that processes forked from here need not.
+
+    Args:
+        folder: conf/.
+    """
+    install()
+    for door in ("train", "evaluate", "analyze"):
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            compose(door, return_hydra_config=True)
 
 
 def _composing_once(original):

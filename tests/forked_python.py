@@ -147,8 +147,11 @@ def become(asked, files):
 if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(*sys.argv[2:])
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    repository = Path(__file__).resolve().parents[1]
     of_papo = sys.argv[3:] != ["libraries"]
+    if of_papo:
+        importlib.import_module("composing_once").beforehand(repository / "conf")
+    sys.path[0] = str(repository)
     for name in PRELOADED if of_papo else (*LIBRARIES, *MODELS):
         importlib.import_module(name)
     if not of_papo:
