@@ -1,10 +1,12 @@
-"""Steps of methods are compared under equal conditions."""
+"""Steps of methods are compared under equal conditions, and the page has a row for every arm."""
+
+import re
 
 import pytest
 import torch
-from lab_module import parameters
+from lab_module import REPOSITORY, parameters
 
-from benchmarks.methods import Arm, config_of, measure
+from benchmarks.methods import Arm, arms, config_of, measure
 
 pytestmark = pytest.mark.slow
 
@@ -47,3 +49,10 @@ def test_a_row_says_the_whole_step_and_what_is_left_without_sampling():
         rows[1].details["seconds"][arm] < rows[0].details["seconds"][arm]
         for arm in ("noisyrollout", "grpo")
     )
+
+
+def test_the_page_has_a_row_for_every_arm_of_the_sweep():
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text("utf-8")
+    section = page.split("\n## Methods\n")[1].split("\n## ")[0]
+    rows = re.findall(r"(?m)^\| `(\w+)` \| \d", section)
+    assert sorted(rows) == sorted(arms())
