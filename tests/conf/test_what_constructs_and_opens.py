@@ -340,11 +340,14 @@ def sources() -> Iterator[tuple[str, ast.AST]]:
         yield file.relative_to(REPOSITORY).as_posix(), ast.parse(text)
 
 
-FOUND = {file: (tree, sorted(set(places(tree)))) for file, tree in sources()}
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.AST]:
+    return dict(sources())
 
 
-def test_nothing_new_constructs_unpickles_opens_or_starts():
-    found = {file: names for file, (_, names) in FOUND.items() if names}
+def test_nothing_new_constructs_unpickles_opens_or_starts(trees):
+    found = {file: sorted(set(places(tree))) for file, tree in trees.items()}
+    found = {file: names for file, names in found.items() if names}
     assert found == {file: sorted(names) for file, names in PLACES.items()}
 
 
@@ -359,8 +362,8 @@ def test_no_folder_of_sources_is_left_out():
     assert {name for name in folders if not name.endswith(".egg-info")} <= set(FOLDERS)
 
 
-def calls(end: str) -> Iterator[tuple[str, ast.Call]]:
-    for file, (tree, _) in FOUND.items():
+def calls(trees: dict[str, ast.AST], end: str) -> Iterator[tuple[str, ast.Call]]:
+    for file, tree in trees.items():
         imported = imports(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
@@ -373,15 +376,15 @@ def keywords(call: ast.Call) -> dict[str | None, str]:
     return {one.arg: ast.unparse(one.value) for one in call.keywords}
 
 
-def test_every_pickle_of_tensors_is_read_as_tensors_alone():
-    loads = list(calls("torch.load"))
+def test_every_pickle_of_tensors_is_read_as_tensors_alone(trees):
+    loads = list(calls(trees, "torch.load"))
     assert len(loads) >= 2
     for file, call in loads:
         assert keywords(call).get("weights_only") == "True", file
 
 
-def test_nobody_but_the_command_line_trusts_the_code_of_a_model():
-    for file, call in calls(".from_pretrained"):
+def test_nobody_but_the_command_line_trusts_the_code_of_a_model(trees):
+    for file, call in calls(trees, ".from_pretrained"):
         assert keywords(call).get("trust_remote_code", "False") in ("trust_remote_code", "False"), (
             file
         )
