@@ -1,6 +1,7 @@
 """Fixtures for all rooms. Nothing of papo is imported here: the hook that checks shapes comes first."""
 
 import atexit
+import gc
 import importlib
 import os
 import shutil
@@ -14,6 +15,9 @@ from pathlib import Path
 import composing_once
 import pytest
 import shape_checks
+
+# What is imported and collected stays: looking at it again and again is a quarter of the CPU seconds of both.
+gc.disable()
 
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -47,6 +51,12 @@ def pytest_collection_modifyitems(items):
     for one in items:
         is_long[one.path] |= any(one.get_closest_marker(name) for name in ("slow", "dist"))
     items.sort(key=lambda one: not is_long[one.path])
+
+
+def pytest_collection_finish():
+    """From here on unreachable objects are looked for, among what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
