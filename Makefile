@@ -17,7 +17,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 WORKERS ?= 2
 pytest = -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-.PHONY: help setup demo test test-newest test-oldest lock check format clean docs bench peers notebooks server server-test
+.PHONY: help setup demo test test-newest test-oldest lock check check-style check-types check-floors format clean docs bench peers notebooks server server-test
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -53,10 +53,16 @@ lock: $(DEV_STAMP) ## write constraints/ anew: the newest versions, and the olde
 	sed -i.old -E '/^(triton|(nvidia|cuda)-[a-z0-9-]+)==/d' constraints/oldest.txt
 	rm constraints/*.old
 
-check: $(DEV_STAMP) ## format, lint, types and the floors of the architecture
+check: check-style check-types check-floors ## format, lint, types and the floors of the architecture
+
+check-style: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+check-types: $(DEV_STAMP)
 	$(BIN)/mypy
+
+check-floors: $(DEV_STAMP)
 	$(BIN)/lint-imports
 
 format: $(DEV_STAMP) ## rewrite the sources in the project's format
