@@ -147,6 +147,8 @@ def become(asked, files):
 if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(*sys.argv[2:])
+    # What is imported stays.
+    gc.disable()
     repository = Path(__file__).resolve().parents[1]
     of_papo = sys.argv[3:] != ["libraries"]
     if of_papo:
@@ -158,4 +160,5 @@ if __name__ == "__main__":
         del sys.path[0]
     # A child that ends would look at, and so copy, every page: more than a second.
     gc.freeze()
+    gc.enable()
     become(*serve(sys.argv[2]))
