@@ -3,8 +3,9 @@
 RUNS are folders of sweeps, one per regime (few answers known, another world), whose arms were run with the same seeds.
 Each gives a row per arm: differences from the baseline paired by seed, in points with 95 % t intervals, how many runs
 collapsed (papo.statistics.COLLAPSE_RULE), and what a safeguard did in how many of them; *: q < 0.05 (Benjamini and Hochberg
-over the arms of a column and regime). --beside ARM adds the difference over all rollouts from a second arm. --page FILE puts
-the table below its heading "Against GRPO", or another; docs/results/lab_safeguard.md is one. Nothing but files is read.
+over the arms of a column and regime). --beside ARM adds the difference over all rollouts from a second arm; --best-first orders
+by that from the first. --page FILE puts the table below its heading "Against GRPO", or another; docs/results/lab_safeguard.md
+is one. Nothing but files is read.
 """
 
 import argparse
@@ -38,11 +39,14 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS")
     parser.add_argument("--baseline", default="grpo", help="arm (default: grpo)")
     parser.add_argument("--beside", metavar="ARM", help="compared with as well")
+    parser.add_argument("--best-first", action="store_true", help="arms by accuracy, not as listed")
     parser.add_argument("--page", type=Path, help="of Markdown, whose table is replaced")
     parser.add_argument("--heading", default="Against GRPO", help="above that table")
     arguments = parser.parse_args()
     try:
-        table = table_of(arguments.folders, arguments.baseline, arguments.beside)
+        table = table_of(
+            arguments.folders, arguments.baseline, arguments.beside, best_first=arguments.best_first
+        )
         if page := arguments.page:
             text = replaced_table(page.read_text("utf-8"), arguments.heading, table)
             write_atomically(page, text)
@@ -53,9 +57,11 @@ def main() -> int:
     return 0
 
 
-def table_of(folders: Sequence[Path], baseline: str, beside: str | None = None) -> str:
+def table_of(
+    folders: Sequence[Path], baseline: str, beside: str | None = None, *, best_first: bool = False
+) -> str:
     """A row per regime and arm, the baseline of a regime first."""
-    rows = [row for folder in folders for row in rows_of(folder, baseline, beside)]
+    rows = [row for folder in folders for row in rows_of(folder, baseline, beside, best_first)]
     if any(row[ACTED] for row in rows):
         columns = list(rows[0])
     else:
@@ -63,13 +69,18 @@ def table_of(folders: Sequence[Path], baseline: str, beside: str | None = None) 
     return markdown_table(columns, [[row[name] for name in columns] for row in rows], texts=1)
 
 
-def rows_of(folder: Path, baseline: str, beside: str | None) -> Iterable[dict[str, str]]:
+def rows_of(
+    folder: Path, baseline: str, beside: str | None, best_first: bool
+) -> Iterable[dict[str, str]]:
     """The rows of one regime: column -> cell."""
     sweep = read_sweep(folder)
     summary = summarize_sweep(sweep, baseline=baseline)
     has_second = beside is not None and bool(sweep.of_arm(beside))
     second = summarize_sweep(sweep, baseline=beside) if has_second else None
-    for arm in summary.arms:
+    first, *others = summary.arms
+    if best_first:
+        others.sort(key=lambda arm: -summary.scores[arm]["accuracy_curve"].mean)
+    for arm in (first, *others):
         runs = summary.sweep.of_arm(arm)
         row = {
             "": f"{folder.name}: {arm}" + ", itself" * (arm == summary.baseline),
@@ -78,8 +89,8 @@ def rows_of(folder: Path, baseline: str, beside: str | None) -> Iterable[dict[st
         for measure, column in MEASURES.items():
             row[column] = cell(summary, arm, measure)
             if beside is not None and measure == "accuracy_curve":
-                others = arm != beside and second is not None
-                row[f"than `{beside}`"] = cell(second, arm, measure) if second and others else ""
+                has_cell = second is not None and arm != beside
+                row[f"than `{beside}`"] = cell(second, arm, measure) if has_cell else ""
         row["collapsed"] = collapsed_cell(summary.signs[arm])
         yield row | dict(zip(ACTED_COLUMNS, acted(runs), strict=True))
 

@@ -68,6 +68,21 @@ def test_a_second_arm_stands_beside_and_what_is_found_has_a_star(script, regimes
     assert papo[column - 1] == "+13.0 [+11.0, +15.0]*"
 
 
+def test_arms_stand_as_the_sweep_lists_them_or_best_first_behind_the_baseline(script, regimes):
+    for name, accuracy in (("a", 0.3), ("b", 0.9)):
+        write_run(
+            regimes[0] / name / "seed_1", arm=name, seed=1,
+            accuracies=[accuracy] * 4, evaluation=lab_evaluation(accuracy, 0.2),
+        )  # fmt: skip
+
+    def arms(**order):
+        lines = script["table_of"](regimes[:1], "grpo", **order).splitlines()[2:]
+        return [line.split("|")[1].split(":")[1].strip() for line in lines]
+
+    assert arms() == ["grpo, itself", "a", "b", "papo"]
+    assert arms(best_first=True) == ["grpo, itself", "b", "papo", "a"]
+
+
 def test_a_regime_without_the_second_arm_has_no_such_difference(script, regimes):
     lines = script["table_of"](regimes[:1], "grpo", "entropy").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
