@@ -27,6 +27,8 @@ from omegaconf import _utils, base
 
 def install():
     """From here on commands of this process compose once, of files that are read and merged once."""
+    if Hydra.get_mode.__module__ == __name__:
+        return
     for owner, name, once in (
         (Hydra, "get_mode", _composing_once),
         (ConfigRepository, "load_config", _reading_once),
@@ -37,16 +39,18 @@ def install():
         setattr(owner, name, once(getattr(owner, name)))
 
 
-def beforehand(folder):
-    """Composes what a front door does where nothing is chosen, so that processes forked from here need not.
+def beforehand(folder, *doors, overrides=()):
+    """Composes what front doors do, so that processes forked from here need not.
 
     Args:
         folder: conf/.
+        doors: train, evaluate or analyze.
+        overrides: of each.
     """
     install()
-    for door in ("train", "evaluate", "analyze"):
+    for door in doors:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            compose(door, return_hydra_config=True)
+            compose(door, overrides=list(overrides), return_hydra_config=True)
 
 
 def _composing_once(original):

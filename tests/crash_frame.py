@@ -122,6 +122,7 @@ def run_cases(folder, script, command, cases):
         command: overrides of every start.
         cases: by name, the sabotage of each start but the last, which is left in peace.
     """
+    composing_once.beforehand(REPOSITORY / "conf", script.removesuffix(".py"), overrides=command)
     outcomes = {}
     for name, sabotages in {"uninterrupted": [], **cases}.items():
         outcomes[name] = []

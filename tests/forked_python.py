@@ -152,7 +152,8 @@ if __name__ == "__main__":
     repository = Path(__file__).resolve().parents[1]
     of_papo = sys.argv[3:] != ["libraries"]
     if of_papo:
-        importlib.import_module("composing_once").beforehand(repository / "conf")
+        composing_once = importlib.import_module("composing_once")
+        composing_once.beforehand(repository / "conf", "train", "evaluate", "analyze")
     sys.path[0] = str(repository)
     for name in PRELOADED if of_papo else (*LIBRARIES, *MODELS):
         importlib.import_module(name)
