@@ -127,8 +127,8 @@ $(BIN)/python:
 # packages: fetched anew for every build, it would be another one next year, and a build would need the network.
 define install
 	@echo "installing papo$(if $(3),[$(3)]) into $(1:/bin/python=)"
-	@$(1) -m pip install --quiet --disable-pip-version-check $(2) setuptools
-	@$(1) -m pip install --quiet --disable-pip-version-check $(2) --no-build-isolation --editable '.$(if $(3),[$(3)])'
+	@$(1) -m pip install --no-compile --quiet --disable-pip-version-check $(2) setuptools
+	@$(1) -m pip install --no-compile --quiet --disable-pip-version-check $(2) --no-build-isolation --editable '.$(if $(3),[$(3)])'
 endef
 
 compile = $(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev --extra docs --no-header --no-annotate $(1) pyproject.toml >/dev/null

@@ -73,7 +73,8 @@ def panel_of(
         for arm, cell in _cells(text, section, column):
             if arm.endswith(", itself"):
                 firsts.append(arm.removesuffix(", itself"))
-            elif arm.endswith(only):
+            # An arm has no difference from itself.
+            elif cell and arm.endswith(only):
                 effects[arm] = _effect(cell)
     if along and effects and not firsts:
         return Panel(title=title, baseline="", effects=effects, along=along)
