@@ -76,6 +76,11 @@ def panel_of(
             # An arm has no difference from itself.
             elif cell and arm.endswith(only):
                 effects[arm] = _effect(cell)
+    regimes = {arm.partition(": ")[0] for arm in effects}
+    if len(regimes) == 1 and all(": " in arm for arm in effects):
+        # One regime says the title; panels of several share the rows of an arm.
+        effects = {arm.partition(": ")[2]: dot for arm, dot in effects.items()}
+        firsts = [first.partition(": ")[2] for first in firsts]
     if along and effects and not firsts:
         return Panel(title=title, baseline="", effects=effects, along=along)
     if not effects or (len(firsts) != len(sections) and not (zero and firsts)):
