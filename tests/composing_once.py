@@ -115,7 +115,11 @@ def _once(remembered, key, repository, make):
     if not versions or any(_version(repository, name) != was for name, was in versions.items()):
         made, files = make()
         versions = {name: _version(repository, name) for name in files}
-        kept = pickle.dumps(made)
+        try:
+            kept = pickle.dumps(made)
+        except pickle.PicklingError:
+            # Of a plugin that was imported anew, whose class is another object now.
+            return made
         remembered[key] = versions, kept
     # Whoever composes writes into what was made.
     return pickle.loads(kept)  # noqa: S301

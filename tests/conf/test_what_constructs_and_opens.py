@@ -84,6 +84,7 @@ PLACES = {
     "benchmarks/gpu/wheels.py": {"importlib.metadata.requires": OWN, "subprocess.run": OWN},
     "benchmarks/grading.py": {"subprocess.Popen": OWN},
     "benchmarks/measure.py": {"importlib.metadata.version": OWN, "subprocess.run": OWN},
+    "benchmarks/methods.py": {"papo.commands.building.instantiate": CONFIG},
     "benchmarks/own_step.py": {".from_pretrained": OWN, "importlib.metadata.version": OWN},
     "benchmarks/peers/trl_step.py": {
         ".from_pretrained": OWN,
