@@ -76,11 +76,14 @@ def panel_of(
             # An arm has no difference from itself.
             elif cell and arm.endswith(only):
                 effects[arm] = _effect(cell)
-    regimes = {arm.partition(": ")[0] for arm in effects}
-    if len(regimes) == 1 and all(": " in arm for arm in effects):
-        # One regime says the title; panels of several share the rows of an arm.
-        effects = {arm.partition(": ")[2]: dot for arm, dot in effects.items()}
-        firsts = [first.partition(": ")[2] for first in firsts]
+    named = [arm.partition(": ") for arm in effects]
+    if all(mark for _, mark, _ in named) and len(effects) > 1:
+        # "REGIME: ARM": what all rows share the title or the caption says.
+        shared = len({regime for regime, _, _ in named}) == 1, len({arm for *_, arm in named}) == 1
+        part = 2 if shared[0] else 0
+        if any(shared):
+            effects = {arm.partition(": ")[part]: dot for arm, dot in effects.items()}
+            firsts = [first.partition(": ")[part] for first in firsts]
     if along and effects and not firsts:
         return Panel(title=title, baseline="", effects=effects, along=along)
     if not effects or (len(firsts) != len(sections) and not (zero and firsts)):
