@@ -17,7 +17,7 @@ from pathlib import Path
 # A clone that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from papo.analysis.sweeps.cells import collapsed_cell, mean_cell, points
+from papo.analysis.sweeps.cells import collapsed_cell, mean_cell, starred_cell
 from papo.analysis.sweeps.comparison import SweepSummary, summarize_sweep
 from papo.reporting.markdown_text import markdown_table, replaced_table
 from papo.storage.files import write_atomically
@@ -29,7 +29,6 @@ MEASURES = {
     "accuracy, counter-prior": "counter-prior",
 }
 ACTED_COLUMNS = (ACTED := "steered", "went back")
-LEVEL = 0.05
 FACTOR, RETURNED = "safeguard/factor", "safeguard/returned_to"
 
 
@@ -99,9 +98,7 @@ def cell(summary: SweepSummary, arm: str, measure: str) -> str:
     """The difference from the baseline; of the baseline itself, its mean."""
     score, tested = summary.scores[arm].get(measure), summary.comparisons[arm].get(measure)
     if tested is not None:
-        found = tested.difference
-        star = "*" * (tested.q_value < LEVEL)
-        return points(found.value, found.interval, number=found.number) + star
+        return starred_cell(tested.difference, tested.q_value)
     if score is not None and arm == summary.baseline:
         return mean_cell(measure, score.mean, score.interval, number=len(score.values))
     return ""

@@ -199,19 +199,16 @@ def test_bfloat16_states_are_accumulated_in_float32(head):
     torch.testing.assert_close(got.entropy, wide.entropy.float(), rtol=0, atol=2e-6)
 
 
+def in_chunks_of_three(hidden, weight, targets, **settings):
+    given = {"temperature": 1.0, "banned_ids": None, "full_vocabulary": False, "chunk_size": 3}
+    return token_statistics(hidden, weight, targets, **{**given, **settings})
+
+
 def test_autocast_narrows_what_is_multiplied_and_not_what_is_added(head):
     hidden, _, weight, targets = (t.detach() for t in head)
 
     def score(hidden, weight):
-        return token_statistics(
-            hidden,
-            weight,
-            targets,
-            temperature=1.0,
-            banned_ids=None,
-            full_vocabulary=False,
-            chunk_size=3,
-        ).logprobs
+        return in_chunks_of_three(hidden, weight, targets).logprobs
 
     states = hidden.float().requires_grad_(), weight.float().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -305,14 +302,13 @@ def test_the_chunk_that_was_read_last_is_not_read_again(
 ):
     hidden, masked, weight, targets = head
     with ShapesMade() as made:
-        got = token_statistics(
+        got = in_chunks_of_three(
             hidden,
             weight,
             targets,
             temperature=0.7,
             banned_ids=BANNED,
             full_vocabulary=full_vocabulary,
-            chunk_size=3,
             masked_hidden=masked if two_views else None,
             softcap=softcap,
         )
@@ -324,30 +320,14 @@ def test_the_chunk_that_was_read_last_is_not_read_again(
 def test_log_probabilities_alone_take_one_matrix_a_chunk_each_way(head):
     hidden, _, weight, targets = head
     with ShapesMade() as made:
-        got = token_statistics(
-            hidden,
-            weight,
-            targets,
-            temperature=1.0,
-            banned_ids=None,
-            full_vocabulary=False,
-            chunk_size=3,
-        )
-        got.logprobs.sum().backward()
+        in_chunks_of_three(hidden, weight, targets).logprobs.sum().backward()
     assert made.matrices[3, 11] == 4
 
 
 def test_a_second_derivation_of_the_same_graph_is_the_first(head):
     hidden, _, weight, targets = head
-    loss = token_statistics(
-        hidden,
-        weight,
-        targets,
-        temperature=0.7,
-        banned_ids=BANNED,
-        full_vocabulary=False,
-        chunk_size=3,
-    ).logprobs[1:2]
+    scored = in_chunks_of_three(hidden, weight, targets, temperature=0.7, banned_ids=BANNED)
+    loss = scored.logprobs[1:2]
     first = torch.autograd.grad(loss.sum(), (hidden, weight), retain_graph=True)
     again = torch.autograd.grad(loss.sum(), (hidden, weight))
     for one, other in zip(first, again, strict=True):

@@ -83,6 +83,11 @@ def difference_cell(difference: MeanDifference) -> str:
     return points(difference.value, difference.interval, number=difference.number)
 
 
+def starred_cell(difference: MeanDifference, q_value: float) -> str:
+    """Returns the same with a star where q < 0.05."""
+    return difference_cell(difference) + "*" * (q_value < 0.05)
+
+
 def points(value: float, interval: Interval | None, *, number: int) -> str:
     """Returns a difference of shares in points, with the interval of so many differences."""
     if interval is None:

@@ -8,11 +8,11 @@ import numpy as np
 
 from papo.analysis.sweeps.cells import (
     collapsed_cell,
-    difference_cell,
     interval_ends,
     published_cell,
     published_rows,
     score_cell,
+    starred_cell,
     tested_cells,
     tested_values,
 )
@@ -122,12 +122,7 @@ def differences_at_a_glance(
     rows += [
         (
             arm,
-            *(
-                difference_cell(of_arm[name][0]) + ("*" if of_arm[name][1] < 0.05 else "")
-                if name in of_arm
-                else ""
-                for name in measures
-            ),
+            *(starred_cell(*of_arm[name]) if name in of_arm else "" for name in measures),
         )
         for arm, of_arm in differences.items()
         if arm != baseline_name
