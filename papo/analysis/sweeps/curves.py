@@ -48,7 +48,11 @@ class ArmCurves:
         """The mean over seeds, with its 95 % t interval where it has bounds."""
         band = None
         if bounds is not None and len(self.seeds) > 1:
-            found = [t_interval(column.tolist(), bounds=bounds) for column in self.values.T]
+            # Behind the end of this arm, where another goes on, there is nothing to bound.
+            found = [
+                t_interval(column.tolist(), bounds=bounds) if np.isfinite(column).all() else None
+                for column in self.values.T
+            ]
             lows, highs = zip(
                 *((np.nan, np.nan) if one is None else (one.low, one.high) for one in found),
                 strict=True,

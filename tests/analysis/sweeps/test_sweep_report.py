@@ -659,6 +659,14 @@ def test_equal_sampling_cost_counts_the_responses_that_the_cheapest_arm_drew(tmp
     assert tags.tags.count("polyline") == 4
 
 
+def test_an_arm_that_drew_fewer_responses_ends_where_it_ends(tmp_path):
+    for seed in (1, 2):
+        write_sampled(tmp_path, "grpo", [0.1, 0.2, 0.3], [16, 32, 48], seed=seed)
+        write_sampled(tmp_path, "papo", [0.1, 0.3, 0.4 + seed / 50], [16, 32, 48], seed=seed)
+        write_sampled(tmp_path, "dapo", [0.2, 0.4, 0.9], [40, 60, 90], seed=seed)
+    assert "N = 384" in html_report(summarize_sweep(read_sweep(tmp_path), baseline=None))
+
+
 def test_arms_that_draw_alike_have_no_measure_at_equal_cost(tmp_path):
     for arm in ("grpo", "papo_g"):
         write_sampled(tmp_path, arm, [0.1, 0.2], [16, 32])
