@@ -1,6 +1,7 @@
 """What each arm is worth in several regimes, against one of them: python scripts/report_regimes.py RUNS [RUNS ...]
 
-RUNS are folders of sweeps, one per regime (few answers known, another world), whose arms were run with the same seeds.
+RUNS are sweeps, one per regime (few answers known, another world), whose arms were run with the same seeds: their folders,
+or what --keep FOLDER made of them, a file each that is small enough to lie beside a page (docs/results/runs).
 Each gives a row per arm: differences from the baseline paired by seed, in points with 95 % t intervals, how many runs
 collapsed (papo.statistics.COLLAPSE_RULE), and what a safeguard did in how many of them; *: q < 0.05 (Benjamini and Hochberg
 over the arms of a column and regime). --beside ARM adds the difference over all rollouts from a second arm; --best-first orders
@@ -21,7 +22,9 @@ from papo.analysis.sweeps.cells import collapsed_cell, mean_cell, starred_cell
 from papo.analysis.sweeps.comparison import SweepSummary, summarize_sweep
 from papo.reporting.markdown_text import markdown_table, replaced_table
 from papo.storage.files import write_atomically
-from papo.storage.sweep_runs import SweepRun, read_sweep
+from papo.storage.kept_runs import keep_runs
+from papo.storage.sweep_folders import read_sweep
+from papo.storage.sweep_runs import SweepRun
 
 MEASURES = {
     "accuracy_curve": "mean over all rollouts",
@@ -39,12 +42,17 @@ def main() -> int:
     parser.add_argument("--baseline", default="grpo", help="arm (default: grpo)")
     parser.add_argument("--beside", metavar="ARM", help="compared with as well")
     parser.add_argument("--best-first", action="store_true", help="arms by accuracy, not as listed")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write a file per regime there")
     parser.add_argument("--page", type=Path, help="of Markdown, whose table is replaced")
     parser.add_argument("--heading", default="Against GRPO", help="above that table")
     arguments = parser.parse_args()
     try:
+        folders = arguments.folders
+        if arguments.keep:
+            # Read again, so that the table is that of the files.
+            folders = [kept(folder, arguments.keep) for folder in folders]
         table = table_of(
-            arguments.folders, arguments.baseline, arguments.beside, best_first=arguments.best_first
+            folders, arguments.baseline, arguments.beside, best_first=arguments.best_first
         )
         if page := arguments.page:
             text = replaced_table(page.read_text("utf-8"), arguments.heading, table)
@@ -54,6 +62,14 @@ def main() -> int:
         return 1
     print(table)
     return 0
+
+
+def kept(runs: Path, folder: Path) -> Path:
+    """Writes the runs of a regime into one file of that folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{runs.name}.jsonl"
+    keep_runs(read_sweep(runs), path)
+    return path
 
 
 def table_of(
@@ -82,7 +98,8 @@ def rows_of(
     for arm in (first, *others):
         runs = summary.sweep.of_arm(arm)
         row = {
-            "": f"{folder.name}: {arm}" + ", itself" * (arm == summary.baseline),
+            "": f"{folder.name.removesuffix('.jsonl')}: {arm}"
+            + ", itself" * (arm == summary.baseline),
             "seeds": str(len(runs)),
         }
         for measure, column in MEASURES.items():

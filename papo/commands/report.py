@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from papo.commands import report_index, report_run, report_sweep
-from papo.storage.sweep_runs import is_one_sweep
+from papo.storage.sweep_folders import is_one_sweep
 
 
 def main() -> int:

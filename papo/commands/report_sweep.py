@@ -13,7 +13,7 @@ from papo.analysis.sweeps.comparison import SweepSummary, summarize_sweep
 from papo.analysis.sweeps.pooled_report import pooled_lead, write_pooled_report
 from papo.analysis.sweeps.pooling import read_starts, summarize_starts
 from papo.analysis.sweeps.report import lead, write_report
-from papo.storage.sweep_runs import read_sweep
+from papo.storage.sweep_folders import read_sweep
 
 
 def main() -> int:
@@ -54,6 +54,8 @@ def _report(arguments: argparse.Namespace) -> tuple[list[SweepSummary], str, tup
     """The summary of each start, what was run, and the files written."""
     folders, choice = arguments.folders, {"baseline": arguments.baseline, "arms": arguments.arms}
     if len(folders) == 1:
+        if folders[0].is_file() and arguments.output is None:
+            raise ValueError("a report on a file of kept runs is not in it: add --output FOLDER")
         summary = summarize_sweep(read_sweep(folders[0]), **choice)
         return [summary], lead(summary), write_report(summary, arguments.output or folders[0])
     if arguments.output is None:

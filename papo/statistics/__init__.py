@@ -26,6 +26,7 @@ from papo.statistics.collapse import (
     Collapse,
     badly_formatted,
     judge_collapse,
+    judged_columns,
 )
 from papo.statistics.double_sampling import Checks, double_sampling
 from papo.statistics.interval import Difference, Interval, MeanDifference
@@ -89,6 +90,7 @@ __all__ = [
     "is_majority",
     "judge_collapse",
     "judge_terms",
+    "judged_columns",
     "mcnemar_exact",
     "mean_relative_gain",
     "minimum_detectable_difference",

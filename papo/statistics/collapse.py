@@ -16,6 +16,9 @@ ACCURACY_COLUMNS = ("resample/drawn_correct", "reward/accuracy")
 
 PERCEPTION_KL_COLUMN = "loss/perception_kl"
 
+FORM_COLUMNS = ("reward/error_format", "reward/format", "response/finished")
+"""Where the form of a rollout's responses stands, the first that is there."""
+
 FALL, SOUND_FALL = 3.0, 2.9
 """Standard errors below the best tenth: the limit, and what sound runs of the lab reach, as the best is picked of many."""
 PERCEPTION_KL, SOUND_PERCEPTION_KL = 1.0, 1.3
@@ -61,9 +64,9 @@ def judge_collapse(curves: Mapping[str, Sequence[float]]) -> Collapse:
     Values that are not numbers are no evidence.
 
     Args:
-        curves: column of metrics.csv -> a value per rollout: accuracy, and what there is of
-            loss/perception_kl, reward/error_format, reward/format, response/finished. Where nothing
-            grades the form, a response that was cut at its limit counts as badly formatted.
+        curves: column of metrics.csv -> a value per rollout: `ACCURACY_COLUMNS`, and what there is of
+            `PERCEPTION_KL_COLUMN` and `FORM_COLUMNS`. Where nothing grades the form, a response that
+            was cut at its limit counts as badly formatted.
     """
     accuracy = next((curves[name] for name in ACCURACY_COLUMNS if name in curves), ())
     size = max(1, max(map(len, curves.values()), default=0) // 10)
@@ -94,12 +97,20 @@ def judge_collapse(curves: Mapping[str, Sequence[float]]) -> Collapse:
     )
 
 
+def judged_columns(curves: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    """Returns the columns that `judge_collapse` reads of these."""
+    sources = (ACCURACY_COLUMNS, (PERCEPTION_KL_COLUMN,), FORM_COLUMNS)
+    return tuple(
+        found for names in sources for found in [name for name in names if name in curves][:1]
+    )
+
+
 def badly_formatted(curves: Mapping[str, Sequence[float]]) -> Sequence[float]:
     """Returns the share of badly formatted responses of each rollout; empty where nothing says."""
-    if "reward/error_format" in curves:
-        return curves["reward/error_format"]
-    kept = curves.get("reward/format", curves.get("response/finished", ()))
-    return [1.0 - value for value in kept]
+    errors, *kept = FORM_COLUMNS
+    if errors in curves:
+        return curves[errors]
+    return [1.0 - value for value in next((curves[name] for name in kept if name in curves), ())]
 
 
 def _tenths(values: Sequence[float], size: int) -> list[float]:

@@ -28,7 +28,8 @@ from papo.statistics import (
     t_interval,
     wilson_interval,
 )
-from papo.storage.sweep_runs import Sweep, SweepRun, read_sweep
+from papo.storage.sweep_folders import read_sweep
+from papo.storage.sweep_runs import Sweep, SweepRun
 
 _START = ("model.path", "model.hub_id", "model.revision")
 _FREE = (*_START, "run_dir", "resume", "num_threads")

@@ -24,7 +24,7 @@ from papo.analysis.sweeps.report import (
 from papo.analysis.sweeps.tables import csv_rows, tenths_tables
 from papo.statistics import judge_collapse
 from papo.storage.published import published_results
-from papo.storage.sweep_runs import read_sweep
+from papo.storage.sweep_folders import read_sweep
 
 SETS = ("training prior", "counter-prior")
 # arm -> seed -> accuracy of the end; hand-made so that the paired test differs from the unpaired one.
