@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from papo.functional import evidence_gate, evidence_margin, response_means, standardised
-from papo.objective import Blocks, Credit, SettingError, TokenValues
+from papo.objective import Blocks, Credit, TokenValues
 from papo.types import Needs, RolloutBatch
 
 
@@ -38,8 +38,7 @@ class EvidenceRL(Credit):
     relative: bool = True
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise SettingError(f"{{temperature}} is 0 or positive; got {self.temperature}")
+        self.check_number("temperature", "weight", "epsilon")
 
     @property
     def needs(self) -> Needs:

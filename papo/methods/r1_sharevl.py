@@ -30,6 +30,7 @@ class ShareGRPO(Credit):
     copies: int = 1
 
     def __post_init__(self) -> None:
+        self.check_number("epsilon", "within")
         for name in ("variants", "copies"):
             if (value := getattr(self, name)) < 1:
                 raise SettingError(f"{{{name}}} is 1 or more; got {value}")

@@ -1,4 +1,4 @@
-"""Responses of a group that were sampled from other views of its prompt (NoisyRollout, R1-ShareVL)."""
+"""Responses of a group that were sampled from other views of its prompt."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -107,6 +107,7 @@ def test_it_asks_the_rollout_policy_once_for_every_view():
     assert not needs.live_views
 
 
-def test_a_negative_temperature_is_refused():
-    with pytest.raises(SettingError, match="temperature is 0 or positive; got -1"):
-        credit(temperature=-1.0)
+@pytest.mark.parametrize("name", ["temperature", "weight", "epsilon"])
+def test_a_negative_number_is_refused(name):
+    with pytest.raises(SettingError, match=f"{name} is at least 0; got -1"):
+        credit(**{name: -1.0})

@@ -151,10 +151,26 @@ def test_dvrp_raises_one_divergence_and_lowers_the_other():
     assert live.live_views == ("masked", "noised")
 
 
-@pytest.mark.parametrize("name", ["dvrp", "noisyrollout"])
-def test_a_run_whose_noise_fades_is_not_made_longer(name):
-    plan = make_plan(composed(f"objective={name}"))
+FADING_MASK = (
+    "{_target_: papo.masking.AnnealedDiffusionNoise, initial_step: 500, decay: sigmoid, "
+    "steepness: 10.0, middle: 0.5, seed: 0}"
+)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["objective=dvrp"],
+        ["objective=noisyrollout"],
+        ["objective=pepo"],
+        ["objective=papo_g", "~masking", f"+masking={FADING_MASK}"],
+    ],
+)
+def test_a_run_whose_noise_fades_is_not_made_longer(overrides):
+    plan = make_plan(composed(*overrides))
     folder = Mock(spec=RunFolder, **{"changes_length.return_value": True})
     start = Mock(spec=Start, num_rollouts=99)
-    with pytest.raises(ValueError, match=r"annealed view.*training.num_rollouts=99"):
+    with pytest.raises(
+        ValueError, match=r"pepo.*annealed view or masking.*training.num_rollouts=99"
+    ):
         check_length(plan, folder, start)

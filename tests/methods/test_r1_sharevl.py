@@ -68,5 +68,8 @@ def test_groups_that_have_no_equal_blocks_are_refused():
     credit(variants=1).check_group({"image": 5})
     with pytest.raises(SettingError, match="variants is 1 or more; got 0"):
         credit(variants=0)
+    for name in ("epsilon", "within"):
+        with pytest.raises(SettingError, match=f"{name} is at least 0; got -1"):
+            credit(**{name: -1.0})
     with pytest.raises(SettingError, match="copies is 1 or more; got 0"):
         credit(copies=0)

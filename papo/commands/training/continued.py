@@ -12,6 +12,7 @@ from papo.commands.on_ranks import opened_on_ranks
 from papo.commands.training.plan import KNOWN_KEYS, Plan
 from papo.parallel import Ranks
 from papo.training import LENGTH_KEY, PROCESS_KEYS, RunFolder, Start
+from papo.types import AnnealedMask
 from papo.views import MaskedView
 
 # What a command may set without giving up the settings of the run it continues: groups and keys.
@@ -101,7 +102,7 @@ def check_length(plan: Plan, folder: RunFolder, start: Start) -> None:
     Raises:
         ValueError: the learning rate or the objective's weights depend on how much of the run is done.
     """
-    anneals = any(
+    anneals = isinstance(plan.image_mask, AnnealedMask) or any(
         isinstance(view, MaskedView) and view.depends_on_progress for view in plan.views.values()
     )
     if not folder.changes_length(start):
@@ -114,7 +115,8 @@ def check_length(plan: Plan, folder: RunFolder, start: Start) -> None:
         )
     if plan.objective.depends_on_progress or anneals:
         raise ValueError(
-            "objective.gamma_anneal_until, anneal_until of a term or an annealed view fades weights over the whole run, "
+            "objective.gamma_anneal_until, anneal_until of a term, a credit that is surer the longer the run (pepo), or an "
+            "annealed view or masking fades weights over the whole run, "
             f"so with {LENGTH_KEY}={start.num_rollouts} the rollouts that are done would have been "
             "others. Leave it out, or start a new run in another run_dir."
         )
