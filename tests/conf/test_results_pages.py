@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -41,6 +42,32 @@ def test_tables_of_more_than_ten_lines_are_folded(page):
     assert "details>" not in unfolded
     for table in re.findall(r"(?:^\|.*\n)+", unfolded, re.MULTILINE):
         assert table.count("\n") <= 12, table
+
+
+def commands_on_kept_runs(page):
+    """Those that make a table of a page from files that lie beside it: the arguments of report_regimes.py."""
+    text = (FOLDER / page).read_text("utf-8")
+    return re.findall(
+        r"^    python scripts/report_regimes\.py (.*docs/results/runs/.*)$", text, re.M
+    )
+
+
+def test_the_tables_of_kept_runs_are_what_their_commands_make(tmp_path, monkeypatch):
+    main = runpy.run_path(str(REPOSITORY / "scripts" / "report_regimes.py"))["main"]
+    monkeypatch.chdir(REPOSITORY)
+    read = set()
+    for page in PAGES:
+        copy, text = tmp_path / page, (FOLDER / page).read_text("utf-8")
+        copy.write_text(text, "utf-8")
+        for command in commands_on_kept_runs(page):
+            arguments = shlex.split(command)
+            read |= {Path(word).name for word in arguments if word.endswith(".jsonl")}
+            arguments[arguments.index("--page") + 1] = str(copy)
+            monkeypatch.setattr(sys, "argv", ["report_regimes.py", *arguments])
+            assert main() == 0
+        assert copy.read_text("utf-8") == text, page
+    assert read == {path.name for path in (FOLDER / "runs").iterdir()}
+    assert read
 
 
 def unsigned_zeros(text):
