@@ -28,21 +28,24 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         for value in tree_iter((args, kwargs)):
             if isinstance(value, torch.Tensor):
-                # What was there before is no part of the pass.
-                self.known.setdefault(value.untyped_storage()._cdata, 0)
+                storage = value.untyped_storage()
+                if storage._cdata not in self.known:
+                    # What was there before is no part of the pass.
+                    self._add(storage, 0)
         made = function(*args, **(kwargs or {}))
         for value in tree_iter(made):
             if isinstance(value, torch.Tensor):
                 storage = value.untyped_storage()
                 if storage._cdata not in self.known:
-                    self._add(storage)
+                    self._add(storage, storage.nbytes())
         return made
 
-    def _add(self, storage):
+    def _add(self, storage, size):
         key = storage._cdata
-        self.known[key] = storage.nbytes()
-        self.live += storage.nbytes()
+        self.known[key] = size
+        self.live += size
         self.peak = max(self.peak, self.live)
+        # The next storage may have the address of one that is gone.
         weakref.finalize(storage, self._gone, key)
 
     def _gone(self, key):
